@@ -1,0 +1,237 @@
+//! A chunk: 4 MiB of units with a descriptor elsewhere.
+//!
+//! The table of units is the truth: what each unit is, and where its span begins. The masks, lists
+//! and counts are derived from it, and rebuilt from it in a child whose parent was inside.
+
+use core::ptr::NonNull;
+
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
+use crate::units::{CHUNK, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
+
+/// Bytes that a chunk sets aside, for each unit, for what a span that begins there wants to keep.
+pub(crate) const UNIT_META: usize = 640;
+
+/// What a unit is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// No span.
+    Free = 0,
+    /// A span whose taker has not said what it becomes.
+    Claimed = 1,
+    /// A slab.
+    Slab = 2,
+    /// A span handed out whole.
+    Span = 3,
+}
+
+impl Kind {
+    fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => Self::Free,
+            2 => Self::Slab,
+            3 => Self::Span,
+            _ => Self::Claimed,
+        }
+    }
+}
+
+/// A list that chunks are members of: both links of one membership.
+#[derive(Debug)]
+pub(super) struct Links {
+    pub(super) next: Link<Chunk>,
+    pub(super) previous: Link<Chunk>,
+}
+
+/// One chunk's descriptor. Never unmapped: when the chunk's addresses go back to the kernel the
+/// descriptor waits for another chunk. All fields are guarded by the arena's lock; the table of
+/// units may be read without it.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Chunk {
+    /// First byte; null while the descriptor has no chunk.
+    base: AtomicPtr<u8>,
+    /// Units in no span.
+    pub(super) free: GuardedU64,
+    /// Free units whose pages may hold old bytes.
+    pub(super) dirty: GuardedU64,
+    /// Free units taken out of `free` while their pages are purged.
+    pub(super) purging: GuardedU64,
+    /// When `dirty` last ceased to be 0, in milliseconds.
+    pub(super) dirty_since: GuardedU64,
+    /// Which list of free runs the chunk is in, or [`super::NO_BIN`].
+    pub(super) bin: GuardedU8,
+    /// 1 where the chunk serves spans of one unit, 0 where it serves longer ones.
+    pub(super) dense: GuardedU8,
+    /// Chunks by longest free run.
+    pub(super) by_run: Links,
+    /// Chunks with dirty units, oldest first.
+    pub(super) by_age: Links,
+    /// Every descriptor, in order of creation.
+    pub(super) next_of_all: Link<Chunk>,
+    /// Descriptors without a chunk.
+    pub(super) next_unused: Link<Chunk>,
+    kind: [GuardedU8; UNITS_PER_CHUNK],
+    /// First unit of the span that a unit belongs to.
+    head: [GuardedU8; UNITS_PER_CHUNK],
+    /// Units of the span, kept at its first unit.
+    length: [GuardedU8; UNITS_PER_CHUNK],
+}
+
+/// Bytes of a descriptor with what it sets aside for its units.
+pub(super) const DESCRIPTOR: usize = size_of::<Chunk>() + UNITS_PER_CHUNK * UNIT_META;
+
+/// A run of units with one owner. Holding it proves that
+/// * no other span holds these units, and
+/// * their pages are committed.
+///
+/// Losing it leaks the units.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Span {
+    pub(crate) chunk: &'static Chunk,
+    pub(crate) first: UnitIndex,
+    pub(crate) units: UnitCount,
+}
+
+impl Span {
+    /// First byte.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.chunk.unit(self.first)
+    }
+
+    /// Says what the span is now; readers of the unit table see it from then on.
+    pub(crate) fn become_kind(&self, kind: Kind) {
+        self.chunk.mark(self.first, self.units, kind);
+    }
+}
+
+impl Chunk {
+    /// First byte of the chunk, unless it was given back.
+    pub(crate) fn base(&self) -> Option<NonNull<u8>> {
+        // ORDERING: pairs with the release in `set_base`.
+        NonNull::new(self.base.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_base(&self, base: *mut u8) {
+        // ORDERING: publishes the emptied tables to readers of `base`.
+        self.base.store(base, Ordering::Release);
+    }
+
+    /// First byte of a unit of a chunk that is there.
+    pub(crate) fn unit(&self, unit: UnitIndex) -> NonNull<u8> {
+        let base = self.base().expect("a span's chunk has a base");
+        // SAFETY: 1. a unit index is below the units of a chunk.
+        unsafe { crate::ptr::advance(base, unit.get() << UNIT_SHIFT) }
+    }
+
+    pub(crate) fn kind(&self, unit: UnitIndex) -> Kind {
+        Kind::from_bits(self.kind[unit.get()].get())
+    }
+
+    /// First unit of the span that `unit` belongs to.
+    pub(crate) fn head(&self, unit: UnitIndex) -> UnitIndex {
+        UnitIndex::new(u32::from(self.head[unit.get()].get()) % 64)
+    }
+
+    /// Units of the span that begins at `head`.
+    pub(crate) fn span_length(&self, head: UnitIndex) -> u8 {
+        self.length[head.get()].get()
+    }
+
+    /// The span that begins at `head`, of a kind that the caller owns.
+    ///
+    /// # Safety
+    /// 1. The caller owns the span that begins at `head`; no other `Span` for it is used.
+    pub(crate) unsafe fn span(&'static self, head: UnitIndex) -> Span {
+        Span {
+            chunk: self,
+            first: head,
+            units: UnitCount::new(self.span_length(head)),
+        }
+    }
+
+    /// What the span that begins at `unit` may keep, [`UNIT_META`] bytes, zero in a new descriptor.
+    pub(crate) fn unit_meta(&'static self, unit: UnitIndex) -> NonNull<u8> {
+        let after = NonNull::from(self).cast::<u8>();
+        // SAFETY: 1. a descriptor is followed by `UNIT_META` bytes for each unit (`DESCRIPTOR`).
+        unsafe { crate::ptr::advance(after, size_of::<Self>() + unit.get() * UNIT_META) }
+    }
+
+    /// Writes the truth about a run of units.
+    pub(super) fn mark(&self, first: UnitIndex, units: UnitCount, kind: Kind) {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+        self.length[first.get()].set(units.get() as u8);
+        for unit in first.get()..first.get() + units.get() as usize {
+            #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+            self.head[unit].set(first.get() as u8);
+            self.kind[unit].set(kind as u8);
+        }
+    }
+
+    /// The free units according to the table.
+    pub(super) fn free_by_table(&self) -> u64 {
+        let mut free = 0;
+        for (unit, kind) in self.kind.iter().enumerate() {
+            free |= u64::from(kind.get() == Kind::Free as u8) << unit;
+        }
+        free
+    }
+
+    /// Whether no unit belongs to a span.
+    pub(super) fn is_empty(&self) -> bool {
+        self.free.get() == u64::MAX
+    }
+
+    /// The first byte's address divided by the chunk's size.
+    pub(crate) fn number(address: usize) -> usize {
+        address / CHUNK
+    }
+}
+
+/// Length of the longest run of ones.
+pub(super) fn longest_run(mut word: u64) -> u32 {
+    let mut length = 0;
+    while word != 0 {
+        word &= word >> 1;
+        length += 1;
+    }
+    length
+}
+
+/// The lowest run of `count` ones.
+pub(super) fn first_run(word: u64, count: UnitCount) -> Option<UnitIndex> {
+    let mut starts = word;
+    let mut have = 1;
+    while have < count.get() {
+        let step = have.min(count.get() - have);
+        starts &= starts >> step;
+        have += step;
+    }
+    (starts != 0).then(|| UnitIndex::new(starts.trailing_zeros()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_each_length_are_found_and_no_longer_ones() {
+        for length in 1..=64 {
+            let count = UnitCount::new(length);
+            for first in 0..=64 - u32::from(length) {
+                let word = UnitIndex::new(first).mask(count);
+                assert_eq!(longest_run(word), u32::from(length));
+                assert_eq!(first_run(word, count), Some(UnitIndex::new(first)));
+                if length < 64 {
+                    assert_eq!(first_run(word, UnitCount::new(length + 1)), None);
+                }
+            }
+        }
+        assert_eq!(longest_run(0), 0);
+        assert_eq!(
+            first_run(0b1011, UnitCount::new(2)),
+            Some(UnitIndex::new(0))
+        );
+    }
+}

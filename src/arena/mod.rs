@@ -1,0 +1,514 @@
+//! Chunks of address space, divided into spans of units.
+//!
+//! One lock guards every mask, list and count; no system call happens under it. Spans of one unit
+//! (slabs of small blocks) and longer ones live in different chunks: the former fill their pages
+//! densely and gain from huge pages, the latter may be touched sparsely and would be ruined by them.
+
+mod chunk;
+pub(crate) mod meta;
+mod owner_map;
+mod purge;
+
+pub(crate) use chunk::{Chunk, Kind, Span, UNIT_META};
+pub(crate) use purge::{Age, decay};
+
+use core::ptr::NonNull;
+
+use self::chunk::{DESCRIPTOR, Links, first_run, longest_run};
+use self::owner_map::OwnerMap;
+use crate::config;
+use crate::error::Violation;
+use crate::os::{self, Access, Lock, failpoints};
+use crate::sync::{AtomicPtr, GuardedUsize, Link, Ordering, same};
+use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
+
+/// Free-run lists: chunks whose longest free run is `2^i` to `2^(i+1) - 1` units.
+const BINS: usize = 7;
+/// [`Chunk::bin`] of a chunk without free units.
+const NO_BIN: u8 = u8::MAX;
+/// Chunks looked at in the list that may or may not hold a long enough run.
+const TRIES: usize = 4;
+/// A reservation is a quarter of what was reserved before, within these bounds.
+const RESERVATION_MIN: usize = 8 * CHUNK;
+const RESERVATION_MAX: usize = 256 * CHUNK;
+/// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
+const HUGE_FROM: usize = 16;
+
+/// Whether a span's recycled pages are known to be zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Zeroed {
+    Yes,
+    No,
+}
+
+/// Chunks by longest free run, shortest runs first.
+type Bins = [Link<Chunk>; BINS];
+
+struct Arena {
+    lock: Lock<()>,
+    /// For spans of one unit, and for longer ones.
+    bins: [Bins; 2],
+    /// Chunks with dirty units: the one dirty for longest, and the newest.
+    oldest: Link<Chunk>,
+    newest: Link<Chunk>,
+    /// Every descriptor, newest first.
+    all: Link<Chunk>,
+    /// Descriptors without a chunk.
+    unused: Link<Chunk>,
+    /// The reservation that chunks are cut from.
+    fresh: AtomicPtr<u8>,
+    fresh_left: GuardedUsize,
+    /// Bytes ever reserved.
+    reserved: GuardedUsize,
+    /// Chunks that are there.
+    chunks: GuardedUsize,
+    /// Dirty units of all chunks.
+    dirty_units: GuardedUsize,
+    owners: OwnerMap,
+}
+
+static ARENA: Arena = Arena {
+    lock: Lock::new(()),
+    bins: [const { [const { Link::none() }; BINS] }; 2],
+    oldest: Link::none(),
+    newest: Link::none(),
+    all: Link::none(),
+    unused: Link::none(),
+    fresh: AtomicPtr::new(core::ptr::null_mut()),
+    fresh_left: GuardedUsize::new(0),
+    reserved: GuardedUsize::new(0),
+    chunks: GuardedUsize::new(0),
+    dirty_units: GuardedUsize::new(0),
+    owners: OwnerMap::new(),
+};
+
+/// The chunk that holds `address`, if it is ours. Lock-free.
+#[inline]
+pub(crate) fn owner(address: usize) -> Option<&'static Chunk> {
+    ARENA.owners.get(address)
+}
+
+/// Every chunk that is there.
+pub(crate) fn chunks() -> impl Iterator<Item = &'static Chunk> {
+    let mut next = {
+        let _held = ARENA.lock.lock();
+        ARENA.all.get()
+    };
+    core::iter::from_fn(move || {
+        let chunk = next?;
+        next = chunk.next_of_all.get();
+        Some(chunk)
+    })
+    .filter(|chunk| chunk.base().is_some())
+}
+
+/// Bytes of all chunks.
+pub(crate) fn committed() -> usize {
+    ARENA.chunks.get() * CHUNK
+}
+
+/// Bytes of all chunks that are in memory.
+pub(crate) fn resident() -> usize {
+    chunks()
+        .filter_map(Chunk::base)
+        .map(|base| os::resident(base, CHUNK))
+        .sum()
+}
+
+/// A run of units, its pages committed, and whether they are zero.
+pub(crate) fn claim(units: UnitCount) -> Option<(Span, Zeroed)> {
+    {
+        let _held = ARENA.lock.lock();
+        if let Some(found) = claim_held(units) {
+            return Some(found);
+        }
+    }
+    let chunk = new_chunk(units)?;
+    let _held = ARENA.lock.lock();
+    insert_held(chunk);
+    claim_in(chunk, units)
+}
+
+/// Takes back a span. Its pages count as dirty.
+pub(crate) fn release(span: Span) {
+    {
+        let _held = ARENA.lock.lock();
+        release_held(&span);
+    }
+    purge::after_release();
+}
+
+fn bins_for(units: UnitCount) -> &'static Bins {
+    &ARENA.bins[usize::from(units.get() > 1)]
+}
+
+fn claim_held(units: UnitCount) -> Option<(Span, Zeroed)> {
+    let bins = bins_for(units);
+    let unsure = units.get().ilog2() as usize;
+    let mut candidate = bins[unsure].get();
+    for _ in 0..TRIES {
+        let Some(chunk) = candidate else { break };
+        if let Some(span) = claim_in(chunk, units) {
+            return Some(span);
+        }
+        candidate = chunk.by_run.next.get();
+    }
+    // Every chunk of the longer lists has room: the shortest run that is long enough.
+    let chunk = bins[unsure + 1..].iter().find_map(Link::get)?;
+    claim_in(chunk, units)
+}
+
+/// Claims in one chunk, where old pages are before where fresh ones are.
+fn claim_in(chunk: &'static Chunk, units: UnitCount) -> Option<(Span, Zeroed)> {
+    let (free, dirty) = (chunk.free.get(), chunk.dirty.get());
+    let first = first_run(free & dirty, units).or_else(|| first_run(free, units))?;
+    let mask = first.mask(units);
+    chunk.mark(first, units, Kind::Claimed);
+    failpoints::at(failpoints::Point::Claim);
+    chunk.free.set(free & !mask);
+    let zeroed = if dirty & mask == 0 {
+        Zeroed::Yes
+    } else {
+        Zeroed::No
+    };
+    set_dirty(chunk, dirty & !mask);
+    rebin(chunk);
+    Some((
+        Span {
+            chunk,
+            first,
+            units,
+        },
+        zeroed,
+    ))
+}
+
+fn release_held(span: &Span) {
+    let Span {
+        chunk,
+        first,
+        units,
+    } = *span;
+    chunk.mark(first, units, Kind::Free);
+    failpoints::at(failpoints::Point::Release);
+    let mask = first.mask(units);
+    chunk.free.set(chunk.free.get() | mask);
+    set_dirty(chunk, chunk.dirty.get() | mask);
+    rebin(chunk);
+}
+
+/// Sets the dirty units of a chunk, and with them its place in the list by age. Locked.
+fn set_dirty(chunk: &'static Chunk, dirty: u64) {
+    let before = chunk.dirty.get();
+    if before == dirty {
+        return;
+    }
+    chunk.dirty.set(dirty);
+    let units = ARENA.dirty_units.get() + dirty.count_ones() as usize;
+    ARENA.dirty_units.set(units - before.count_ones() as usize);
+    if before == 0 {
+        chunk.dirty_since.set(os::now_ms());
+        append_by_age(chunk);
+    } else if dirty == 0 {
+        remove_by_age(chunk);
+    }
+}
+
+fn append_by_age(chunk: &'static Chunk) {
+    let last = ARENA.newest.get();
+    chunk.by_age.previous.set(last);
+    chunk.by_age.next.set(None);
+    last.map_or(&ARENA.oldest, |last| &last.by_age.next)
+        .set(Some(chunk));
+    ARENA.newest.set(Some(chunk));
+}
+
+fn remove_by_age(chunk: &'static Chunk) {
+    let Links { next, previous } = &chunk.by_age;
+    previous
+        .get()
+        .map_or(&ARENA.oldest, |before| &before.by_age.next)
+        .set(next.get());
+    next.get()
+        .map_or(&ARENA.newest, |after| &after.by_age.previous)
+        .set(previous.get());
+}
+
+/// Moves a chunk to the list of its longest free run. Locked.
+fn rebin(chunk: &'static Chunk) {
+    let longest = longest_run(chunk.free.get());
+    #[expect(clippy::cast_possible_truncation, reason = "log2 of at most 64")]
+    let bin = if longest == 0 {
+        NO_BIN
+    } else {
+        longest.ilog2() as u8
+    };
+    if bin == chunk.bin.get() {
+        return;
+    }
+    unbin(chunk);
+    // A chunk that is empty may serve either kind; it keeps the list it was made for.
+    if let Some(list) = bins_of(chunk).get(bin as usize) {
+        let first = list.get();
+        chunk.by_run.previous.set(None);
+        chunk.by_run.next.set(first);
+        if let Some(first) = first {
+            first.by_run.previous.set(Some(chunk));
+        }
+        list.set(Some(chunk));
+        chunk.bin.set(bin);
+    }
+}
+
+fn unbin(chunk: &'static Chunk) {
+    let Some(list) = bins_of(chunk).get(chunk.bin.get() as usize) else {
+        return;
+    };
+    let Links { next, previous } = &chunk.by_run;
+    previous
+        .get()
+        .map_or(list, |before| &before.by_run.next)
+        .set(next.get());
+    if let Some(after) = next.get() {
+        after.by_run.previous.set(previous.get());
+    }
+    chunk.bin.set(NO_BIN);
+}
+
+fn bins_of(chunk: &Chunk) -> &'static Bins {
+    &ARENA.bins[usize::from(chunk.dense.get() == 0)]
+}
+
+/// A fresh chunk, in no list yet, made for spans of `units`.
+fn new_chunk(units: UnitCount) -> Option<&'static Chunk> {
+    let chunk = new_descriptor()?;
+    let Some(base) = new_addresses() else {
+        let _held = ARENA.lock.lock();
+        chunk.next_unused.set(ARENA.unused.get());
+        ARENA.unused.set(Some(chunk));
+        return None;
+    };
+    let dense = units.get() == 1;
+    if dense && config::huge_pages() && ARENA.chunks.get() >= HUGE_FROM {
+        os::advise_huge(base, CHUNK);
+    }
+    chunk.dense.set(u8::from(dense));
+    chunk.set_base(base.as_ptr());
+    Some(chunk)
+}
+
+/// A descriptor whose tables are empty.
+fn new_descriptor() -> Option<&'static Chunk> {
+    {
+        let _held = ARENA.lock.lock();
+        if let Some(chunk) = ARENA.unused.get() {
+            ARENA.unused.set(chunk.next_unused.get());
+            return Some(chunk);
+        }
+    }
+    let table = meta::alloc(DESCRIPTOR)?;
+    // SAFETY: 1. zeroed metadata of a descriptor's size, aligned to a line, never freed; all zero
+    // is a descriptor without a chunk.
+    let chunk: &'static Chunk = unsafe { table.cast::<Chunk>().as_ref() };
+    chunk.bin.set(NO_BIN);
+    let _held = ARENA.lock.lock();
+    chunk.next_of_all.set(ARENA.all.get());
+    ARENA.all.set(Some(chunk));
+    Some(chunk)
+}
+
+/// 4 MiB of committed zero memory, with a leaf for it in the owner map.
+fn new_addresses() -> Option<NonNull<u8>> {
+    let base = cut().or_else(|| {
+        reserve()?;
+        cut()
+    })?;
+    if leaf_for(base) {
+        // SAFETY: 1. cut from our own reservation, for nobody else.
+        if unsafe { os::commit(base, CHUNK) } {
+            return Some(base);
+        }
+    }
+    // SAFETY: 1. as above, never used. What stays reserved on failure costs no memory.
+    let _ = unsafe { os::unmap(base, CHUNK) };
+    None
+}
+
+/// The next chunk's worth of the reservation.
+fn cut() -> Option<NonNull<u8>> {
+    let _held = ARENA.lock.lock();
+    let left = ARENA.fresh_left.get().checked_sub(CHUNK)?;
+    // ORDERING: guarded by `ARENA.lock`.
+    let base = NonNull::new(ARENA.fresh.load(Ordering::Relaxed))?;
+    ARENA.fresh_left.set(left);
+    // SAFETY: 1. `fresh_left` counted these bytes.
+    let rest = unsafe { crate::ptr::advance::<u8>(base, CHUNK) };
+    ARENA.fresh.store(rest.as_ptr(), Ordering::Relaxed);
+    Some(base)
+}
+
+/// Reserves address space for more chunks: less where the process may not have so much.
+fn reserve() -> Option<()> {
+    let quarter = ARENA.reserved.get() / 4 / CHUNK * CHUNK;
+    let mut length = quarter.clamp(RESERVATION_MIN, RESERVATION_MAX);
+    let base = loop {
+        if let Some(base) = os::map(length, CHUNK, Access::Reserved) {
+            break base;
+        }
+        length = (length / 2 / CHUNK * CHUNK).max(CHUNK);
+        if length == CHUNK {
+            break os::map(CHUNK, CHUNK, Access::Reserved)?;
+        }
+    };
+    let _held = ARENA.lock.lock();
+    ARENA.reserved.set(ARENA.reserved.get() + length);
+    if ARENA.fresh_left.get() >= CHUNK {
+        // Another thread reserved meanwhile. The rest of its reservation is only addresses, but
+        // ours is longer than nothing: it is given up, and this rare waste is bounded by threads.
+        drop(_held);
+        // SAFETY: 1. mapped above, never used.
+        let _ = unsafe { os::unmap(base, length) };
+        return Some(());
+    }
+    // ORDERING: guarded by `ARENA.lock`.
+    ARENA.fresh.store(base.as_ptr(), Ordering::Relaxed);
+    ARENA.fresh_left.set(length);
+    Some(())
+}
+
+fn leaf_for(base: NonNull<u8>) -> bool {
+    let address = base.addr().get();
+    if ARENA.owners.has_leaf(address) {
+        return true;
+    }
+    let Some(leaf) = ARENA.owners.prepare(address) else {
+        return false;
+    };
+    let _held = ARENA.lock.lock();
+    if !ARENA.owners.has_leaf(address) {
+        ARENA.owners.add_leaf(address, leaf);
+    }
+    true
+}
+
+/// Enters a fresh chunk, all free and clean, into the lists and the owner map. Locked.
+fn insert_held(chunk: &'static Chunk) {
+    chunk.mark(UnitIndex::new(0), UnitCount::new(64), Kind::Free);
+    chunk.free.set(u64::MAX);
+    chunk.purging.set(0);
+    set_dirty(chunk, 0);
+    rebin(chunk);
+    enter(chunk);
+}
+
+/// Makes a chunk known by its address. Locked.
+fn enter(chunk: &'static Chunk) {
+    if let Some(base) = chunk.base() {
+        ARENA.owners.set(base.addr().get(), Some(chunk));
+    }
+    ARENA.chunks.set(ARENA.chunks.get() + 1);
+}
+
+/// In a forked child: breaks the lock of a thread that is gone and rebuilds from the unit tables.
+///
+/// # Safety
+/// 1. This is the only thread inside the allocator, and it does not hold the lock.
+pub(crate) unsafe fn recover() {
+    let was_held = ARENA.lock.is_locked();
+    // SAFETY: 1. the caller's.
+    unsafe { ARENA.lock.force_unlock() };
+    let purging = chunks().any(|chunk| chunk.purging.get() != 0);
+    if was_held || purging {
+        rebuild();
+    }
+}
+
+fn rebuild() {
+    ARENA.oldest.set(None);
+    ARENA.newest.set(None);
+    ARENA.bins.iter().flatten().for_each(|list| list.set(None));
+    let (mut count, mut dirty_units) = (0, 0);
+    for chunk in chunks() {
+        let free = chunk.free_by_table();
+        // What was about to be taken or given back may hold old bytes.
+        let dirty = free & (chunk.dirty.get() | chunk.purging.get() | !chunk.free.get());
+        chunk.purging.set(0);
+        chunk.free.set(free);
+        chunk.dirty.set(dirty);
+        if dirty != 0 {
+            append_by_age(chunk);
+        }
+        chunk.bin.set(NO_BIN);
+        rebin(chunk);
+        if let Some(base) = chunk.base() {
+            ARENA.owners.set(base.addr().get(), Some(chunk));
+        }
+        count += 1;
+        dirty_units += dirty.count_ones() as usize;
+    }
+    ARENA.chunks.set(count);
+    ARENA.dirty_units.set(dirty_units);
+}
+
+/// Checks what the arena derives from the unit tables (ALGORITHM.md, I7 and I8).
+pub(crate) fn verify() -> Result<(), Violation> {
+    let _held = ARENA.lock.lock();
+    let (mut count, mut dirty_units) = (0, 0);
+    let mut next = ARENA.all.get();
+    while let Some(chunk) = next {
+        next = chunk.next_of_all.get();
+        let Some(base) = chunk.base() else { continue };
+        let address = base.addr().get();
+        let check = |holds: bool, invariant| {
+            if holds {
+                Ok(())
+            } else {
+                Err(Violation { invariant, address })
+            }
+        };
+        check(
+            address.is_multiple_of(CHUNK),
+            "I7: chunks are aligned to their size",
+        )?;
+        if !same(owner(address), chunk) {
+            // Between `new_chunk` and `insert_held`, or on its way out: not yet or no longer ours.
+            continue;
+        }
+        let free = chunk.free.get() | chunk.purging.get();
+        check(
+            free == chunk.free_by_table(),
+            "I7: the free mask agrees with the unit table",
+        )?;
+        check(
+            chunk.dirty.get() & !chunk.free.get() == 0,
+            "I7: dirty units are free",
+        )?;
+        let longest = longest_run(chunk.free.get());
+        let bin = longest.checked_ilog2().map_or(u32::from(NO_BIN), |log| log);
+        check(
+            u32::from(chunk.bin.get()) == bin,
+            "I8: a chunk is in the list of its longest run",
+        )?;
+        count += 1;
+        dirty_units += chunk.dirty.get().count_ones() as usize;
+    }
+    let address = 0;
+    if count != ARENA.chunks.get() {
+        return Err(Violation {
+            invariant: "I8: chunks are counted",
+            address,
+        });
+    }
+    if dirty_units != ARENA.dirty_units.get() {
+        return Err(Violation {
+            invariant: "I8: dirty units are counted",
+            address,
+        });
+    }
+    Ok(())
+}
+
+/// Bytes of free units whose pages may be resident.
+fn dirty_bytes() -> usize {
+    ARENA.dirty_units.get() * UNIT
+}

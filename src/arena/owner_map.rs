@@ -1,0 +1,66 @@
+//! From any address to the chunk that holds it: two levels, read without a lock.
+
+use core::ptr::NonNull;
+
+use super::chunk::Chunk;
+use super::meta;
+use crate::sync::Link;
+use crate::units::CHUNK_SHIFT;
+
+/// Chunks of one leaf, and leaves: together 48 bits of address.
+const LEAF: usize = 1 << LEAF_SHIFT;
+const LEAF_SHIFT: u32 = 12;
+const ROOT: usize = 1 << (48 - LEAF_SHIFT - CHUNK_SHIFT);
+
+/// The chunks of 16 GiB of addresses. All zero is empty.
+struct Leaf([Link<Chunk>; LEAF]);
+
+/// The map. Written under the arena's lock, read without.
+pub(super) struct OwnerMap([Link<Leaf>; ROOT]);
+
+impl OwnerMap {
+    pub(super) const fn new() -> Self {
+        Self([const { Link::none() }; ROOT])
+    }
+
+    fn place(address: usize) -> (usize, usize) {
+        let number = Chunk::number(address);
+        (number >> LEAF_SHIFT, number % LEAF)
+    }
+
+    /// The chunk that holds `address`, if it is ours.
+    #[inline]
+    pub(super) fn get(&self, address: usize) -> Option<&'static Chunk> {
+        let (root, leaf) = Self::place(address);
+        self.0.get(root)?.get()?.0[leaf].get()
+    }
+
+    /// Makes sure that [`set`](Self::set) for `address` will have a leaf; `false` without memory.
+    /// Called without the arena's lock, as it may map memory.
+    #[must_use]
+    pub(super) fn prepare(&self, address: usize) -> Option<NonNull<u8>> {
+        meta::alloc(size_of::<Leaf>()).filter(|_| Self::place(address).0 < ROOT)
+    }
+
+    pub(super) fn has_leaf(&self, address: usize) -> bool {
+        self.0
+            .get(Self::place(address).0)
+            .is_some_and(|leaf| leaf.get().is_some())
+    }
+
+    /// Hangs a leaf from [`prepare`](Self::prepare) in. The arena's lock is held.
+    pub(super) fn add_leaf(&self, address: usize, leaf: NonNull<u8>) {
+        // SAFETY: 1. zeroed metadata of a leaf's size, aligned to a line, never freed; all zero is
+        // an empty leaf.
+        let leaf: &'static Leaf = unsafe { leaf.cast::<Leaf>().as_ref() };
+        self.0[Self::place(address).0].set(Some(leaf));
+    }
+
+    /// Enters or removes a chunk. The arena's lock is held, and the leaf is there.
+    pub(super) fn set(&self, address: usize, chunk: Option<&'static Chunk>) {
+        let (root, leaf) = Self::place(address);
+        if let Some(table) = self.0[root].get() {
+            table.0[leaf].set(chunk);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Returning memory: dirty units by `madvise` once they are old or too many, empty chunks by
+//! `munmap`.
+
+use super::chunk::Chunk;
+use super::{ARENA, NO_BIN, dirty_bytes, enter, rebin, set_dirty, unbin};
+use crate::config;
+use crate::os::{self, failpoints};
+use crate::units::{CHUNK, UNIT, UnitIndex, runs};
+
+/// What to give back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Dirty units past the delay or beyond the budget.
+    Due,
+    /// All of them.
+    Any,
+}
+
+/// After a span came back: purges what is due. One look at the clock for each span released.
+pub(super) fn after_release() {
+    decay(Age::Due);
+}
+
+/// Gives dirty units back to the kernel; bytes returned.
+pub(crate) fn decay(age: Age) -> usize {
+    let mut bytes = 0;
+    let mut kept = 0;
+    while let Some(work) = next_work(age, kept) {
+        match work.purge() {
+            0 => kept += 1,
+            purged => bytes += purged,
+        }
+    }
+    bytes
+}
+
+/// Units of one chunk claimed for purging. Holding it proves that nobody else can claim them.
+struct Work {
+    chunk: &'static Chunk,
+    units: u64,
+    /// The chunk is empty: its addresses go too.
+    whole: bool,
+}
+
+/// Claims the dirty units of the chunk that has been dirty for longest, if they are due. After
+/// `refused` refusals of the kernel the rest waits for the next time.
+fn next_work(age: Age, refused: usize) -> Option<Work> {
+    const REFUSALS: usize = 3;
+    let _held = ARENA.lock.lock();
+    let chunk = ARENA.oldest.get()?;
+    let due = || {
+        dirty_bytes() > config::dirty_budget()
+            || os::now_ms() >= chunk.dirty_since.get() + config::purge_delay_ms()
+    };
+    if refused >= REFUSALS || (age == Age::Due && !due()) {
+        return None;
+    }
+    let units = chunk.dirty.get();
+    let whole = chunk.is_empty();
+    let claimed = if whole { u64::MAX } else { units };
+    chunk.purging.set(claimed);
+    chunk.free.set(chunk.free.get() & !claimed);
+    set_dirty(chunk, 0);
+    if whole {
+        // Nobody may find the chunk once its addresses can belong to someone else.
+        unbin(chunk);
+        if let Some(base) = chunk.base() {
+            ARENA.owners.set(base.addr().get(), None);
+        }
+        ARENA.chunks.set(ARENA.chunks.get() - 1);
+    } else {
+        rebin(chunk);
+    }
+    Some(Work {
+        chunk,
+        units,
+        whole,
+    })
+}
+
+impl Work {
+    /// Purges without a lock, then gives the units back; bytes returned, 0 if the kernel refused.
+    fn purge(self) -> usize {
+        failpoints::at(failpoints::Point::Purge);
+        if self.whole && self.unmap() {
+            return CHUNK;
+        }
+        let mut clean = 0_u64;
+        for (first, length) in runs(self.units) {
+            let base = self.chunk.unit(UnitIndex::new(first));
+            // SAFETY: 1. units of our chunk that `next_work` took out of the free ones.
+            if unsafe { os::purge(base, length as usize * UNIT) } {
+                clean |= (u64::MAX >> (64 - length)) << first;
+            }
+        }
+        let _held = ARENA.lock.lock();
+        let returned = self.chunk.purging.get();
+        self.chunk.purging.set(0);
+        self.chunk.free.set(self.chunk.free.get() | returned);
+        set_dirty(self.chunk, self.chunk.dirty.get() | (self.units & !clean));
+        if self.whole {
+            enter(self.chunk);
+        }
+        rebin(self.chunk);
+        clean.count_ones() as usize * UNIT
+    }
+
+    /// Gives an empty chunk's addresses back. `false` at the limit of mappings.
+    fn unmap(&self) -> bool {
+        let Some(base) = self.chunk.base() else {
+            return true;
+        };
+        // The base goes first: in a child of a fork in between, the chunk is lost, not used.
+        self.chunk.set_base(core::ptr::null_mut());
+        // SAFETY: 1. an empty chunk that no list and no map leads to any more.
+        if !unsafe { os::unmap(base, CHUNK) } {
+            self.chunk.set_base(base.as_ptr());
+            return false;
+        }
+        let _held = ARENA.lock.lock();
+        self.chunk.purging.set(0);
+        self.chunk.bin.set(NO_BIN);
+        self.chunk.next_unused.set(ARENA.unused.get());
+        ARENA.unused.set(Some(self.chunk));
+        true
+    }
+}

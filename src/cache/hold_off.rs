@@ -1,0 +1,225 @@
+//! What concerns all threads at once: purge, statistics, verification.
+//!
+//! A purge cannot touch the magazines of running threads, and does not have to: it holds every
+//! thread off and purges the pages *under* the blocks that lie in their magazines, which are free.
+//! Holding off means: take the thread's gate, divert its hot word, have the kernel run a barrier on
+//! every processor. From then on a thread can end at most the one operation it was in, which hands
+//! out at most the newest block of one magazine; its next one waits at the gate. So the newest block
+//! of each magazine is spared, and that is all that a sleeping thread pins.
+
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+use super::thread::is_own;
+use super::thread::{REGISTRY, prepare};
+use super::{Config, SizeClass, ThreadCache};
+use crate::arena::{self, Age, meta};
+use crate::error::Violation;
+use crate::heap::{self, Idle};
+use crate::large;
+use crate::os::{self, Access};
+use crate::stats::Stats;
+use crate::sync::Ordering;
+use crate::units::round_up;
+
+/// The caches in the registry. Its lock is held.
+fn registered() -> impl Iterator<Item = &'static ThreadCache> {
+    let mut next = REGISTRY.first.get();
+    core::iter::from_fn(move || {
+        let cache = next?;
+        next = cache.next.get();
+        Some(cache)
+    })
+}
+
+/// Gives back all memory that can be given back; bytes returned to the kernel.
+pub(crate) fn purge() -> usize {
+    if !prepare(&Config::new()) {
+        return 0;
+    }
+    if let Some(own) = ThreadCache::own() {
+        let _held = own.gate.lock();
+        SizeClass::all().for_each(|class| own.empty(class));
+    }
+    let _held = REGISTRY.lock.lock();
+    let threads = HeldOff::all();
+    let idle = threads.idle_blocks();
+    heap::spares();
+    let mut bytes = heap::all_holes(Idle(idle.addresses()));
+    bytes += arena::decay(Age::Any);
+    bytes + large::decay(Age::Any)
+}
+
+/// Every registered thread but the caller held off. Holding it proves that no other thread takes a
+/// block out of its magazines, except perhaps the newest of one.
+struct HeldOff {
+    /// The kernel ran the barrier; without it nothing is known about the magazines.
+    is_certain: bool,
+}
+
+impl HeldOff {
+    /// The registry's lock is held, and stays so.
+    fn all() -> Self {
+        for cache in registered().filter(|cache| !is_own(cache)) {
+            // Let go by `drop`, which walks the same registry.
+            let _gate = ManuallyDrop::new(cache.gate.lock());
+            cache.divert();
+        }
+        Self {
+            is_certain: os::expedite(),
+        }
+    }
+
+    /// The blocks in the magazines of the threads, but for the newest of each.
+    fn idle_blocks(&self) -> Addresses {
+        let others = || registered().filter(|cache| !is_own(cache));
+        let count: usize = others().map(ThreadCache::count).sum();
+        if count == 0 || !self.is_certain {
+            return Addresses::none();
+        }
+        let mut addresses = Addresses::with_capacity(count);
+        for cache in others() {
+            for class in SizeClass::all() {
+                let (slots, blocks) = cache.contents(class);
+                let older = slots.get(2..=blocks).unwrap_or_default();
+                // ORDERING: the slots up to `top` are written, see `Magazine::len_of`.
+                let older = older.iter().map(|slot| slot.load(Ordering::Relaxed).addr());
+                older.for_each(|address| addresses.push(address));
+            }
+        }
+        addresses.sort();
+        addresses
+    }
+}
+
+impl Drop for HeldOff {
+    fn drop(&mut self) {
+        for cache in registered().filter(|cache| !is_own(cache)) {
+            // SAFETY: 1. locked by `all`, and the registry has not changed since.
+            unsafe { cache.gate.force_unlock() };
+        }
+    }
+}
+
+impl ThreadCache {
+    /// Blocks in all magazines.
+    fn count(&'static self) -> usize {
+        SizeClass::all().map(|class| self.contents(class).1).sum()
+    }
+
+    /// Bytes of blocks in all magazines. The gate is held.
+    fn cached_bytes(&'static self) -> usize {
+        SizeClass::all()
+            .map(|class| self.contents(class).1 * class.size())
+            .sum()
+    }
+}
+
+/// A list of addresses in a mapping of its own: its length is known only at run time.
+struct Addresses {
+    base: NonNull<usize>,
+    bytes: usize,
+    length: usize,
+}
+
+impl Addresses {
+    const fn none() -> Self {
+        Self {
+            base: NonNull::dangling(),
+            bytes: 0,
+            length: 0,
+        }
+    }
+
+    /// Room for `count` addresses; for none without memory.
+    fn with_capacity(count: usize) -> Self {
+        let room = || {
+            let bytes = round_up(count * size_of::<usize>(), os::page_size())?;
+            let base = os::map(bytes, os::page_size(), Access::Committed)?.cast();
+            Some(Self {
+                base,
+                bytes,
+                length: 0,
+            })
+        };
+        room().unwrap_or(Self::none())
+    }
+
+    /// Adds an address if there is room; one operation per thread may have added a block since
+    /// they were counted.
+    fn push(&mut self, address: usize) {
+        if self.length < self.bytes / size_of::<usize>() {
+            // SAFETY: 1. inside the mapping.
+            let place = unsafe { self.base.add(self.length) };
+            // SAFETY: 1. as above, and aligned.
+            unsafe { place.write(address) };
+            self.length += 1;
+        }
+    }
+
+    fn addresses(&self) -> &[usize] {
+        // SAFETY: 1. `push` wrote this many.
+        unsafe { core::slice::from_raw_parts(self.base.as_ptr(), self.length) }
+    }
+
+    fn sort(&mut self) {
+        // SAFETY: 1. `push` wrote this many.
+        let all = unsafe { core::slice::from_raw_parts_mut(self.base.as_ptr(), self.length) };
+        all.sort_unstable();
+    }
+}
+
+impl Drop for Addresses {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: 1. mapped by `with_capacity`. What the kernel refuses to unmap is lost.
+            let _ = unsafe { os::unmap(self.base.cast(), self.bytes) };
+        }
+    }
+}
+
+/// What the allocator holds.
+pub(crate) fn stats() -> Stats {
+    if !prepare(&Config::new()) {
+        return Stats::default();
+    }
+    let cached = {
+        let _held = REGISTRY.lock.lock();
+        let bytes = |cache: &'static ThreadCache| {
+            let _held = cache.gate.lock();
+            cache.cached_bytes()
+        };
+        registered().map(bytes).sum::<usize>()
+    };
+    let (mapped, mapped_resident) = large::committed_and_resident();
+    Stats {
+        live: (heap::used_bytes() + large::live()).saturating_sub(cached),
+        cached,
+        committed: arena::committed() + mapped,
+        resident: arena::resident() + mapped_resident,
+        metadata: meta::resident(),
+    }
+}
+
+/// Checks every layer.
+pub(crate) fn verify() -> Result<(), Violation> {
+    if !prepare(&Config::new()) {
+        return Ok(());
+    }
+    arena::verify()?;
+    large::verify()?;
+    heap::verify()?;
+    let _held = REGISTRY.lock.lock();
+    for cache in registered() {
+        let _held = cache.gate.lock();
+        for class in SizeClass::all() {
+            let (slots, blocks) = cache.contents(class);
+            if blocks >= slots.len().max(1) {
+                let address = core::ptr::from_ref(cache).addr();
+                let invariant = "I2: a magazine holds at most what its slots hold";
+                return Err(Violation { invariant, address });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! The thread cache: a magazine per class, and the two fast paths.
+//!
+//! Reading order: `alloc` and `free` here, `slow` for what they fall back to, `thread` for the life
+//! of a cache, `hold_off` for purging behind the back of sleeping threads.
+
+mod fork;
+mod hold_off;
+mod magazine;
+mod policy;
+mod slow;
+mod thread;
+mod tls;
+
+use core::ptr::NonNull;
+
+use static_assertions::const_assert;
+
+use self::magazine::Magazine;
+use self::policy::Record;
+use crate::config::Config;
+use crate::os::Lock;
+use crate::size_class::{CLASSES, SizeClass, small_offset};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link};
+
+pub(crate) use hold_off::{purge, stats, verify};
+pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest, realloc_rest};
+
+/// Bytes of the part of a cache that the fast paths reach.
+const HOT: usize = CLASSES * size_of::<Magazine>();
+
+/// One thread's magazines and what goes with them. All zero is a cache without blocks.
+///
+/// The magazines are the thread's own; everything else is guarded by the gate, which the thread
+/// takes on each slow path and others take to hold it off.
+#[repr(C, align(64))]
+pub(crate) struct ThreadCache {
+    magazines: [Magazine; CLASSES],
+    records: [Record; CLASSES],
+    gate: Lock<()>,
+    /// Index of the thread's heap.
+    heap: GuardedU8,
+    /// The class that a slow path is working on, [`NO_CLASS`] otherwise: for a child of `fork`.
+    busy: GuardedU8,
+    /// Slow paths taken.
+    ticks: GuardedU64,
+    /// Capacity of all magazines, in bytes of blocks.
+    capacity: GuardedUsize,
+    /// The thread's words; guarded by the registry's lock.
+    words: AtomicPtr<tls::Words>,
+    /// The registry's list.
+    next: Link<Self>,
+    previous: Link<Self>,
+}
+
+/// [`ThreadCache::busy`] when no slow path runs.
+const NO_CLASS: u8 = u8::MAX;
+
+const_assert!(CLASSES < NO_CLASS as usize);
+// The fast path addresses a magazine by its offset in bytes, a 16-bit number.
+const_assert!(HOT <= u16::MAX as usize);
+const_assert!(core::mem::offset_of!(ThreadCache, magazines) == 0);
+
+/// The magazine at `offset` of the cache that the thread's hot word leads to.
+#[inline(always)]
+fn hot_magazine(offset: usize) -> &'static Magazine {
+    // SAFETY: 1. `hot` leads to a cache or to `EMPTY`, both begin with the magazines; `offset` is
+    // that of a class.
+    let magazine = unsafe { tls::hot().add(offset) };
+    // SAFETY: 1. as above; caches are never unmapped, and `EMPTY` is read only because its
+    // magazines have no block and no capacity.
+    unsafe { &*magazine.cast::<Magazine>() }
+}
+
+/// A block for `size` bytes aligned to `align`, or null.
+#[inline(always)]
+pub(crate) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if let Some(offset) = small_offset::<{ size_of::<Magazine>() }>(size, align) {
+        let block = hot_magazine(offset).pop();
+        if !block.is_null() {
+            return block;
+        }
+    }
+    alloc_rest(size, align, config)
+}
+
+/// Frees a block that [`alloc`] gave for the same `size` and `align`.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. Nobody uses it any more.
+#[inline(always)]
+pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
+    if let Some(offset) = small_offset::<{ size_of::<Magazine>() }>(size, align)
+        && hot_magazine(offset).push(block)
+    {
+        return;
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { free_rest(block, size, align, config) };
+}
+
+impl ThreadCache {
+    fn magazine(&self, class: SizeClass) -> &Magazine {
+        &self.magazines[class.index()]
+    }
+
+    fn record(&self, class: SizeClass) -> &Record {
+        &self.records[class.index()]
+    }
+}

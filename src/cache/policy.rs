@@ -1,0 +1,240 @@
+//! How many blocks a magazine may hold, and how many move at once.
+//!
+//! A magazine begins with room for a few blocks and a refill of one. Refills double. Room doubles
+//! when empty and full alternate, because then a larger one would have saved both trips; traffic in
+//! one direction gains nothing beyond a batch. Bounded by class and by thread.
+
+use super::magazine::{Magazine, Slot};
+use super::{SizeClass, ThreadCache};
+use crate::arena::meta;
+use crate::config;
+use crate::heap;
+use crate::sync::{GuardedU8, GuardedU16, Ordering};
+
+/// Most bytes of blocks in one magazine, unless that is fewer than [`LEAST`] blocks.
+const BYTES: usize = 128 << 10;
+/// Most slots of a magazine, as log2; one slot is not used.
+const MOST_LOG: u8 = 11;
+/// Every class may hold this many blocks: slots, as log2.
+const LEAST_LOG: u8 = 2;
+/// Slots of a new magazine, as log2: a cache line of metadata.
+const FIRST_LOG: u8 = 3;
+/// Slots that one-way traffic is given, as log2.
+const ONE_WAY_LOG: u8 = 8;
+
+/// What a magazine remembers between slow paths. Guarded by the cache's gate.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// Slots, as log2; 0 is none.
+    log: GuardedU8,
+    /// The last thing that happened, a [`Move`].
+    last: GuardedU8,
+    /// Blocks of the next refill.
+    batch: GuardedU16,
+    /// Blocks at the last tick.
+    seen: GuardedU16,
+}
+
+/// The direction that blocks moved in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Move {
+    Refill = 1,
+    Flush = 2,
+}
+
+impl Record {
+    pub(super) fn slots(&self) -> usize {
+        match self.log.get() {
+            0 => 0,
+            log => 1 << log,
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.slots().saturating_sub(1)
+    }
+
+    pub(super) fn note(&self, direction: Move) {
+        self.last.set(direction as u8);
+    }
+
+    /// Blocks for the next refill, and twice as many for the one after it.
+    pub(super) fn next_batch(&self) -> usize {
+        let batch = usize::from(self.batch.get().max(1)).min(self.capacity());
+        #[expect(clippy::cast_possible_truncation, reason = "bounded by MOST_LOG")]
+        self.batch.set((batch * 2).min(1 << MOST_LOG) as u16);
+        batch
+    }
+
+    /// Whether the magazine should grow now that it ran into its bound in `direction`.
+    fn wants_room(&self, direction: Move) -> bool {
+        let turned = self.last.get() != 0 && self.last.get() != direction as u8;
+        turned || self.log.get() < ONE_WAY_LOG
+    }
+}
+
+/// Most slots for blocks of `size` bytes, as log2.
+fn most_log(size: usize) -> u8 {
+    #[expect(clippy::cast_possible_truncation, reason = "a log2")]
+    let log = (BYTES / size + 1).ilog2() as u8;
+    log.clamp(LEAST_LOG, MOST_LOG)
+}
+
+impl ThreadCache {
+    /// The blocks in the magazine of `class`: slots, and how many blocks.
+    pub(super) fn contents(&self, class: SizeClass) -> (&'static [Slot], usize) {
+        let slots = self.magazine(class).slots(self.record(class).slots());
+        let blocks = if slots.is_empty() {
+            0
+        } else {
+            self.magazine(class).len_of(slots)
+        };
+        (slots, blocks)
+    }
+
+    /// Makes room in the magazine of `class` if it ran into its bound and may grow; whether it did.
+    pub(super) fn grow(&self, class: SizeClass, direction: Move) -> bool {
+        let record = self.record(class);
+        let (log, size) = (record.log.get(), class.size());
+        let next = if log == 0 {
+            FIRST_LOG.min(most_log(size))
+        } else {
+            log + 1
+        };
+        if next > most_log(size) || (log != 0 && !record.wants_room(direction)) {
+            return false;
+        }
+        let more = ((1 << next) - 1 - record.capacity()) * size;
+        if self.capacity.get() + more > config::thread_cache() {
+            // Out of budget: a class that is new has to do with one block.
+            return log == 0 && self.resize(class, 1);
+        }
+        self.resize(class, next)
+    }
+
+    /// Gives the magazine of `class` `2^log` slots, at least as many as it has blocks plus one.
+    fn resize(&self, class: SizeClass, log: u8) -> bool {
+        let (old, blocks) = self.contents(class);
+        let count = 1 << log;
+        let Some(array) = meta::alloc_array(count * size_of::<Slot>()) else {
+            return false;
+        };
+        debug_assert!(blocks < count);
+        // SAFETY: 1. as long as asked for, aligned to a line; any bits are a slot.
+        let slots = unsafe { core::slice::from_raw_parts(array.cast::<Slot>().as_ptr(), count) };
+        for (new, old) in slots.iter().zip(old).take(blocks + 1) {
+            // ORDERING: only this thread writes; the array is not installed yet.
+            new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        let magazine = self.magazine(class);
+        magazine.install(slots, blocks, magazine.head());
+        self.record(class).log.set(log);
+        let grown = self.capacity.get() + (count - 1) * class.size();
+        self.capacity
+            .set(grown - old.len().saturating_sub(1) * class.size());
+        free_slots(old);
+        true
+    }
+
+    /// Returns the `count` oldest blocks of the magazine to the heaps.
+    pub(super) fn flush_oldest(&self, class: SizeClass, count: usize) {
+        let (slots, blocks) = self.contents(class);
+        if count == 0 || blocks == 0 {
+            return;
+        }
+        let magazine = self.magazine(class);
+        if count >= blocks {
+            // The newest too: slot 1, always null, holds it for the flush.
+            // ORDERING: only this thread writes, here and below.
+            slots[1].store(magazine.head(), Ordering::Relaxed);
+            magazine.install(slots, 0, core::ptr::null_mut());
+            heap::flush(class, &slots[1..=blocks]);
+            return;
+        }
+        heap::flush(class, &slots[2..2 + count]);
+        for index in 2 + count..=blocks {
+            let block = slots[index].load(Ordering::Relaxed);
+            slots[index - count].store(block, Ordering::Relaxed);
+        }
+        magazine.install(slots, blocks - count, magazine.head());
+    }
+
+    /// Returns all blocks of the magazine to the heaps, and its slots.
+    pub(super) fn empty(&self, class: SizeClass) {
+        self.flush_oldest(class, usize::MAX);
+        self.forget(class);
+    }
+
+    /// Takes the slots away from a magazine without looking at its blocks.
+    pub(super) fn forget(&self, class: SizeClass) {
+        let record = self.record(class);
+        let slots = self.magazine(class).slots(record.slots());
+        self.magazine(class).uninstall();
+        self.capacity
+            .set(self.capacity.get() - slots.len().saturating_sub(1) * class.size());
+        record.log.set(0);
+        record.last.set(0);
+        record.batch.set(0);
+        free_slots(slots);
+    }
+
+    /// Halves the magazines that no slow path and no change in size touched since the last tick.
+    pub(super) fn shrink_unused(&self) {
+        for class in SizeClass::all() {
+            let record = self.record(class);
+            let (slots, blocks) = self.contents(class);
+            if slots.is_empty() {
+                continue;
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "bounded by MOST_LOG")]
+            let now = blocks as u16;
+            if record.seen.get() != now {
+                record.seen.set(now);
+                continue;
+            }
+            self.flush_oldest(class, blocks.div_ceil(2));
+            if record.log.get() > FIRST_LOG {
+                self.resize(class, record.log.get() - 1);
+            } else if self.contents(class).1 == 0 {
+                self.forget(class);
+            }
+        }
+    }
+}
+
+/// Recycles the slots of a magazine.
+fn free_slots(slots: &'static [Slot]) {
+    if let (Some(first), count @ 1..) = (slots.first(), slots.len()) {
+        let array = core::ptr::NonNull::from(first).cast::<u8>();
+        // SAFETY: 1. from `alloc_array` with this length; no magazine leads to it any more.
+        unsafe { meta::free_array(array, count * size_of::<Slot>()) };
+    }
+}
+
+impl Magazine {
+    /// Loads `blocks` ascending addresses from slot 1 on, lowest to be popped first; returns it.
+    pub(super) fn load(&self, slots: &'static [Slot], blocks: usize) -> *mut u8 {
+        // ORDERING: only this thread writes, under its gate.
+        let first = slots[1].load(Ordering::Relaxed);
+        slots[1].store(core::ptr::null_mut(), Ordering::Relaxed);
+        let (mut low, mut high) = (2, blocks);
+        while low < high {
+            let (left, right) = (&slots[low], &slots[high]);
+            let block = left.load(Ordering::Relaxed);
+            left.store(right.load(Ordering::Relaxed), Ordering::Relaxed);
+            right.store(block, Ordering::Relaxed);
+            low += 1;
+            high -= 1;
+        }
+        // The lowest is handed out at once: the next is the newest.
+        let next = slots[blocks].load(Ordering::Relaxed);
+        let head = if blocks > 1 {
+            next
+        } else {
+            core::ptr::null_mut()
+        };
+        self.install(slots, blocks - 1, head);
+        first
+    }
+}

@@ -1,0 +1,238 @@
+//! What the fast paths fall back to. `extern "C"`: a panic, which would be a bug, aborts here
+//! instead of unwinding into the program.
+
+use core::ptr::{self, NonNull};
+
+use super::magazine::Slot;
+use super::policy::Move;
+use super::{Config, NO_CLASS, SizeClass, ThreadCache, hot_magazine, thread};
+use crate::arena::{self, Age, Zeroed};
+use crate::heap;
+use crate::large;
+use crate::os::failpoints;
+use crate::size_class::{CLASS_MAX, Request, classify};
+use crate::sync::Ordering;
+
+/// Slow paths of a thread between two looks at what is unused.
+const TICK: u64 = 256;
+/// Slabs whose pages are looked at in one sweep.
+const SWEEP: usize = 256;
+
+/// [`super::alloc`], whatever the size and whatever state the thread is in.
+#[inline(never)]
+pub(crate) extern "C" fn alloc_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
+    match classify(size, align) {
+        Request::Block(class) => {
+            let block = hot_magazine(class.index() * size_of::<super::Magazine>()).pop();
+            if block.is_null() {
+                refill(class, config)
+            } else {
+                block
+            }
+        }
+        request => block_or_null(alloc_big(request, size, align, Zeroed::No, config)),
+    }
+}
+
+/// As [`alloc_rest`], zeroed.
+#[inline(never)]
+pub(crate) extern "C" fn alloc_zeroed_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
+    let request = classify(size, align);
+    let (block, zeroed) = match request {
+        Request::Block(_) => (NonNull::new(alloc_rest(size, align, config)), Zeroed::No),
+        _ => match alloc_big(request, size, align, Zeroed::Yes, config) {
+            Some((block, zeroed)) => (Some(block), zeroed),
+            None => (None, Zeroed::No),
+        },
+    };
+    if let (Some(block), Zeroed::No) = (block, zeroed) {
+        // SAFETY: 1. a fresh block of at least `size` bytes.
+        unsafe { block.write_bytes(0, size) };
+    }
+    block.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+fn block_or_null(found: Option<(NonNull<u8>, Zeroed)>) -> *mut u8 {
+    found.map_or(ptr::null_mut(), |(block, _)| block.as_ptr())
+}
+
+fn alloc_big(
+    request: Request,
+    size: usize,
+    align: usize,
+    wanted: Zeroed,
+    config: &Config,
+) -> Option<(NonNull<u8>, Zeroed)> {
+    if !thread::prepare(config) {
+        return None;
+    }
+    match request {
+        Request::Span(units) => large::alloc_span(units),
+        _ => large::alloc(size, align, wanted),
+    }
+}
+
+/// [`super::free`], whatever the size and whatever state the thread is in.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. Nobody uses it any more.
+#[inline(never)]
+pub(crate) unsafe extern "C" fn free_rest(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    config: &Config,
+) {
+    match classify(size, align) {
+        Request::Block(class) => {
+            let magazine = hot_magazine(class.index() * size_of::<super::Magazine>());
+            if !magazine.push(block) {
+                make_room(block, class, config);
+            }
+        }
+        // Without memory for its first call a process can have nothing to free.
+        _ if !thread::prepare(config) => {}
+        Request::Span(_) => large::free_span(block),
+        Request::Large => large::free(block),
+    }
+}
+
+/// Changes the size of a block, in place or by moving its contents; null leaves it as it was.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+#[inline(never)]
+pub(crate) unsafe extern "C" fn realloc_rest(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    let (before, after) = (classify(size, align), classify(new, align));
+    if before == after && before != Request::Large {
+        return block.as_ptr();
+    }
+    if before == Request::Large
+        && after == Request::Large
+        && align <= crate::os::page_size()
+        && thread::prepare(config)
+        && let Some(moved) = large::resize(block, new)
+    {
+        return moved.as_ptr();
+    }
+    let Some(target) = NonNull::new(alloc_rest(new, align, config)) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: 1. both are live and at least this long, and different.
+    unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
+    // SAFETY: 1. the caller's. 2. the contents were moved.
+    unsafe { free_rest(block, size, align, config) };
+    target.as_ptr()
+}
+
+/// The magazine of `class` is empty, or the thread has none at hand.
+#[cold]
+fn refill(class: SizeClass, config: &Config) -> *mut u8 {
+    let Some(cache) = thread::enter(config) else {
+        return refill_shared(class);
+    };
+    let _held = cache.gate.lock();
+    cache.come_back();
+    let _working = cache.working_on(class);
+    failpoints::at(failpoints::Point::Gate);
+    // After having been held off, the thread finds its magazines as they were.
+    let block = cache.magazine(class).pop();
+    if !block.is_null() {
+        return block;
+    }
+    cache.grow(class, Move::Refill);
+    let record = cache.record(class);
+    record.note(Move::Refill);
+    let (slots, _) = cache.contents(class);
+    if slots.is_empty() {
+        // No memory for slots. There may still be a block.
+        return refill_shared(class);
+    }
+    let batch = record.next_batch();
+    match heap::refill(cache.heap.get() as usize, class, &slots[1..=batch]) {
+        0 => ptr::null_mut(),
+        blocks => cache.magazine(class).load(slots, blocks),
+    }
+}
+
+/// For threads past their clean-up, or without memory for a cache: one block, straight.
+fn refill_shared(class: SizeClass) -> *mut u8 {
+    let slot = Slot::new(ptr::null_mut());
+    if !thread::is_ready() || heap::refill(0, class, core::slice::from_ref(&slot)) == 0 {
+        return ptr::null_mut();
+    }
+    // ORDERING: on this thread's stack.
+    slot.load(Ordering::Relaxed)
+}
+
+/// The magazine of `class` is full, or the thread has none at hand.
+#[cold]
+fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
+    let Some(cache) = thread::enter(config) else {
+        return flush_shared(block, class);
+    };
+    let _held = cache.gate.lock();
+    cache.come_back();
+    let _working = cache.working_on(class);
+    failpoints::at(failpoints::Point::Gate);
+    if cache.magazine(class).push(block) {
+        return;
+    }
+    if !cache.grow(class, Move::Flush) {
+        let (_, blocks) = cache.contents(class);
+        cache.flush_oldest(class, blocks.div_ceil(2));
+    }
+    cache.record(class).note(Move::Flush);
+    if !cache.magazine(class).push(block) {
+        // No memory for slots.
+        flush_shared(block, class);
+    }
+}
+
+fn flush_shared(block: NonNull<u8>, class: SizeClass) {
+    heap::flush(class, &[Slot::new(block.as_ptr())]);
+}
+
+/// While it lives, a child of `fork` knows which magazine may be half changed.
+struct Working<'a>(&'a ThreadCache);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.busy.set(NO_CLASS);
+    }
+}
+
+impl ThreadCache {
+    /// Begins a slow path: the gate is held. Every so often, looks at what is unused.
+    fn working_on(&self, class: SizeClass) -> Working<'_> {
+        let ticks = self.ticks.get().wrapping_add(1);
+        self.ticks.set(ticks);
+        if ticks.is_multiple_of(TICK) {
+            self.shrink_unused();
+            tend();
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "CLASSES is below NO_CLASS")]
+        self.busy.set(class.index() as u8);
+        Working(self)
+    }
+}
+
+/// Gives back what is due, at most once in a purge delay for the whole process.
+fn tend() {
+    if thread::is_time() {
+        heap::some_holes(SWEEP);
+        arena::decay(Age::Due);
+        large::decay(Age::Due);
+    }
+}
+
+// Sizes beyond the table but within the classes take `alloc_rest` and `free_rest` to a magazine.
+static_assertions::const_assert!(CLASS_MAX > crate::size_class::SMALL_MAX);

@@ -1,0 +1,294 @@
+//! The life of a thread cache: initialisation of the process, registration, thread exit.
+
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+
+use super::tls::{self, EMPTY, Words};
+use super::{Config, NO_CLASS, SizeClass, ThreadCache, fork};
+use crate::arena::meta;
+use crate::config;
+use crate::heap;
+use crate::os::{self, Lock, ThreadKey, failpoints};
+use crate::sync::{AtomicUsize, GuardedU64, GuardedUsize, Link, Ordering, same};
+
+/// What [`Words::own`] holds once a thread has ended: served without a cache from then on.
+pub(super) static EXITED: u8 = 0;
+
+/// What [`Words::own`] holds while a thread registers, which may allocate.
+static REGISTERING: u8 = 1;
+
+/// The threads that have a cache.
+pub(super) struct Registry {
+    pub(super) lock: Lock<()>,
+    /// Caches in use, newest first.
+    pub(super) first: Link<ThreadCache>,
+    /// Caches of threads that are gone.
+    unused: Link<ThreadCache>,
+    /// Threads of each heap.
+    threads: [GuardedUsize; heap::HEAPS],
+}
+
+pub(super) static REGISTRY: Registry = Registry {
+    lock: Lock::new(()),
+    first: Link::none(),
+    unused: Link::none(),
+    threads: [const { GuardedUsize::new(0) }; heap::HEAPS],
+};
+
+/// The key whose destructor ends a thread's cache, plus 1; 0 until the process is initialised.
+static KEY: AtomicUsize = AtomicUsize::new(0);
+static INITIALISATION: Lock<()> = Lock::new(());
+
+/// Whether the process is initialised.
+pub(super) fn is_ready() -> bool {
+    key().is_some()
+}
+
+fn key() -> Option<ThreadKey> {
+    // ORDERING: pairs with the release in `initialise`.
+    let bits = KEY.load(Ordering::Acquire).checked_sub(1)?;
+    Some(ThreadKey::from_bits(bits))
+}
+
+/// Begins every slow path, with no lock held: initialises the process, and repairs a forked child.
+/// `false` without memory.
+pub(super) fn prepare(config: &Config) -> bool {
+    if !is_ready() && !initialise(config) {
+        return false;
+    }
+    os::after_fork(fork::recover);
+    true
+}
+
+#[cold]
+fn initialise(config: &Config) -> bool {
+    let _held = INITIALISATION.lock();
+    if is_ready() {
+        return true;
+    }
+    let config = if os::is_privileged() {
+        *config
+    } else {
+        config.overridden(
+            |name| os::env(name),
+            |name, value, wanted| {
+                let value = core::str::from_utf8(value).unwrap_or("?");
+                os::complain(format_args!(
+                    "{name}={value}: not {wanted}; the default holds"
+                ));
+            },
+        )
+    };
+    if !os::watch_forks() {
+        return false;
+    }
+    let Some(key) = ThreadKey::new(at_exit) else {
+        return false;
+    };
+    config::apply(config);
+    heap::initialise();
+    // ORDERING: publishes the above to `key`.
+    KEY.store(key.to_bits() + 1, Ordering::Release);
+    true
+}
+
+/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or there is no memory for a cache.
+pub(super) fn enter(config: &Config) -> Option<&'static ThreadCache> {
+    if !prepare(config) {
+        return None;
+    }
+    let words = tls::words();
+    // ORDERING: only this thread writes `own`.
+    let own = words.own.load(Ordering::Relaxed);
+    if own.is_null() {
+        return register(words);
+    }
+    if is_marker(own) {
+        return None;
+    }
+    // SAFETY: 1. not a marker, so the thread's cache, which is never unmapped.
+    Some(unsafe { &*own.cast::<ThreadCache>() })
+}
+
+fn is_marker(own: *mut u8) -> bool {
+    ptr::eq(own, &raw const EXITED) || ptr::eq(own, &raw const REGISTERING)
+}
+
+#[cold]
+fn register(words: &'static Words) -> Option<&'static ThreadCache> {
+    // ORDERING: this thread's own words, here and below.
+    words
+        .own
+        .store((&raw const REGISTERING).cast_mut(), Ordering::Relaxed);
+    let cache = new_cache().filter(|cache| {
+        // May call the allocator, which serves this thread without a cache meanwhile.
+        key().is_some_and(|key| key.arm(NonNull::from(*cache).cast()))
+    });
+    let Some(cache) = cache else {
+        words.own.store(ptr::null_mut(), Ordering::Relaxed);
+        return None;
+    };
+    cache.busy.set(NO_CLASS);
+    {
+        let _held = REGISTRY.lock.lock();
+        failpoints::at(failpoints::Point::Registry);
+        let heap = least_used_heap();
+        REGISTRY.threads[heap].set(REGISTRY.threads[heap].get() + 1);
+        #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
+        cache.heap.set(heap as u8);
+        // ORDERING: guarded by the registry's lock.
+        cache
+            .words
+            .store(ptr::from_ref(words).cast_mut(), Ordering::Relaxed);
+        cache.link();
+    }
+    let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
+    words.own.store(own, Ordering::Relaxed);
+    words.hot.store(own, Ordering::Relaxed);
+    Some(cache)
+}
+
+fn least_used_heap() -> usize {
+    let threads = |heap: &usize| REGISTRY.threads[*heap].get();
+    (0..heap::count()).min_by_key(threads).unwrap_or(0)
+}
+
+fn new_cache() -> Option<&'static ThreadCache> {
+    {
+        let _held = REGISTRY.lock.lock();
+        if let Some(cache) = REGISTRY.unused.get() {
+            REGISTRY.unused.set(cache.next.get());
+            return Some(cache);
+        }
+    }
+    let table = meta::alloc(size_of::<ThreadCache>())?;
+    // SAFETY: 1. zeroed metadata of this size, aligned to a line, never freed; all zero is a cache
+    // without blocks.
+    Some(unsafe { table.cast::<ThreadCache>().as_ref() })
+}
+
+impl ThreadCache {
+    /// Enters the registry. Its lock is held.
+    fn link(&'static self) {
+        let first = REGISTRY.first.get();
+        self.previous.set(None);
+        self.next.set(first);
+        if let Some(first) = first {
+            first.previous.set(Some(self));
+        }
+        REGISTRY.first.set(Some(self));
+    }
+
+    /// Leaves the registry. Its lock is held.
+    pub(super) fn unlink(&'static self) {
+        let (previous, next) = (self.previous.get(), self.next.get());
+        previous
+            .map_or(&REGISTRY.first, |before| &before.next)
+            .set(next);
+        if let Some(after) = next {
+            after.previous.set(previous);
+        }
+        let threads = &REGISTRY.threads[self.heap.get() as usize];
+        threads.set(threads.get() - 1);
+    }
+
+    /// Waits for the next thread. The registry's lock is held, the cache is empty.
+    pub(super) fn recycle(&'static self) {
+        self.next.set(REGISTRY.unused.get());
+        REGISTRY.unused.set(Some(self));
+    }
+
+    /// The calling thread's cache, if it has one.
+    pub(super) fn own() -> Option<&'static Self> {
+        // ORDERING: this thread's own word.
+        let own = tls::words().own.load(Ordering::Relaxed);
+        if own.is_null() || is_marker(own) {
+            return None;
+        }
+        // SAFETY: 1. as in `enter`.
+        Some(unsafe { &*own.cast::<Self>() })
+    }
+
+    /// Brings the thread back to its fast paths, if it was diverted. Its own gate is held.
+    pub(super) fn come_back(&'static self) {
+        // ORDERING: only this thread reads the word, others write it under the gate.
+        tls::words()
+            .hot
+            .store(ptr::from_ref(self).cast_mut().cast(), Ordering::Relaxed);
+    }
+
+    /// Sends the thread's next call to the slow path. The registry's lock is held, so the thread
+    /// has not ended and its words are there.
+    pub(super) fn divert(&self) {
+        let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
+        // ORDERING: guarded by the registry's lock.
+        let words = self.words.load(Ordering::Relaxed);
+        // SAFETY: 1. the words of a registered thread, see above.
+        let words = unsafe { &*words };
+        // ORDERING: `os::expedite` orders it before what the diverting thread reads next.
+        words.hot.store(empty, Ordering::Relaxed);
+    }
+}
+
+/// The pthread destructor: gives everything that the thread holds back.
+unsafe extern "C" fn at_exit(cache: *mut c_void) {
+    // SAFETY: 1. `register` armed the key with the thread's cache.
+    let cache: &'static ThreadCache = unsafe { &*cache.cast::<ThreadCache>() };
+    os::after_fork(fork::recover);
+    let words = tls::words();
+    {
+        let _held = REGISTRY.lock.lock();
+        cache.divert();
+        cache.unlink();
+    }
+    // ORDERING: this thread's own word. Later calls are served without a cache.
+    words
+        .own
+        .store((&raw const EXITED).cast_mut(), Ordering::Relaxed);
+    {
+        let _held = cache.gate.lock();
+        SizeClass::all().for_each(|class| cache.empty(class));
+    }
+    let _held = REGISTRY.lock.lock();
+    cache.recycle();
+}
+
+/// When free pages were last looked at, in milliseconds.
+static TENDED: GuardedU64 = GuardedU64::new(0);
+
+/// Whether a purge delay has passed since the last `true`; of two threads at once both may hear so.
+pub(super) fn is_time() -> bool {
+    let now = os::now_ms();
+    if now < TENDED.get() + config::purge_delay_ms() {
+        return false;
+    }
+    TENDED.set(now);
+    true
+}
+
+/// In a forked child: the registry and the initialisation as the only thread left finds them.
+///
+/// # Safety
+/// 1. This is the only thread inside the allocator, and it holds no lock.
+pub(super) unsafe fn break_locks() {
+    // SAFETY: 1. the caller's.
+    unsafe { REGISTRY.lock.force_unlock() };
+    // SAFETY: 1. the caller's.
+    unsafe { INITIALISATION.force_unlock() };
+    // A thread that was entering or leaving may have set one link of two: `next` is the truth.
+    REGISTRY.threads.iter().for_each(|threads| threads.set(0));
+    let mut previous = None;
+    let mut next = REGISTRY.first.get();
+    while let Some(cache) = next {
+        cache.previous.set(previous);
+        let threads = &REGISTRY.threads[cache.heap.get() as usize];
+        threads.set(threads.get() + 1);
+        previous = Some(cache);
+        next = cache.next.get();
+    }
+}
+
+/// Whether this cache belongs to the calling thread.
+pub(super) fn is_own(cache: &'static ThreadCache) -> bool {
+    same(ThreadCache::own(), cache)
+}

@@ -1,0 +1,119 @@
+//! The thread's words: two pointers in static thread-local storage, reached without a call.
+//!
+//! `thread_local!` across crates may be an indirect call in the default profile, which costs more
+//! than the rest of the fast path (ALGORITHM.md). So the words are defined in assembly under a name
+//! with the crate's version, two versions in one program keep apart, and read by the initial-exec
+//! sequence, which linkers relax to a constant offset in programs.
+
+use core::arch::{asm, global_asm};
+
+use crate::sync::AtomicPtr;
+
+/// The words of one thread.
+#[repr(C)]
+pub(super) struct Words {
+    /// The cache whose magazines the fast path uses: the thread's own, or [`EMPTY`].
+    pub(super) hot: AtomicPtr<u8>,
+    /// The thread's own cache; null before its first call, [`super::thread::EXITED`] after its end.
+    pub(super) own: AtomicPtr<u8>,
+}
+
+/// Magazines of capacity 0, in memory that nobody can write: what `hot` leads to when every call is
+/// to take the slow path.
+pub(super) static EMPTY: Empty = Empty([0; super::HOT / 8]);
+
+/// Zeros, aligned as a cache is.
+#[repr(C, align(64))]
+pub(super) struct Empty([usize; super::HOT / 8]);
+
+macro_rules! words {
+    () => {
+        concat!(
+            "flagstone_words_",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_PATCH")
+        )
+    };
+}
+
+global_asm!(
+    ".pushsection .tdata,\"awT\",%progbits",
+    ".balign 16",
+    concat!(".globl ", words!()),
+    concat!(".hidden ", words!()),
+    concat!(".type ", words!(), ", %object"),
+    concat!(".size ", words!(), ", 16"),
+    concat!(words!(), ":"),
+    ".quad {empty}",
+    ".quad 0",
+    ".popsection",
+    empty = sym EMPTY,
+);
+
+/// The thread's `hot` word.
+///
+/// Not `pure`: two reads must not be merged, and stores before must not sink below. Both bound what
+/// a thread can still do to its magazines after another has put [`EMPTY`] here: at most one
+/// operation (ALGORITHM.md, holding threads off).
+#[inline(always)]
+pub(super) fn hot() -> *mut u8 {
+    let hot: *mut u8;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: 1. reads the word defined above, of this thread.
+    unsafe {
+        asm!(
+            concat!("mov {hot}, qword ptr [rip + ", words!(), "@GOTTPOFF]"),
+            "mov {hot}, qword ptr fs:[{hot}]",
+            hot = out(reg) hot,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: 1. reads the word defined above, of this thread.
+    unsafe {
+        asm!(
+            "mrs {thread}, tpidr_el0",
+            concat!("adrp {hot}, :gottprel:", words!()),
+            concat!("ldr {hot}, [{hot}, :gottprel_lo12:", words!(), "]"),
+            "ldr {hot}, [{thread}, {hot}]",
+            hot = out(reg) hot,
+            thread = out(reg) _,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    hot
+}
+
+/// The thread's words. They stay where they are until the thread ends.
+pub(super) fn words() -> &'static Words {
+    let words: *const Words;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: 1. computes the address of the words defined above, of this thread.
+    unsafe {
+        asm!(
+            concat!("mov {words}, qword ptr [rip + ", words!(), "@GOTTPOFF]"),
+            "add {words}, qword ptr fs:[0]",
+            words = out(reg) words,
+            options(nostack, readonly, pure),
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: 1. computes the address of the words defined above, of this thread.
+    unsafe {
+        asm!(
+            "mrs {thread}, tpidr_el0",
+            concat!("adrp {words}, :gottprel:", words!()),
+            concat!("ldr {words}, [{words}, :gottprel_lo12:", words!(), "]"),
+            "add {words}, {words}, {thread}",
+            words = out(reg) words,
+            thread = out(reg) _,
+            options(nostack, readonly, pure, preserves_flags),
+        );
+    }
+    // SAFETY: 1. static storage of this thread; the reference is used by this thread, or under the
+    // registry's lock while the thread is in the registry.
+    unsafe { &*words }
+}

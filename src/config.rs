@@ -1,0 +1,256 @@
+//! Run-time options: compile-time defaults, then `FLAGSTONE_*`, read once.
+#![forbid(unsafe_code)]
+
+use crate::sync::{GuardedU8, GuardedUsize};
+
+/// Whether to ask the kernel for huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HugePages {
+    /// Never ask.
+    Off,
+    /// Ask once the heap is so big that a huge page cannot matter to its size.
+    Advise,
+}
+
+/// Options of the allocator, all with defaults. The first [`crate::Flagstone`] that serves a call
+/// decides for the process; then the environment overrides it, unless the process runs with raised
+/// privileges (`AT_SECURE`).
+///
+/// | method | environment | unit | default |
+/// |---|---|---|---|
+/// | [`purge_delay_ms`](Self::purge_delay_ms) | `FLAGSTONE_PURGE_DELAY_MS` | milliseconds | 500 |
+/// | [`dirty_budget`](Self::dirty_budget) | `FLAGSTONE_DIRTY_BUDGET` | bytes, `K` `M` `G` | 64 MiB |
+/// | [`large_cache`](Self::large_cache) | `FLAGSTONE_LARGE_CACHE` | bytes, `K` `M` `G` | 64 MiB |
+/// | [`thread_cache`](Self::thread_cache) | `FLAGSTONE_THREAD_CACHE` | bytes, `K` `M` `G` | 2 MiB |
+/// | [`huge_pages`](Self::huge_pages) | `FLAGSTONE_HUGE_PAGES` | `off`, `advise` | `advise` |
+///
+/// A value that does not parse is named in one line on standard error, and the default holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    purge_delay_ms: usize,
+    dirty_budget: usize,
+    large_cache: usize,
+    thread_cache: usize,
+    huge_pages: HugePages,
+}
+
+impl Config {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            purge_delay_ms: 500,
+            dirty_budget: 64 << 20,
+            large_cache: 64 << 20,
+            thread_cache: 2 << 20,
+            huge_pages: HugePages::Advise,
+        }
+    }
+
+    /// How long free pages stay resident before they go back to the kernel, in milliseconds.
+    /// The clock is looked at when slabs and spans are freed, so an idle process keeps them until
+    /// [`crate::Flagstone::purge`].
+    #[must_use]
+    pub const fn purge_delay_ms(mut self, milliseconds: u32) -> Self {
+        self.purge_delay_ms = milliseconds as usize;
+        self
+    }
+
+    /// Most bytes of free pages that stay resident whatever their age.
+    #[must_use]
+    pub const fn dirty_budget(mut self, bytes: usize) -> Self {
+        self.dirty_budget = bytes;
+        self
+    }
+
+    /// Most bytes of freed mappings of more than 1 MiB kept for reuse; 0 keeps none.
+    #[must_use]
+    pub const fn large_cache(mut self, bytes: usize) -> Self {
+        self.large_cache = bytes;
+        self
+    }
+
+    /// Most bytes of free blocks that one thread keeps at hand. Every class it uses keeps one block
+    /// even so.
+    #[must_use]
+    pub const fn thread_cache(mut self, bytes: usize) -> Self {
+        self.thread_cache = bytes;
+        self
+    }
+
+    /// Whether to ask for huge pages.
+    #[must_use]
+    pub const fn huge_pages(mut self, advice: HugePages) -> Self {
+        self.huge_pages = advice;
+        self
+    }
+
+    /// `self` overridden by what `lookup` finds; each bad value goes to `complain`.
+    pub(crate) fn overridden<'a>(
+        mut self,
+        lookup: impl Fn(&str) -> Option<&'a [u8]>,
+        mut complain: impl FnMut(&str, &[u8], &str),
+    ) -> Self {
+        let numbers: [(&str, &mut usize, fn(&[u8]) -> Option<usize>, &str); 4] = [
+            (
+                "FLAGSTONE_PURGE_DELAY_MS",
+                &mut self.purge_delay_ms,
+                digits,
+                "a number",
+            ),
+            (
+                "FLAGSTONE_DIRTY_BUDGET",
+                &mut self.dirty_budget,
+                bytes,
+                SIZE,
+            ),
+            ("FLAGSTONE_LARGE_CACHE", &mut self.large_cache, bytes, SIZE),
+            (
+                "FLAGSTONE_THREAD_CACHE",
+                &mut self.thread_cache,
+                bytes,
+                SIZE,
+            ),
+        ];
+        for (name, value, parse, wanted) in numbers {
+            let Some(text) = lookup(name) else { continue };
+            match parse(text) {
+                Some(number) => *value = number,
+                None => complain(name, text, wanted),
+            }
+        }
+        match lookup(HUGE_PAGES) {
+            None => {}
+            Some(b"off") => self.huge_pages = HugePages::Off,
+            Some(b"advise") => self.huge_pages = HugePages::Advise,
+            Some(text) => complain(HUGE_PAGES, text, "off or advise"),
+        }
+        self
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const HUGE_PAGES: &str = "FLAGSTONE_HUGE_PAGES";
+const SIZE: &str = "bytes, or a number with K, M or G";
+
+fn digits(text: &[u8]) -> Option<usize> {
+    core::str::from_utf8(text)
+        .ok()?
+        .parse::<u32>()
+        .ok()
+        .map(|number| number as usize)
+}
+
+fn bytes(text: &[u8]) -> Option<usize> {
+    let (number, unit) = match text.split_last()? {
+        (b'K' | b'k', rest) => (rest, 1 << 10),
+        (b'M' | b'm', rest) => (rest, 1 << 20),
+        (b'G' | b'g', rest) => (rest, 1 << 30),
+        _ => (text, 1),
+    };
+    core::str::from_utf8(number)
+        .ok()?
+        .parse::<usize>()
+        .ok()?
+        .checked_mul(unit)
+}
+
+/// The options in force, written once by the initialisation of the process.
+static CURRENT: Settings = Settings {
+    purge_delay_ms: GuardedUsize::new(Config::new().purge_delay_ms),
+    dirty_budget: GuardedUsize::new(Config::new().dirty_budget),
+    large_cache: GuardedUsize::new(Config::new().large_cache),
+    thread_cache: GuardedUsize::new(Config::new().thread_cache),
+    huge_pages: GuardedU8::new(1),
+};
+
+struct Settings {
+    purge_delay_ms: GuardedUsize,
+    dirty_budget: GuardedUsize,
+    large_cache: GuardedUsize,
+    thread_cache: GuardedUsize,
+    huge_pages: GuardedU8,
+}
+
+/// Puts `config` in force.
+pub(crate) fn apply(config: Config) {
+    CURRENT.purge_delay_ms.set(config.purge_delay_ms);
+    CURRENT.dirty_budget.set(config.dirty_budget);
+    CURRENT.large_cache.set(config.large_cache);
+    CURRENT.thread_cache.set(config.thread_cache);
+    CURRENT
+        .huge_pages
+        .set(u8::from(config.huge_pages == HugePages::Advise));
+}
+
+pub(crate) fn purge_delay_ms() -> u64 {
+    CURRENT.purge_delay_ms.get() as u64
+}
+
+pub(crate) fn dirty_budget() -> usize {
+    CURRENT.dirty_budget.get()
+}
+
+pub(crate) fn large_cache() -> usize {
+    CURRENT.large_cache.get()
+}
+
+pub(crate) fn thread_cache() -> usize {
+    CURRENT.thread_cache.get()
+}
+
+pub(crate) fn huge_pages() -> bool {
+    CURRENT.huge_pages.get() != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, text: &'static [u8]) -> (Config, usize) {
+        let mut complaints = 0;
+        let lookup = |asked: &str| (asked == name).then_some(text);
+        let config = Config::new().overridden(lookup, |_, _, _| complaints += 1);
+        (config, complaints)
+    }
+
+    #[test]
+    fn good_values_override() {
+        let mut expected = Config::new();
+        expected.dirty_budget = 3 << 20;
+        assert_eq!(with("FLAGSTONE_DIRTY_BUDGET", b"3M"), (expected, 0));
+        assert_eq!(
+            with("FLAGSTONE_PURGE_DELAY_MS", b"0"),
+            (Config::new().purge_delay_ms(0), 0)
+        );
+        let off = Config::new().huge_pages(HugePages::Off);
+        assert_eq!(with("FLAGSTONE_HUGE_PAGES", b"off"), (off, 0));
+    }
+
+    #[test]
+    fn bad_values_are_named_and_ignored() {
+        for text in [
+            &b""[..],
+            b"-1",
+            b"1T",
+            b"K",
+            b"99999999999999999999",
+            b"18446744073709551615G",
+            b"\xff",
+        ] {
+            assert_eq!(
+                with("FLAGSTONE_LARGE_CACHE", text),
+                (Config::new(), 1),
+                "{text:?}"
+            );
+        }
+        assert_eq!(with("FLAGSTONE_HUGE_PAGES", b"yes"), (Config::new(), 1));
+        assert_eq!(with("FLAGSTONE_PURGE_DELAY_MS", b"1s"), (Config::new(), 1));
+    }
+}

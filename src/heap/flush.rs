@@ -1,0 +1,97 @@
+//! From a magazine back to the bitmaps: each block to the slab it came from, whichever heap owns it.
+
+use super::{ClassHeap, Slot, home};
+use crate::arena;
+use crate::error::Misuse;
+use crate::os::{self, failpoints};
+use crate::size_class::{Row, SizeClass};
+use crate::slab::Slab;
+use crate::sync::Ordering;
+
+/// Returns blocks of `class`. A block that is none, or is free already, ends the process.
+pub(crate) fn flush(class: SizeClass, blocks: &[Slot]) {
+    let row = class.row();
+    let mut rest = blocks;
+    while let Some(first) = rest.first() {
+        let (slab, _) = locate(first, class);
+        rest = flush_to(home(slab), slab.heap(), class, row, rest);
+    }
+}
+
+/// The slab and index of the block in `slot`.
+fn locate(slot: &Slot, class: SizeClass) -> (&'static Slab, usize) {
+    let address = address_in(slot);
+    Slab::locate(address, class).unwrap_or_else(|misuse| die(misuse, address, class))
+}
+
+fn address_in(slot: &Slot) -> usize {
+    // ORDERING: written by this thread, or before it was handed this slot.
+    slot.load(Ordering::Relaxed).addr()
+}
+
+#[cold]
+fn die(misuse: Misuse, address: usize, class: SizeClass) -> ! {
+    os::die(format_args!(
+        "{misuse}: {address:#x}, class of {} bytes",
+        class.size()
+    ))
+}
+
+/// Returns the leading blocks that belong to one heap under one hold of its lock; the rest.
+fn flush_to<'a>(
+    state: &ClassHeap,
+    heap: usize,
+    class: SizeClass,
+    row: &Row,
+    blocks: &'a [Slot],
+) -> &'a [Slot] {
+    // Slabs that nothing uses any more, linked by `next`: their spans go back once it is unlocked.
+    let mut unused: Option<&'static Slab> = None;
+    let held = state.lock.lock();
+    let mut rest = blocks;
+    while let Some(first) = rest.first() {
+        let (slab, _) = locate(first, class);
+        if slab.heap() != heap {
+            break;
+        }
+        let run = put_run(slab, class, row, rest);
+        state.free.set(state.free.get() + run);
+        failpoints::at(failpoints::Point::Flush);
+        if let Some(empty) = state.settle(slab) {
+            empty.next.set(unused);
+            unused = Some(empty);
+        }
+        rest = &rest[run..];
+    }
+    drop(held);
+    release(unused);
+    rest
+}
+
+/// Returns the leading blocks that belong to `slab`, and says how many.
+#[inline]
+fn put_run(slab: &'static Slab, class: SizeClass, row: &Row, blocks: &[Slot]) -> usize {
+    let mut run = 0;
+    for slot in blocks {
+        let address = address_in(slot);
+        if !slab.holds(address, row) {
+            break;
+        }
+        let put = slab
+            .block_of(address, row)
+            .and_then(|block| slab.put(block));
+        if let Err(misuse) = put {
+            die(misuse, address, class);
+        }
+        run += 1;
+    }
+    run
+}
+
+/// Gives the spans of slabs that no list leads to back to their chunks.
+pub(super) fn release(mut unused: Option<&'static Slab>) {
+    while let Some(slab) = unused {
+        unused = slab.next.get();
+        arena::release(slab.into_span());
+    }
+}

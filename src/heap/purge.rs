@@ -1,0 +1,143 @@
+//! Returning what slabs hold: spare slabs whole, and free pages inside partly used ones.
+
+use super::flush::release;
+use super::{ClassHeap, heaps, home};
+use crate::arena;
+use crate::os::{self, failpoints};
+use crate::slab::{Place, Slab, holes};
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Blocks in magazines of threads that are held off, by address, ascending: free to be purged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Idle<'a>(pub(crate) &'a [usize]);
+
+impl Idle<'_> {
+    /// Adds the blocks of `slab` to its free ones; whether there are any.
+    fn add_to(&self, slab: &Slab, free: &mut [u64; 64]) -> bool {
+        let row = slab.row();
+        let start = slab.base().addr().get();
+        let from = self.0.partition_point(|address| *address < start);
+        let mine = self.0[from..]
+            .iter()
+            .take_while(|address| slab.holds(**address, row));
+        let mut any = false;
+        for block in mine.filter_map(|address| slab.block_of(*address, row).ok()) {
+            free[block / 64] |= 1 << (block % 64);
+            any = true;
+        }
+        any
+    }
+}
+
+/// Gives the spare slabs of all classes back to their chunks.
+pub(crate) fn spares() {
+    for (_, heap) in heaps() {
+        for state in &heap.classes {
+            if state.spare.get().is_none() {
+                continue;
+            }
+            let spare = {
+                let _held = state.lock.lock();
+                let spare = state.spare.get();
+                state.spare.set(None);
+                spare.inspect(|slab| state.give_up(slab))
+            };
+            release(spare.inspect(|slab| slab.next.set(None)));
+        }
+    }
+}
+
+/// Purges the free pages of every slab; bytes returned to the kernel.
+pub(crate) fn all_holes(idle: Idle<'_>) -> usize {
+    let slabs = arena::chunks().flat_map(Slab::of_chunk);
+    slabs.map(|slab| purge_holes(slab, idle)).sum()
+}
+
+/// Where [`some_holes`] goes on: a count of slabs.
+static SWEEP: AtomicUsize = AtomicUsize::new(0);
+
+/// Purges the free pages of slabs that nothing left or came back to for two sweeps, looking at the
+/// next `count` slabs.
+pub(crate) fn some_holes(count: usize) {
+    // ORDERING: a cursor; two sweepers at once look at different slabs.
+    let from = SWEEP.fetch_add(count, Ordering::Relaxed);
+    let mut seen = 0;
+    for slab in arena::chunks()
+        .flat_map(Slab::of_chunk)
+        .skip(from)
+        .take(count)
+    {
+        seen += 1;
+        let old = {
+            let (class, heap) = (slab.class(), slab.heap());
+            let _held = home(slab).lock.lock();
+            slab.is_of(class, heap) && slab.age()
+        };
+        if old {
+            purge_holes(slab, Idle(&[]));
+        }
+    }
+    if seen < count {
+        // ORDERING: as above.
+        SWEEP.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Purges the free pages of one slab: claimed under the lock by taking the slab out of the lists,
+/// purged without it, then put back.
+fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
+    let (class, heap) = (slab.class(), slab.heap());
+    let state = home(slab);
+    let (base, row) = (slab.base(), class.row());
+    let mut free = {
+        let _held = state.lock.lock();
+        if !slab.is_of(class, heap) || !state.claim_holes(slab) {
+            return 0;
+        }
+        slab.free_bits()
+    };
+    failpoints::at(failpoints::Point::Holes);
+    idle.add_to(slab, &mut free);
+    let mut bytes = 0;
+    let mut refused = false;
+    for (offset, length) in holes::runs(row, &free, os::page_size()) {
+        // SAFETY: 1. a run inside the slab.
+        let run = unsafe { crate::ptr::advance::<u8>(base, offset) };
+        // SAFETY: 1. our slab; its free blocks cannot leave while it is in no list, nor idle ones
+        // while their threads are held off.
+        if unsafe { os::purge(run, length) } {
+            bytes += length;
+        } else {
+            refused = true;
+        }
+    }
+    let unused = {
+        let _held = state.lock.lock();
+        if refused {
+            slab.touch();
+        }
+        slab.set_place(Place::Full);
+        let unused = state.settle(slab);
+        unused.inspect(|slab| slab.next.set(None))
+    };
+    release(unused);
+    bytes
+}
+
+impl ClassHeap {
+    /// Takes a slab out of its list for a purge, unless it is clean or taken out already. Locked.
+    fn claim_holes(&self, slab: &'static Slab) -> bool {
+        if !slab.is_touched() {
+            return false;
+        }
+        match slab.place() {
+            Place::Binned => self.unlink(slab),
+            Place::Spare => self.spare.set(None),
+            Place::Full => {}
+            Place::Holes | Place::Leaving => return false,
+        }
+        slab.clean();
+        slab.set_place(Place::Holes);
+        true
+    }
+}

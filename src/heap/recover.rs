@@ -1,0 +1,76 @@
+//! In a forked child: what threads of the parent were doing here when they vanished.
+
+use super::{ClassHeap, Slot, heaps, home};
+use crate::arena;
+use crate::size_class::SizeClass;
+use crate::slab::{Place, Slab};
+use crate::sync::Ordering;
+
+/// Breaks the locks of threads that are gone, and rebuilds from the bitmaps the classes that they
+/// held or purged.
+///
+/// # Safety
+/// 1. This is the only thread inside the allocator, and it holds no lock.
+pub(crate) unsafe fn locks() {
+    for slab in arena::chunks().flat_map(Slab::of_chunk) {
+        if matches!(slab.place(), Place::Holes | Place::Leaving) {
+            home(slab).broken.set(1);
+        }
+    }
+    for (index, heap) in heaps() {
+        for class in SizeClass::all() {
+            let state = heap.class(class);
+            let broken = state.lock.is_locked() || state.broken.get() != 0;
+            // SAFETY: 1. the caller's.
+            unsafe { state.lock.force_unlock() };
+            if broken {
+                state.rebuild(class, index);
+            }
+        }
+    }
+}
+
+impl ClassHeap {
+    fn rebuild(&self, class: SizeClass, heap: usize) {
+        self.broken.set(0);
+        self.bins.iter().for_each(|bin| bin.set(None));
+        self.mask.set(0);
+        self.spare.set(None);
+        self.free.set(0);
+        self.slabs.set(0);
+        for slab in arena::chunks().flat_map(Slab::of_chunk) {
+            if !slab.is_of(class, heap) {
+                continue;
+            }
+            slab.rebuild();
+            slab.set_place(Place::Full);
+            self.slabs.set(self.slabs.get() + 1);
+            self.free.set(self.free.get() + slab.free());
+            if let Some(unused) = self.settle(slab) {
+                unused.next.set(None);
+                super::flush::release(Some(unused));
+            }
+        }
+    }
+}
+
+/// Takes back blocks of threads that are gone. What is no block of the class, or is free already,
+/// is passed over: a thread may have vanished in the middle of an operation.
+pub(crate) fn adopt(class: SizeClass, blocks: &[Slot]) {
+    for slot in blocks {
+        // ORDERING: the thread that wrote it is gone.
+        let address = slot.load(Ordering::Relaxed).addr();
+        let Ok((slab, block)) = Slab::locate(address, class) else {
+            continue;
+        };
+        let state = home(slab);
+        let unused = {
+            let _held = state.lock.lock();
+            let before = slab.free();
+            slab.put_again(block);
+            state.free.set(state.free.get() + slab.free() - before);
+            state.settle(slab)
+        };
+        super::flush::release(unused.inspect(|slab| slab.next.set(None)));
+    }
+}

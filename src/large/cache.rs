@@ -1,0 +1,106 @@
+//! Freed mappings kept for reuse, bounded in bytes, number and age.
+
+use super::{Age, LARGE, Mapping, retire};
+use crate::config;
+use crate::os;
+use crate::sync::Link;
+
+/// Most mappings in the cache.
+const ENTRIES: usize = 16;
+
+/// A cached mapping of at least `length` bytes and at most a quarter more.
+pub(super) fn take(length: usize) -> Option<&'static Mapping> {
+    let _held = LARGE.lock.lock();
+    let mut link = &LARGE.cached;
+    while let Some(mapping) = link.get() {
+        let cached = mapping.length.get();
+        if cached >= length && cached - length <= length / 4 {
+            remove(link, mapping);
+            return Some(mapping);
+        }
+        link = &mapping.next;
+    }
+    None
+}
+
+/// Takes a mapping out of the list, `link` being what leads to it. Locked.
+fn remove(link: &Link<Mapping>, mapping: &'static Mapping) {
+    link.set(mapping.next.get());
+    LARGE
+        .cached_bytes
+        .set(LARGE.cached_bytes.get() - mapping.length.get());
+}
+
+fn push(mapping: &'static Mapping) {
+    mapping.next.set(LARGE.cached.get());
+    LARGE.cached.set(Some(mapping));
+    LARGE
+        .cached_bytes
+        .set(LARGE.cached_bytes.get() + mapping.length.get());
+}
+
+/// Keeps a freed mapping, or gives it back if it is too long to keep; then what is due.
+pub(super) fn put(mapping: &'static Mapping) {
+    mapping.freed.set(os::now_ms());
+    // One mapping may have half of the cache.
+    if mapping.length.get() > config::large_cache() / 2 {
+        unmap(mapping);
+    } else {
+        let _held = LARGE.lock.lock();
+        push(mapping);
+    }
+    decay(Age::Due);
+}
+
+/// Gives cached mappings back; bytes returned.
+pub(super) fn decay(age: Age) -> usize {
+    let mut bytes = 0;
+    // Each mapping is looked at once: what the kernel refuses returns to the list's front.
+    for _ in 0..=ENTRIES {
+        let Some(mapping) = oldest_due(age) else {
+            break;
+        };
+        let length = mapping.length.get();
+        if !unmap(mapping) {
+            break;
+        }
+        bytes += length;
+    }
+    bytes
+}
+
+/// Takes the mapping freed first out of the cache, if it is due.
+fn oldest_due(age: Age) -> Option<&'static Mapping> {
+    let _held = LARGE.lock.lock();
+    let mut link = &LARGE.cached;
+    let mut entries = 1;
+    let mut oldest = link.get()?;
+    while let Some(next) = oldest.next.get() {
+        link = &oldest.next;
+        oldest = next;
+        entries += 1;
+    }
+    let due = age == Age::Any
+        || entries > ENTRIES
+        || LARGE.cached_bytes.get() > config::large_cache()
+        || os::now_ms() >= oldest.freed.get() + config::purge_delay_ms();
+    due.then(|| {
+        remove(link, oldest);
+        oldest
+    })
+}
+
+/// Unmaps a mapping that is in no list. At the limit of mappings the kernel may refuse to cut it
+/// out: then its pages go back, and the addresses wait in the cache.
+fn unmap(mapping: &'static Mapping) -> bool {
+    // SAFETY: 1. in no list any more, so ours alone.
+    if unsafe { os::unmap(mapping.base(), mapping.length.get()) } {
+        retire(mapping);
+        return true;
+    }
+    // SAFETY: 1. as above.
+    let _ = unsafe { os::purge(mapping.base(), mapping.length.get()) };
+    let _held = LARGE.lock.lock();
+    push(mapping);
+    false
+}

@@ -1,0 +1,320 @@
+//! Large allocations: a mapping each, entered in a table by address, so that a free of anything else
+//! is noticed instead of unmapped.
+//!
+//! One lock guards table and cache; no system call happens under it.
+
+mod cache;
+
+use core::ptr::NonNull;
+
+use crate::arena::{self, Kind, Span, Zeroed, meta};
+use crate::config;
+use crate::error::{Misuse, Violation};
+use crate::os::{self, Access, Lock, failpoints};
+use crate::sync::{AtomicPtr, GuardedU64, GuardedUsize, Link, Ordering};
+use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex, round_up};
+
+pub(crate) use arena::Age;
+
+const BUCKETS: usize = 4096;
+
+/// Mappings from this length on may have huge pages, unless their pages are wanted zero: then they
+/// may be meant to stay so.
+const HUGE_MIN: usize = 8 << 20;
+
+/// One mapping: live and in the table, or free and in the cache. Descriptors are never unmapped.
+struct Mapping {
+    base: AtomicPtr<u8>,
+    length: GuardedUsize,
+    /// When it was freed, in milliseconds.
+    freed: GuardedU64,
+    next: Link<Self>,
+}
+
+struct Large {
+    lock: Lock<()>,
+    /// Live mappings by address; newest first.
+    table: [Link<Mapping>; BUCKETS],
+    /// Descriptors without a mapping.
+    unused: Link<Mapping>,
+    /// Bytes of live mappings.
+    live: GuardedUsize,
+    /// Freed mappings, newest first.
+    cached: Link<Mapping>,
+    cached_bytes: GuardedUsize,
+}
+
+static LARGE: Large = Large {
+    lock: Lock::new(()),
+    table: [const { Link::none() }; BUCKETS],
+    unused: Link::none(),
+    live: GuardedUsize::new(0),
+    cached: Link::none(),
+    cached_bytes: GuardedUsize::new(0),
+};
+
+impl Mapping {
+    fn base(&self) -> NonNull<u8> {
+        // ORDERING: guarded by `LARGE.lock`, or the caller owns the mapping.
+        NonNull::new(self.base.load(Ordering::Relaxed)).expect("a mapping has a base")
+    }
+
+    fn set(&self, base: NonNull<u8>, length: usize) {
+        // ORDERING: as in `base`.
+        self.base.store(base.as_ptr(), Ordering::Relaxed);
+        self.length.set(length);
+    }
+}
+
+fn bucket(address: usize) -> &'static Link<Mapping> {
+    // Neighbouring mappings differ in the page number's low bits.
+    let page = address / os::page_size();
+    &LARGE.table[(page ^ (page >> 12)) % BUCKETS]
+}
+
+/// At least `size` bytes aligned to `align` in a mapping of its own, or, at the limit of mappings,
+/// in a chunk.
+pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNull<u8>, Zeroed)> {
+    let page = os::page_size();
+    let length = round_up(size.max(1), page)?;
+    if wanted == Zeroed::No && align <= page {
+        if let Some(mapping) = cache::take(length) {
+            enter(mapping);
+            return Some((mapping.base(), Zeroed::No));
+        }
+    }
+    let Some(mapping) = descriptor() else {
+        return None;
+    };
+    let mapped = os::map(length, align, Access::Committed).or_else(|| {
+        // Address space or mappings may be what is short: give back what nobody uses, once.
+        cache::decay(Age::Any);
+        os::map(length, align, Access::Committed)
+    });
+    let Some(base) = mapped else {
+        retire(mapping);
+        return in_chunk(length, align);
+    };
+    if wanted == Zeroed::No && length >= HUGE_MIN && config::huge_pages() {
+        os::advise_huge(base, length);
+    }
+    mapping.set(base, length);
+    enter(mapping);
+    Some((base, Zeroed::Yes))
+}
+
+/// The way out at the limit of mappings: chunks are few and long.
+fn in_chunk(length: usize, align: usize) -> Option<(NonNull<u8>, Zeroed)> {
+    let units = UnitCount::holding(length).filter(|_| align <= UNIT)?;
+    alloc_span(units)
+}
+
+/// A span of `units` for the user.
+pub(crate) fn alloc_span(units: UnitCount) -> Option<(NonNull<u8>, Zeroed)> {
+    let (span, zeroed) = arena::claim(units)?;
+    span.become_kind(Kind::Span);
+    SPANS.add(units.bytes());
+    Some((span.base(), zeroed))
+}
+
+/// Frees what [`alloc_span`] gave.
+pub(crate) fn free_span(block: NonNull<u8>) {
+    match span_at(block) {
+        Some(span) => {
+            SPANS.subtract(span.units.bytes());
+            arena::release(span);
+        }
+        None => die(block),
+    }
+}
+
+/// Takes the span at `block` from its user.
+fn span_at(block: NonNull<u8>) -> Option<Span> {
+    let address = block.addr().get();
+    let chunk = arena::owner(address)?;
+    let unit = UnitIndex::of(address);
+    if chunk.kind(unit) != Kind::Span || chunk.head(unit) != unit || address % UNIT != 0 {
+        return None;
+    }
+    // SAFETY: 1. the user who gives up the block owned the span.
+    Some(unsafe { chunk.span(unit) })
+}
+
+/// Bytes of the span at `block`, if there is one.
+pub(crate) fn span_bytes(block: NonNull<u8>) -> Option<usize> {
+    span_at(block).map(|span| span.units.bytes())
+}
+
+/// Bytes of spans that users hold; its own lock-free counter, as spans bypass this lock.
+struct Counter(crate::sync::AtomicUsize);
+
+static SPANS: Counter = Counter(crate::sync::AtomicUsize::new(0));
+
+impl Counter {
+    fn add(&self, bytes: usize) {
+        // ORDERING: a counter, nothing is published through it.
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        // ORDERING: as above.
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cold]
+fn die(block: NonNull<u8>) -> ! {
+    let misuse = Misuse::Foreign;
+    os::die(format_args!(
+        "{misuse}: {:#x}, more than 256 KiB",
+        block.addr()
+    ))
+}
+
+/// Frees what [`alloc`] gave.
+pub(crate) fn free(block: NonNull<u8>) {
+    match leave(block) {
+        Some(mapping) => cache::put(mapping),
+        None if span_bytes(block).is_some() => free_span(block),
+        None => die(block),
+    }
+}
+
+/// Changes the length of a live mapping without copying, moving it if it must; `None` leaves it as
+/// it was. The result is aligned to a page only.
+pub(crate) fn resize(block: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
+    let length = round_up(size, os::page_size())?;
+    let mapping = leave(block)?;
+    // SAFETY: 1. the mapping was just taken out of the table. 2. the caller gave up the old block.
+    let moved = unsafe { os::remap(block, mapping.length.get(), length) };
+    if let Some(base) = moved {
+        mapping.set(base, length);
+    }
+    enter(mapping);
+    moved
+}
+
+/// A descriptor without a mapping.
+fn descriptor() -> Option<&'static Mapping> {
+    {
+        let _held = LARGE.lock.lock();
+        if let Some(mapping) = LARGE.unused.get() {
+            LARGE.unused.set(mapping.next.get());
+            return Some(mapping);
+        }
+    }
+    let table = meta::alloc(size_of::<Mapping>())?;
+    // SAFETY: 1. zeroed metadata of this size, aligned to a line, never freed; all zero is a
+    // descriptor without a mapping.
+    Some(unsafe { table.cast::<Mapping>().as_ref() })
+}
+
+/// Takes back a descriptor whose mapping is gone.
+fn retire(mapping: &'static Mapping) {
+    let _held = LARGE.lock.lock();
+    mapping.next.set(LARGE.unused.get());
+    LARGE.unused.set(Some(mapping));
+}
+
+/// Enters a mapping among the live ones.
+fn enter(mapping: &'static Mapping) {
+    let bucket = bucket(mapping.base().addr().get());
+    let _held = LARGE.lock.lock();
+    failpoints::at(failpoints::Point::Large);
+    mapping.next.set(bucket.get());
+    bucket.set(Some(mapping));
+    LARGE.live.set(LARGE.live.get() + mapping.length.get());
+}
+
+/// Takes the mapping at `block` out of the live ones.
+fn leave(block: NonNull<u8>) -> Option<&'static Mapping> {
+    let mut link = bucket(block.addr().get());
+    let _held = LARGE.lock.lock();
+    failpoints::at(failpoints::Point::Large);
+    while let Some(mapping) = link.get() {
+        if mapping.base() == block {
+            link.set(mapping.next.get());
+            LARGE.live.set(LARGE.live.get() - mapping.length.get());
+            return Some(mapping);
+        }
+        link = &mapping.next;
+    }
+    None
+}
+
+/// Gives cached mappings back to the kernel; bytes returned.
+pub(crate) fn decay(age: Age) -> usize {
+    cache::decay(age)
+}
+
+/// Bytes of live mappings and spans.
+pub(crate) fn live() -> usize {
+    // ORDERING: a counter.
+    LARGE.live.get() + SPANS.0.load(Ordering::Relaxed)
+}
+
+/// Bytes of all mappings, cached ones included, and how many of them are in memory.
+pub(crate) fn committed_and_resident() -> (usize, usize) {
+    let _held = LARGE.lock.lock();
+    let lists = LARGE.table.iter().chain([&LARGE.cached]);
+    let (mut committed, mut resident) = (0, 0);
+    for mut link in lists {
+        while let Some(mapping) = link.get() {
+            committed += mapping.length.get();
+            // A question to the kernel under the lock: rare, and the table must not move.
+            resident += os::resident(mapping.base(), mapping.length.get());
+            link = &mapping.next;
+        }
+    }
+    (committed, resident)
+}
+
+/// Checks the table (ALGORITHM.md, I9).
+pub(crate) fn verify() -> Result<(), Violation> {
+    let _held = LARGE.lock.lock();
+    let mut live = 0;
+    for (index, bucket_link) in LARGE.table.iter().enumerate() {
+        let mut link = bucket_link;
+        while let Some(mapping) = link.get() {
+            let address = mapping.base().addr().get();
+            if !core::ptr::eq(bucket(address), &raw const LARGE.table[index]) {
+                return Err(Violation {
+                    invariant: "I9: a mapping is in its bucket",
+                    address,
+                });
+            }
+            live += mapping.length.get();
+            link = &mapping.next;
+        }
+    }
+    if live != LARGE.live.get() {
+        return Err(Violation {
+            invariant: "I9: live mappings are counted",
+            address: 0,
+        });
+    }
+    Ok(())
+}
+
+/// In a forked child: breaks the lock of a thread that is gone. Every section leaves the lists whole
+/// at each step; the counts are counted anew.
+///
+/// # Safety
+/// 1. This is the only thread inside the allocator, and it does not hold the lock.
+pub(crate) unsafe fn recover() {
+    // SAFETY: 1. the caller's.
+    unsafe { LARGE.lock.force_unlock() };
+    let bytes = |list: &Link<Mapping>| {
+        let (mut link, mut bytes) = (list, 0);
+        while let Some(mapping) = link.get() {
+            bytes += mapping.length.get();
+            link = &mapping.next;
+        }
+        bytes
+    };
+    LARGE.live.set(LARGE.table.iter().map(bytes).sum());
+    LARGE.cached_bytes.set(bytes(&LARGE.cached));
+}
+
+// A span that is the way out for a large allocation fits a chunk.
+static_assertions::const_assert!(CHUNK >= crate::size_class::SPAN_MAX);

@@ -1,0 +1,87 @@
+//! Test hooks: refuse a chosen kernel call, and run a callback inside a critical section.
+//!
+//! Not part of the interface: behind the feature `failpoints`, for this package's own tests.
+#![forbid(unsafe_code)]
+
+use crate::sync::{AtomicUsize, Link, Ordering};
+
+/// Kernel calls left before one is refused; `usize::MAX` refuses none.
+static COUNTDOWN: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// Kernel calls refused so far.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+/// Set once the countdown has run out and every later call is refused too.
+static FOREVER: AtomicUsize = AtomicUsize::new(0);
+
+/// Lets `calls` kernel calls pass, then refuses one, or all that follow with `forever`.
+pub fn refuse_after(calls: usize, forever: bool) {
+    // ORDERING: a test sets these before it makes the calls, on one thread.
+    FOREVER.store(usize::from(forever), Ordering::Relaxed);
+    COUNTDOWN.store(calls, Ordering::Relaxed);
+}
+
+/// Refuses no more, and says how many calls were refused since the last time.
+pub fn refuse_none() -> usize {
+    // ORDERING: as in `refuse_after`.
+    COUNTDOWN.store(usize::MAX, Ordering::Relaxed);
+    REFUSED.swap(0, Ordering::Relaxed)
+}
+
+/// Whether the kernel call about to be made is to fail.
+pub(super) fn refuses() -> bool {
+    // ORDERING: a counter, nothing is published through it.
+    let left = COUNTDOWN.load(Ordering::Relaxed);
+    match left {
+        usize::MAX => return false,
+        0 if FOREVER.load(Ordering::Relaxed) != 0 => {}
+        0 => COUNTDOWN.store(usize::MAX, Ordering::Relaxed),
+        _ => {
+            COUNTDOWN.store(left - 1, Ordering::Relaxed);
+            return false;
+        }
+    }
+    REFUSED.fetch_add(1, Ordering::Relaxed);
+    true
+}
+
+/// A place inside a critical section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Point {
+    /// A thread cache's gate is held, nothing else.
+    Gate,
+    /// A class is locked, a refill has taken some of its blocks.
+    Refill,
+    /// A class is locked, a flush has returned some of its blocks.
+    Flush,
+    /// The chunks are locked, a run of units is marked but not yet taken from the free ones.
+    Claim,
+    /// The chunks are locked, a run of units is marked free but not yet among the free ones.
+    Release,
+    /// A slab is out of its list while its free pages are purged, nothing is locked.
+    Holes,
+    /// Free units are claimed for a purge, nothing is locked.
+    Purge,
+    /// The table of large mappings is locked.
+    Large,
+    /// The registry of threads is locked.
+    Registry,
+    /// The metadata is locked.
+    Meta,
+}
+
+/// What a test runs at a point.
+pub type Callback = fn(Point);
+
+static CALLBACK: Link<Callback> = Link::none();
+
+/// Runs `callback` at every point from now on; `None` ends it.
+pub fn at_points(callback: Option<&'static Callback>) {
+    CALLBACK.set(callback);
+}
+
+/// Runs the callback, if there is one.
+pub(crate) fn at(point: Point) {
+    if let Some(callback) = CALLBACK.get() {
+        callback(point);
+    }
+}

@@ -1,0 +1,279 @@
+//! Linux: each function is one system call or one question to libc.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the layer that the ban points to"
+)]
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr::{self, NonNull};
+
+use super::{Access, failpoints};
+
+/// Runs a call that may set `errno`, and puts it back: freeing must not change it.
+fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
+    // SAFETY: 1. no precondition; the result is this thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: 1. valid for as long as the thread lives.
+    let before = unsafe { errno.read() };
+    let result = call();
+    // SAFETY: 1. as above.
+    unsafe { errno.write(before) };
+    result
+}
+
+pub(super) fn map(length: usize, access: Access) -> Option<NonNull<u8>> {
+    if failpoints::refuses() {
+        return None;
+    }
+    let (protection, flags) = match access {
+        // A reservation must not count as memory, nor be faulted in by `mlockall`.
+        Access::Reserved => (libc::PROT_NONE, libc::MAP_NORESERVE),
+        Access::Committed => (libc::PROT_READ | libc::PROT_WRITE, 0),
+    };
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: 1. a fresh anonymous mapping replaces nothing.
+    let map = || unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
+    let base = keeping_errno(map);
+    if base == libc::MAP_FAILED {
+        None
+    } else {
+        NonNull::new(base.cast())
+    }
+}
+
+/// # Safety
+/// 1. The range is the caller's own mapping.
+pub(super) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
+    if failpoints::refuses() {
+        return false;
+    }
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: 1. the caller's.
+    keeping_errno(|| unsafe { libc::mprotect(base.as_ptr().cast(), length, protection) }) == 0
+}
+
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+pub(super) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
+    if failpoints::refuses() {
+        return false;
+    }
+    // SAFETY: 1. the caller's.
+    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, libc::MADV_DONTNEED) };
+    keeping_errno(call) == 0
+}
+
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+pub(super) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
+    if failpoints::refuses() {
+        return false;
+    }
+    // SAFETY: 1. the caller's.
+    keeping_errno(|| unsafe { libc::munmap(base.as_ptr().cast(), length) }) == 0
+}
+
+/// # Safety
+/// 1. The old range is the caller's own mapping.
+/// 2. On success nobody uses the old addresses any more.
+pub(super) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    if failpoints::refuses() {
+        return None;
+    }
+    // SAFETY: 1. and 2. the caller's.
+    let call = || unsafe { libc::mremap(base.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) };
+    let moved = keeping_errno(call);
+    if moved == libc::MAP_FAILED {
+        None
+    } else {
+        NonNull::new(moved.cast())
+    }
+}
+
+pub(super) fn advise_huge(base: NonNull<u8>, length: usize) {
+    if failpoints::refuses() {
+        return;
+    }
+    // SAFETY: 1. changes no byte, whatever is mapped there.
+    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+    let _ = keeping_errno(call);
+}
+
+pub(super) fn wipe_on_fork(base: NonNull<u8>, length: usize) -> bool {
+    if failpoints::refuses() {
+        return false;
+    }
+    // SAFETY: 1. changes no byte of this process.
+    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, libc::MADV_WIPEONFORK) };
+    keeping_errno(call) == 0
+}
+
+/// Bytes of a range that are in memory; 0 when the kernel does not tell.
+pub(crate) fn resident(base: NonNull<u8>, length: usize) -> usize {
+    const BATCH: usize = 1024;
+    let page = super::page_size();
+    let mut pages = 0;
+    let mut offset = 0;
+    while offset < length {
+        let mut present = [0_u8; BATCH];
+        let part = (length - offset).min(BATCH * page);
+        let start = base.as_ptr().wrapping_add(offset).cast::<c_void>();
+        let answer = present.as_mut_ptr();
+        // SAFETY: 1. `present` has a byte for each page; the range itself is not accessed.
+        if keeping_errno(|| unsafe { libc::mincore(start, part, answer) }) == 0 {
+            pages += present.iter().filter(|byte| **byte & 1 != 0).count();
+        }
+        offset += part;
+    }
+    pages * page
+}
+
+pub(super) fn page_size() -> usize {
+    // SAFETY: 1. no precondition.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page).unwrap_or(4096)
+}
+
+/// Processors this process may run on, at least 1.
+pub(crate) fn cpus() -> usize {
+    // SAFETY: 1. all zero is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: 1. `set` is as long as said.
+    let got =
+        keeping_errno(|| unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) });
+    if got != 0 {
+        return 1;
+    }
+    // SAFETY: 1. reads `set` only.
+    let count = unsafe { libc::CPU_COUNT(&set) };
+    usize::try_from(count).unwrap_or(1).max(1)
+}
+
+/// Has `handler` run in each forked child.
+pub(super) fn at_fork_in_child(handler: extern "C" fn()) -> bool {
+    if failpoints::refuses() {
+        return false;
+    }
+    // SAFETY: 1. the handler takes no lock and calls nothing.
+    unsafe { libc::pthread_atfork(None, None, Some(handler)) == 0 }
+}
+
+pub(crate) fn yield_now() {
+    // SAFETY: 1. no precondition.
+    let _ = unsafe { libc::sched_yield() };
+}
+
+/// Milliseconds of a clock that never goes back, a few milliseconds coarse; no system call.
+pub(crate) fn gettime_ms() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: 1. `now` is writable.
+    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) } != 0 {
+        return 0;
+    }
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+const MEMBARRIER_PRIVATE_EXPEDITED: c_int = 1 << 3;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+
+/// A full barrier on every thread of this process between the caller's accesses before and after.
+/// `false` where the kernel cannot (before 4.14, or forbidden).
+#[must_use]
+pub(crate) fn expedite() -> bool {
+    let call = |command: c_int| {
+        if failpoints::refuses() {
+            return false;
+        }
+        // SAFETY: 1. touches no memory.
+        keeping_errno(|| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }) == 0
+    };
+    // Registering twice is allowed and cheap; a forked child has to register anew.
+    call(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) && call(MEMBARRIER_PRIVATE_EXPEDITED)
+}
+
+pub(super) fn write_stderr(line: &[u8]) {
+    // A partial line is all that can be done.
+    // SAFETY: 1. `line` is readable.
+    let _ = keeping_errno(|| unsafe { libc::write(2, line.as_ptr().cast(), line.len()) });
+}
+
+pub(super) fn abort() -> ! {
+    // SAFETY: 1. no precondition.
+    unsafe { libc::abort() }
+}
+
+/// Whether the process runs with more rights than who started it.
+pub(crate) fn is_privileged() -> bool {
+    // SAFETY: 1. no precondition.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+unsafe extern "C" {
+    static mut environ: *const *const c_char;
+}
+
+/// The value of an environment variable. Called once, before the program had a chance to change
+/// the environment from another thread.
+pub(crate) fn env(name: &str) -> Option<&'static [u8]> {
+    // SAFETY: 1. set by the C runtime before any code of ours; see above.
+    let mut entry = unsafe { environ };
+    if entry.is_null() {
+        return None;
+    }
+    loop {
+        // SAFETY: 1. the array ends with null, which ends this loop.
+        let text = unsafe { entry.read() };
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: 1. entries are strings that live as long as the environment.
+        let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+        if let Some(value) = text
+            .strip_prefix(name.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"="))
+        {
+            return Some(value);
+        }
+        // SAFETY: 1. not yet at the null that ends the array.
+        entry = unsafe { entry.add(1) };
+    }
+}
+
+/// A pthread key: its destructor runs at the exit of each thread that armed it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadKey(libc::pthread_key_t);
+
+impl ThreadKey {
+    pub(crate) fn new(at_exit: unsafe extern "C" fn(*mut c_void)) -> Option<Self> {
+        if failpoints::refuses() {
+            return None;
+        }
+        let mut key = 0;
+        // SAFETY: 1. `key` is writable.
+        let created = unsafe { libc::pthread_key_create(&raw mut key, Some(at_exit)) } == 0;
+        created.then_some(Self(key))
+    }
+
+    /// The key as a number, and back.
+    pub(crate) fn to_bits(self) -> usize {
+        self.0 as usize
+    }
+
+    pub(crate) fn from_bits(bits: usize) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "from `to_bits`")]
+        Self(bits as libc::pthread_key_t)
+    }
+
+    /// Has the destructor run at this thread's exit with `value`, not null.
+    #[must_use]
+    pub(crate) fn arm(self, value: NonNull<c_void>) -> bool {
+        if failpoints::refuses() {
+            return false;
+        }
+        // SAFETY: 1. the key was created by `new` and is never deleted.
+        unsafe { libc::pthread_setspecific(self.0, value.as_ptr()) == 0 }
+    }
+}

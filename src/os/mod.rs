@@ -1,0 +1,276 @@
+//! The only callers of libc. Verbs over address ranges: reserve, commit, map, remap, purge, unmap.
+//!
+//! Every verb reports failure by its value and leaves `errno` as it was. Ranges are whole pages.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use cfg_if::cfg_if;
+
+use crate::error::Line;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use crate::units::round_up;
+
+cfg_if! {
+    if #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] {
+        mod linux;
+        use linux as imp;
+    } else {
+        compile_error!("flagstone supports Linux on x86_64 and aarch64; this target has no `os` layer yet");
+    }
+}
+
+cfg_if! {
+    if #[cfg(feature = "failpoints")] {
+        pub mod failpoints;
+    } else {
+        #[path = "failpoints_off.rs"]
+        pub(crate) mod failpoints;
+    }
+}
+
+pub(crate) use imp::{
+    ThreadKey, cpus, env, expedite, gettime_ms as now_ms, is_privileged, resident, yield_now,
+};
+
+/// A lock whose waiters give up the processor between looks: holders get preempted.
+pub(crate) type Lock<T> = spin::mutex::SpinMutex<T, Yielding>;
+
+/// How a waiter of a [`Lock`] spends its time.
+#[derive(Debug)]
+pub(crate) struct Yielding;
+
+impl spin::RelaxStrategy for Yielding {
+    fn relax() {
+        // Critical sections are about a microsecond: look a few times, then let the holder run.
+        for _ in 0..SPINS {
+            core::hint::spin_loop();
+        }
+        yield_now();
+    }
+}
+
+const SPINS: u32 = 16;
+
+/// Bytes of a page, or 0 before the first call of [`page_size`].
+static PAGE: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of a page, read from the kernel once.
+pub(crate) fn page_size() -> usize {
+    // ORDERING: every thread that finds 0 stores the same value.
+    match PAGE.load(Ordering::Relaxed) {
+        0 => {
+            let page = imp::page_size();
+            PAGE.store(page, Ordering::Relaxed);
+            page
+        }
+        page => page,
+    }
+}
+
+/// What a fresh range may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Address space only, until [`commit`].
+    Reserved,
+    /// Readable and writable, zero.
+    Committed,
+}
+
+/// A fresh range of `length` bytes aligned to `align`, or `None`. Nothing beyond `length` stays
+/// mapped, whatever the alignment.
+pub(crate) fn map(length: usize, align: usize, access: Access) -> Option<NonNull<u8>> {
+    debug_assert!(length > 0 && length.is_multiple_of(page_size()) && align.is_power_of_two());
+    let base = imp::map(length, access)?;
+    if base.addr().get().is_multiple_of(align) {
+        return Some(base);
+    }
+    // SAFETY: 1. mapped above, not shared.
+    if !unsafe { unmap(base, length) } {
+        return None;
+    }
+    let padded = length.checked_add(align)?.checked_sub(page_size())?;
+    let base = imp::map(padded, access)?;
+    let head = round_up(base.addr().get(), align)? - base.addr().get();
+    // SAFETY: 1. head + length is at most `padded`.
+    let start = unsafe { crate::ptr::advance::<u8>(base, head) };
+    // SAFETY: 1. as above.
+    let end = unsafe { crate::ptr::advance::<u8>(start, length) };
+    // SAFETY: 1. the head of the range mapped above, not shared.
+    let headless = head == 0 || unsafe { unmap(base, head) };
+    let tail = padded - head - length;
+    // SAFETY: 1. the tail of the range mapped above, not shared.
+    let tailless = tail == 0 || unsafe { unmap(end, tail) };
+    if headless && tailless {
+        return Some(start);
+    }
+    // At the limit of mappings. What cannot be unmapped was never touched and costs no memory.
+    // SAFETY: 1. the middle of the range mapped above, not shared.
+    let _ = unsafe { unmap(start, length) };
+    None
+}
+
+/// Makes a reserved range readable and writable. `false`: it is still reserved.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping.
+#[must_use]
+pub(crate) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
+    // SAFETY: 1. the caller's.
+    unsafe { imp::commit(base, length) }
+}
+
+/// Gives the pages of a range back; it reads as zero afterwards. `false`: contents are unknown.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+#[must_use]
+pub(crate) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
+    // SAFETY: 1. the caller's.
+    unsafe { imp::purge(base, length) }
+}
+
+/// Gives the addresses of a range back. `false` at the limit of mappings: the range is unchanged.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+#[must_use]
+pub(crate) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
+    // SAFETY: 1. the caller's.
+    unsafe { imp::unmap(base, length) }
+}
+
+/// Changes the length of a mapping, which moves where it has to. New pages are zero.
+///
+/// # Safety
+/// 1. The old range is the caller's own mapping.
+/// 2. On success nobody uses the old addresses any more.
+pub(crate) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { imp::remap(base, old, new) }
+}
+
+/// Asks for huge pages in a range; a wish, so failure says nothing.
+pub(crate) fn advise_huge(base: NonNull<u8>, length: usize) {
+    imp::advise_huge(base, length);
+}
+
+/// A word that is [`OWN`] in the process that wrote it, and [`CHILD`] in one forked from it.
+static CANARY: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+/// Makes [`after_fork`] work, once in a process; `false` without memory for it.
+#[must_use]
+pub(crate) fn watch_forks() -> bool {
+    let page = page_size();
+    let Some(base) = imp::map(page, Access::Committed) else {
+        return false;
+    };
+    // Where the kernel does not wipe pages, a handler that does nothing else does.
+    if !imp::wipe_on_fork(base, page) && !imp::at_fork_in_child(wipe) {
+        return false;
+    }
+    let canary = base.cast::<AtomicU32>();
+    // SAFETY: 1. a page mapped above, zero, never unmapped.
+    let word = unsafe { canary.as_ref() };
+    // ORDERING: published by the release below.
+    word.store(OWN, Ordering::Relaxed);
+    // ORDERING: pairs with the acquire in `canary`.
+    CANARY.store(canary.as_ptr(), Ordering::Release);
+    true
+}
+
+const CHILD: u32 = 0;
+const OWN: u32 = 1;
+const RECOVERING: u32 = 2;
+
+extern "C" fn wipe() {
+    if let Some(word) = canary() {
+        // ORDERING: the child has one thread.
+        word.store(CHILD, Ordering::Relaxed);
+    }
+}
+
+fn canary() -> Option<&'static AtomicU32> {
+    // ORDERING: pairs with the release in `watch_forks`.
+    let canary = CANARY.load(Ordering::Acquire);
+    // SAFETY: 1. null, or a page that is never unmapped.
+    unsafe { canary.as_ref() }
+}
+
+/// In a forked child, lets one thread run `recover` before any other goes on; nothing otherwise.
+#[inline]
+pub(crate) fn after_fork(recover: impl FnOnce()) {
+    if let Some(word) = canary() {
+        // ORDERING: pairs with the release in `recover_once`.
+        if word.load(Ordering::Acquire) != OWN {
+            recover_once(word, recover);
+        }
+    }
+}
+
+#[cold]
+fn recover_once(word: &AtomicU32, recover: impl FnOnce()) {
+    // ORDERING: the winner is alone; losers wait for its release.
+    let won = word.compare_exchange(CHILD, RECOVERING, Ordering::Acquire, Ordering::Acquire);
+    if won.is_ok() {
+        recover();
+        // ORDERING: publishes the repairs to the threads that wait, here and in `after_fork`.
+        word.store(OWN, Ordering::Release);
+        return;
+    }
+    // ORDERING: pairs with the release above.
+    while word.load(Ordering::Acquire) != OWN {
+        yield_now();
+    }
+}
+
+/// Writes one line to standard error.
+pub(crate) fn complain(message: fmt::Arguments<'_>) {
+    imp::write_stderr(Line::new(message).as_bytes());
+}
+
+/// Writes one line to standard error and aborts.
+#[cold]
+#[inline(never)]
+pub(crate) fn die(message: fmt::Arguments<'_>) -> ! {
+    complain(message);
+    imp::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_ranges_are_aligned_zero_and_exact() {
+        let page = page_size();
+        for shift in 12..=30 {
+            let align = 1 << shift;
+            let base = map(page, align, Access::Committed).expect("a page of memory");
+            assert_eq!(base.addr().get() % align, 0);
+            // SAFETY: 1. mapped above.
+            assert_eq!(unsafe { base.read() }, 0);
+            // SAFETY: 1. mapped above, not used again.
+            assert!(unsafe { unmap(base, page) });
+        }
+    }
+
+    #[test]
+    fn a_purged_page_reads_zero() {
+        let page = page_size();
+        let base = map(page, page, Access::Committed).expect("a page of memory");
+        // SAFETY: 1. mapped above.
+        unsafe { base.write(7) };
+        assert_eq!(resident(base, page), page);
+        // SAFETY: 1. mapped above.
+        assert!(unsafe { purge(base, page) });
+        // SAFETY: 1. mapped above.
+        assert_eq!(unsafe { base.read() }, 0);
+        // SAFETY: 1. mapped above, not used again.
+        assert!(unsafe { unmap(base, page) });
+    }
+
+    #[test]
+    fn an_impossible_range_is_refused() {
+        assert_eq!(map(1 << 60, 1, Access::Reserved), None);
+    }
+}

@@ -1,0 +1,12 @@
+//! Address arithmetic that keeps provenance: the one place where an offset becomes a pointer.
+
+use core::ptr::NonNull;
+
+/// `base` moved forward by `bytes`.
+///
+/// # Safety
+/// 1. `base` and the result lie in one allocation, or at its end.
+pub(crate) const unsafe fn advance<T>(base: NonNull<u8>, bytes: usize) -> NonNull<T> {
+    // SAFETY: 1. the caller's.
+    unsafe { base.add(bytes) }.cast()
+}

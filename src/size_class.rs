@@ -1,0 +1,319 @@
+//! From a layout to what serves it: one pure function, the same for `alloc` and `dealloc`.
+//!
+//! Classes step by 8 bytes to 64, then by an eighth of the doubling to 8 KiB, then by a quarter to
+//! 256 KiB. In each doubling the classes are *all* multiples of the step, so a size rounded up to its
+//! alignment meets a class that is a multiple of that alignment: either the alignment divides the
+//! step, or the rounded size is itself a class. Proved by exhaustion below.
+#![forbid(unsafe_code)]
+
+use static_assertions::const_assert;
+
+use crate::units::{UNIT, UnitCount, round_up};
+
+/// Largest size that the table answers in one load; above it the class is computed.
+pub(crate) const SMALL_MAX: usize = 1024;
+/// Largest block of any class.
+pub(crate) const CLASS_MAX: usize = 256 << 10;
+/// Largest span carved from a chunk; longer requests have a mapping of their own.
+pub(crate) const SPAN_MAX: usize = 1 << 20;
+/// Largest alignment a slab or span gives; the chunk's units are aligned so.
+pub(crate) const ALIGN_MAX: usize = UNIT;
+
+const MIN: usize = 16;
+/// Classes 16, 24, .. 64.
+const LINEAR: usize = 7;
+const LINEAR_MAX: usize = 64;
+/// Classes per doubling up to [`FINE_MAX`], and above.
+const FINE: usize = 8;
+const COARSE: usize = 4;
+const FINE_MAX: usize = 8192;
+const FINE_DOUBLINGS: usize = (FINE_MAX / LINEAR_MAX).ilog2() as usize;
+const COARSE_DOUBLINGS: usize = (CLASS_MAX / FINE_MAX).ilog2() as usize;
+
+/// Number of size classes.
+pub(crate) const CLASSES: usize = LINEAR + FINE * FINE_DOUBLINGS + COARSE * COARSE_DOUBLINGS;
+
+const_assert!(CLASSES <= 255);
+
+/// A class of block sizes; the index of its row in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SizeClass(u8);
+
+/// What serves a layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// A block of a slab.
+    Block(SizeClass),
+    /// A run of units inside a chunk.
+    Span(UnitCount),
+    /// A mapping of its own.
+    Large,
+}
+
+/// The smallest class of blocks of at least `size` bytes; `size` at most [`CLASS_MAX`].
+const fn class_of(size: usize) -> usize {
+    if size <= MIN {
+        return 0;
+    }
+    if size <= LINEAR_MAX {
+        return size.div_ceil(8) - 2;
+    }
+    let last = size - 1;
+    let doubling = last.ilog2() as usize;
+    if size <= FINE_MAX {
+        LINEAR + (doubling - 6) * FINE + ((last >> (doubling - 3)) & (FINE - 1))
+    } else {
+        LINEAR
+            + FINE * FINE_DOUBLINGS
+            + (doubling - 13) * COARSE
+            + ((last >> (doubling - 2)) & (COARSE - 1))
+    }
+}
+
+const SMALL_STEPS: usize = SMALL_MAX / 8 + 1;
+
+/// Class by size in steps of 8 bytes, multiplied by `SCALE`: the offset of the class's row in an
+/// array of rows that long. A `const` so that each crate that inlines the fast path holds its own.
+struct Scaled<const SCALE: usize>;
+
+impl<const SCALE: usize> Scaled<SCALE> {
+    const TABLE: [u16; SMALL_STEPS] = {
+        let mut table = [0; SMALL_STEPS];
+        let mut step = 0;
+        while step < SMALL_STEPS {
+            let offset = class_of(step * 8) * SCALE;
+            assert!(offset <= u16::MAX as usize);
+            #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+            {
+                table[step] = offset as u16;
+            }
+            step += 1;
+        }
+        table
+    };
+}
+
+/// For layouts of at most [`SMALL_MAX`] bytes once rounded up to their alignment: the class's index
+/// times `SCALE`. Folds to a constant where the layout is one.
+#[inline(always)]
+pub(crate) fn small_offset<const SCALE: usize>(size: usize, align: usize) -> Option<usize> {
+    // OVERFLOW: a `Layout`'s size, rounded up to its alignment, fits `isize`.
+    let rounded = size.wrapping_add(align - 1) & align.wrapping_neg();
+    if rounded <= SMALL_MAX {
+        Some(Scaled::<SCALE>::TABLE[rounded.div_ceil(8)] as usize)
+    } else {
+        None
+    }
+}
+
+/// What serves `size` bytes aligned to `align`, a power of two.
+pub(crate) const fn classify(size: usize, align: usize) -> Request {
+    let Some(rounded) = round_up(size, align) else {
+        return Request::Large;
+    };
+    if align > ALIGN_MAX || rounded > SPAN_MAX {
+        return Request::Large;
+    }
+    if rounded <= CLASS_MAX {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "CLASSES fits a byte, asserted above"
+        )]
+        return Request::Block(SizeClass(class_of(rounded) as u8));
+    }
+    match UnitCount::holding(rounded) {
+        Some(units) => Request::Span(units),
+        None => Request::Large,
+    }
+}
+
+/// The fixed facts of one class.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    /// Bytes of a block.
+    pub(crate) size: u32,
+    /// Blocks of a slab.
+    pub(crate) blocks: u16,
+    /// Units of a slab.
+    pub(crate) units: UnitCount,
+    /// `2^RECIPROCAL_SHIFT / size`, rounded up: division by multiplication.
+    reciprocal: u64,
+}
+
+const RECIPROCAL_SHIFT: u32 = 40;
+
+const fn block_size(class: usize) -> usize {
+    if class < LINEAR {
+        return MIN + class * 8;
+    }
+    let fine = class - LINEAR;
+    if fine < FINE * FINE_DOUBLINGS {
+        let base = LINEAR_MAX << (fine / FINE);
+        return base + base / FINE * (fine % FINE + 1);
+    }
+    let coarse = fine - FINE * FINE_DOUBLINGS;
+    let base = FINE_MAX << (coarse / COARSE);
+    base + base / COARSE * (coarse % COARSE + 1)
+}
+
+/// Fewest blocks of a slab: few enough that the slabs of big classes stay within a megabyte.
+const fn least_blocks(size: usize) -> usize {
+    if size <= 32 << 10 { 8 } else { 4 }
+}
+
+const fn row(class: usize) -> Row {
+    let size = block_size(class);
+    let mut units = 1;
+    loop {
+        let blocks = units * UNIT / size;
+        // Waste under a sixteenth of the slab.
+        if blocks >= least_blocks(size) && (units * UNIT - blocks * size) * 16 <= units * UNIT {
+            #[expect(clippy::cast_possible_truncation, reason = "a test proves the bounds")]
+            return Row {
+                size: size as u32,
+                blocks: blocks as u16,
+                units: UnitCount::new(units as u8),
+                reciprocal: (1 << RECIPROCAL_SHIFT) / size as u64 + 1,
+            };
+        }
+        units += 1;
+    }
+}
+
+static ROWS: [Row; CLASSES] = {
+    let mut rows = [row(0); CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        rows[class] = row(class);
+        class += 1;
+    }
+    rows
+};
+
+impl SizeClass {
+    /// The class with this index, below [`CLASSES`].
+    pub(crate) fn new(index: usize) -> Self {
+        assert!(index < CLASSES);
+        #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+        Self(index as u8)
+    }
+
+    /// Every class, smallest first.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..CLASSES).map(Self::new)
+    }
+
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    pub(crate) fn row(self) -> &'static Row {
+        &ROWS[self.index()]
+    }
+
+    /// Bytes of a block.
+    pub(crate) fn size(self) -> usize {
+        self.row().size as usize
+    }
+}
+
+impl Row {
+    /// The block that holds the byte at `offset` of its slab, and the offset inside that block.
+    pub(crate) fn locate(&self, offset: usize) -> (usize, usize) {
+        // OVERFLOW: offsets are below 2^21 and reciprocals below 2^37.
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a block index fits 16 bits"
+        )]
+        let block = ((offset as u64 * self.reciprocal) >> RECIPROCAL_SHIFT) as usize;
+        (block, offset - block * self.size as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_class(size: usize, align: usize) -> SizeClass {
+        match classify(size, align) {
+            Request::Block(class) => class,
+            other => panic!("{size} aligned {align} is {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_size_and_alignment_fits_its_class() {
+        for shift in 0..=12 {
+            let align = 1 << shift;
+            for size in 1..=CLASS_MAX - align {
+                let class = block_class(size, align);
+                let block = class.size();
+                assert!(
+                    block >= size && block % align == 0,
+                    "{size} aligned {align}: {block}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn classes_are_minimal_and_round_trip() {
+        for size in 1..=CLASS_MAX {
+            let class = block_class(size, 1);
+            assert!(class.index() == 0 || SizeClass::new(class.index() - 1).size() < size);
+            assert_eq!(block_class(class.size(), 1), class);
+        }
+        assert_eq!(SizeClass::new(CLASSES - 1).size(), CLASS_MAX);
+    }
+
+    #[test]
+    fn waste_of_a_block_is_bounded() {
+        for size in 17..=CLASS_MAX {
+            let waste = block_class(size, 1).size() - size;
+            let bound = if size <= LINEAR_MAX {
+                8
+            } else {
+                size / if size <= FINE_MAX { 8 } else { 4 }
+            };
+            assert!(waste <= bound, "{size} wastes {waste}");
+        }
+    }
+
+    #[test]
+    fn table_and_function_agree() {
+        for shift in 0..=16 {
+            let align = 1_usize << shift;
+            for size in 0..=SMALL_MAX + 1 {
+                match small_offset::<24>(size, align) {
+                    Some(offset) => assert_eq!(offset, block_class(size, align).index() * 24),
+                    None => assert!(size.next_multiple_of(align) > SMALL_MAX),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn big_alignments_and_sizes_leave_the_slabs() {
+        assert_eq!(classify(16, ALIGN_MAX * 2), Request::Large);
+        assert_eq!(classify(SPAN_MAX + 1, 1), Request::Large);
+        assert_eq!(classify(usize::MAX, 1), Request::Large);
+        assert_eq!(classify(usize::MAX, 4096), Request::Large);
+        assert_eq!(classify(CLASS_MAX + 1, 8), Request::Span(UnitCount::new(5)));
+    }
+
+    #[test]
+    fn every_offset_of_every_slab_is_located() {
+        for class in SizeClass::all() {
+            let row = class.row();
+            let size = row.size as usize;
+            for block in 0..row.blocks as usize {
+                for inside in [0, 1, size / 2, size - 1] {
+                    assert_eq!(row.locate(block * size + inside), (block, inside));
+                }
+            }
+            let waste = row.units.bytes() - row.blocks as usize * size;
+            assert!(waste * 16 <= row.units.bytes() && row.blocks <= 64 * 64);
+            assert!(waste == 0 || row.locate(row.units.bytes() - 1).0 >= row.blocks as usize);
+        }
+    }
+}

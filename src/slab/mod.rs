@@ -1,0 +1,299 @@
+//! A slab: a span holding blocks of one class, described by a bitmap elsewhere.
+//!
+//! The bitmap is the truth: a set bit is a free block. Count and summary are derived from it.
+
+mod bitmap;
+pub(crate) mod holes;
+
+use core::ptr::NonNull;
+
+use static_assertions::const_assert;
+
+use self::bitmap::Bitmap;
+use crate::arena::{self, Chunk, Kind, Span, UNIT_META};
+use crate::error::{Misuse, Violation};
+use crate::size_class::{Row, SizeClass};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering};
+use crate::units::{UNIT_SHIFT, UnitIndex};
+
+/// Where a slab is, as its heap sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Place {
+    /// In no list: no free block.
+    Full = 0,
+    /// In the bin of its free count.
+    Binned = 1,
+    /// All blocks free, kept by the class for its next refill.
+    Spare = 2,
+    /// Out of the lists while free pages are purged.
+    Holes = 3,
+    /// All blocks free, taken out of its class; its span is about to go back.
+    Leaving = 4,
+}
+
+/// A slab's descriptor, kept with its chunk's. All fields are guarded by the lock of the class in
+/// the heap that owns the slab; class, heap and base do not change during the slab's life.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Slab {
+    base: AtomicPtr<u8>,
+    pub(crate) next: Link<Self>,
+    pub(crate) previous: Link<Self>,
+    /// Free blocks.
+    free: GuardedU16,
+    /// Where refills begin, different from slab to slab: equal offsets collide in the caches.
+    colour: GuardedU16,
+    class: GuardedU8,
+    heap: GuardedU8,
+    place: GuardedU8,
+    /// The bin, where `place` is [`Place::Binned`].
+    pub(crate) bin: GuardedU8,
+    /// How lately blocks left or returned: see [`Slab::age`].
+    touched: GuardedU8,
+    bitmap: Bitmap,
+}
+
+const_assert!(size_of::<Slab>() <= UNIT_META);
+
+/// [`Slab::touched`] of a slab just drawn from or flushed to.
+const TOUCHED: u8 = 2;
+
+impl Slab {
+    /// A slab of `class` in a fresh span, all blocks free, in no list, owned by heap `heap`.
+    pub(crate) fn create(span: Span, class: SizeClass, heap: u8) -> &'static Self {
+        let slab = Self::at(span.chunk, span.first);
+        let row = class.row();
+        // ORDERING: published with the kind of the units, before any block leaves the slab.
+        slab.base.store(span.base().as_ptr(), Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
+        slab.class.set(class.index() as u8);
+        slab.heap.set(heap);
+        slab.place.set(Place::Full as u8);
+        slab.touched.set(TOUCHED);
+        slab.free.set(row.blocks);
+        slab.colour
+            .set(colour(span.base().addr().get(), row.blocks));
+        slab.bitmap.fill(row.blocks as usize);
+        span.become_kind(Kind::Slab);
+        slab
+    }
+
+    /// The slab's span, once all blocks are free and no list leads to it.
+    pub(crate) fn into_span(&'static self) -> Span {
+        let (chunk, unit) = self.home();
+        debug_assert!(self.free.get() == self.row().blocks);
+        // SAFETY: 1. the caller took the last link to the slab.
+        unsafe { chunk.span(unit) }
+    }
+
+    /// The descriptor of the slab that begins at `unit`, if one does.
+    fn at(chunk: &'static Chunk, unit: UnitIndex) -> &'static Self {
+        // SAFETY: 1. metadata set aside for this unit, aligned to a line, zero at first, which is a
+        // slab without blocks; every field is atomic, so that a stale descriptor is harmless.
+        unsafe { chunk.unit_meta(unit).cast::<Self>().as_ref() }
+    }
+
+    /// The slab that holds the block at `address`, and the block's index, if that is a block of
+    /// `class`. Lock-free. The answer is about a live block; nothing is known about others.
+    pub(crate) fn locate(
+        address: usize,
+        class: SizeClass,
+    ) -> Result<(&'static Self, usize), Misuse> {
+        let chunk = arena::owner(address).ok_or(Misuse::Foreign)?;
+        let unit = UnitIndex::of(address);
+        if chunk.kind(unit) != Kind::Slab {
+            return Err(Misuse::Foreign);
+        }
+        let slab = Self::at(chunk, chunk.head(unit));
+        if slab.class.get() as usize != class.index() {
+            return Err(Misuse::WrongClass);
+        }
+        slab.block_of(address, class.row())
+            .map(|block| (slab, block))
+    }
+
+    /// The index of the block at `address`, which lies in the slab's units.
+    pub(crate) fn block_of(&self, address: usize, row: &Row) -> Result<usize, Misuse> {
+        // OVERFLOW: a slab's base is at most any address in its units.
+        let (block, inside) = row.locate(address.wrapping_sub(self.base().addr().get()));
+        if inside == 0 && block < row.blocks as usize {
+            Ok(block)
+        } else {
+            Err(Misuse::Interior)
+        }
+    }
+
+    /// Whether `address` lies in the slab's units.
+    pub(crate) fn holds(&self, address: usize, row: &Row) -> bool {
+        // OVERFLOW: wraps to a large number below the base, which is the answer.
+        address.wrapping_sub(self.base().addr().get()) < row.units.bytes()
+    }
+
+    /// Every slab of a chunk.
+    pub(crate) fn of_chunk(chunk: &'static Chunk) -> impl Iterator<Item = &'static Self> {
+        (0..64).map(UnitIndex::new).filter_map(move |unit| {
+            let begins = chunk.kind(unit) == Kind::Slab && chunk.head(unit) == unit;
+            begins.then(|| Self::at(chunk, unit))
+        })
+    }
+
+    /// Whether the slab still is one, of this class and heap. Under that class's lock the answer
+    /// holds until the lock is let go.
+    pub(crate) fn is_of(&self, class: SizeClass, heap: usize) -> bool {
+        let (chunk, unit) = self.home();
+        chunk.kind(unit) == Kind::Slab
+            && chunk.head(unit) == unit
+            && self.class() == class
+            && self.heap() == heap
+    }
+
+    /// The chunk and unit that this descriptor belongs to.
+    fn home(&self) -> (&'static Chunk, UnitIndex) {
+        let address = self.base().addr().get();
+        let chunk = arena::owner(address).expect("a slab's chunk is in the owner map");
+        (chunk, UnitIndex::of(address))
+    }
+
+    /// First byte.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        // ORDERING: set before the descriptor was published, see `create`.
+        NonNull::new(self.base.load(Ordering::Relaxed)).expect("a slab has a base")
+    }
+
+    pub(crate) fn class(&self) -> SizeClass {
+        SizeClass::new(self.class.get() as usize)
+    }
+
+    pub(crate) fn row(&self) -> &'static Row {
+        self.class().row()
+    }
+
+    /// Index of the heap that owns the slab.
+    pub(crate) fn heap(&self) -> usize {
+        self.heap.get() as usize
+    }
+
+    /// Free blocks.
+    pub(crate) fn free(&self) -> usize {
+        self.free.get() as usize
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        match self.place.get() {
+            1 => Place::Binned,
+            2 => Place::Spare,
+            3 => Place::Holes,
+            4 => Place::Leaving,
+            _ => Place::Full,
+        }
+    }
+
+    pub(crate) fn set_place(&self, place: Place) {
+        self.place.set(place as u8);
+    }
+
+    /// Takes `count` free blocks, at most [`free`](Self::free), in ascending order from the colour
+    /// on. The class is locked.
+    pub(crate) fn take(&self, count: usize, row: &Row, mut emit: impl FnMut(NonNull<u8>)) {
+        let (base, size) = (self.base(), row.size as usize);
+        self.touched.set(TOUCHED);
+        self.bitmap.take(
+            count,
+            self.colour.get() as u32,
+            row.blocks as usize,
+            |block| {
+                // SAFETY: 1. blocks of a bitmap lie inside the slab.
+                emit(unsafe { crate::ptr::advance(base, block * size) });
+            },
+        );
+        #[expect(clippy::cast_possible_truncation, reason = "at most the free blocks")]
+        self.free.set(self.free.get() - count as u16);
+    }
+
+    /// Takes back one block. The class is locked.
+    pub(crate) fn put(&self, block: usize) -> Result<(), Misuse> {
+        self.touched.set(TOUCHED);
+        if !self.bitmap.put(block) {
+            return Err(Misuse::DoubleFree);
+        }
+        self.free.set(self.free.get() + 1);
+        Ok(())
+    }
+
+    /// Whether free pages may have been written since the last [`clean`](Self::clean), and no block
+    /// left or returned since the last call. The class is locked.
+    pub(crate) fn age(&self) -> bool {
+        let touched = self.touched.get();
+        self.touched.set(touched.min(1));
+        touched == 1
+    }
+
+    /// Whether free pages may have been written since the last [`clean`](Self::clean).
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched.get() != 0
+    }
+
+    /// Notes that free pages may have been written after all. The class is locked.
+    pub(crate) fn touch(&self) {
+        self.touched.set(TOUCHED);
+    }
+
+    /// Notes that the free pages are about to be purged. The class is locked.
+    pub(crate) fn clean(&self) {
+        self.touched.set(0);
+    }
+
+    /// A copy of the bitmap. The class is locked.
+    pub(crate) fn free_bits(&self) -> [u64; 64] {
+        self.bitmap.copy()
+    }
+
+    /// In a forked child: count and summary from the bitmap.
+    pub(crate) fn rebuild(&self) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a slab has at most 4096 blocks"
+        )]
+        self.free.set(self.bitmap.rebuild() as u16);
+    }
+
+    /// Puts back a block that a vanished thread held, if it is not back already.
+    pub(crate) fn put_again(&self, block: usize) {
+        if self.bitmap.put(block) {
+            self.free.set(self.free.get() + 1);
+        }
+    }
+
+    /// Checks what is derived from the bitmap (ALGORITHM.md, I3 and I4). The class is locked.
+    pub(crate) fn verify(&self) -> Result<(), Violation> {
+        let address = self.base().addr().get();
+        let row = self.row();
+        if !self.bitmap.is_consistent(row.blocks as usize, self.free()) {
+            return Err(Violation {
+                invariant: "I3: count and summary agree with the bitmap",
+                address,
+            });
+        }
+        let (chunk, unit) = self.home();
+        if chunk.span_length(unit) as u32 != row.units.get() || address % (1 << UNIT_SHIFT) != 0 {
+            return Err(Violation {
+                invariant: "I4: a slab is a span of its class's length",
+                address,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Where refills of the slab at `address` begin: the blocks of one class, and of equal places in
+/// different slabs, spread over the cache sets.
+fn colour(address: usize, blocks: u16) -> u16 {
+    // A multiplicative hash of the unit's number (Knuth, TAOCP 6.4).
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits")]
+    let hash = (((address >> UNIT_SHIFT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
+    #[expect(clippy::cast_possible_truncation, reason = "below `blocks`")]
+    {
+        ((u64::from(hash) * u64::from(blocks)) >> 32) as u16
+    }
+}
