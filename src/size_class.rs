@@ -70,24 +70,23 @@ const fn class_of(size: usize) -> usize {
     }
 }
 
-const SMALL_STEPS: usize = SMALL_MAX / 8 + 1;
-
-/// Class by size in steps of 8 bytes, multiplied by `SCALE`: the offset of the class's row in an
-/// array of rows that long. A `const` so that each crate that inlines the fast path holds its own.
+/// Class by size less one, multiplied by `SCALE`: the offset of the class's row in an array of rows
+/// that long. An entry for each byte saves the shift, and a `const` gives each crate that inlines
+/// the fast path a table of its own, which a constant size folds away.
 struct Scaled<const SCALE: usize>;
 
 impl<const SCALE: usize> Scaled<SCALE> {
-    const TABLE: [u16; SMALL_STEPS] = {
-        let mut table = [0; SMALL_STEPS];
-        let mut step = 0;
-        while step < SMALL_STEPS {
-            let offset = class_of(step * 8) * SCALE;
+    const TABLE: [u16; SMALL_MAX] = {
+        let mut table = [0; SMALL_MAX];
+        let mut last = 0;
+        while last < SMALL_MAX {
+            let offset = class_of(last + 1) * SCALE;
             assert!(offset <= u16::MAX as usize);
             #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
             {
-                table[step] = offset as u16;
+                table[last] = offset as u16;
             }
-            step += 1;
+            last += 1;
         }
         table
     };
@@ -97,10 +96,11 @@ impl<const SCALE: usize> Scaled<SCALE> {
 /// times `SCALE`. Folds to a constant where the layout is one.
 #[inline(always)]
 pub(crate) fn small_offset<const SCALE: usize>(size: usize, align: usize) -> Option<usize> {
-    // OVERFLOW: a `Layout`'s size, rounded up to its alignment, fits `isize`.
-    let rounded = size.wrapping_add(align - 1) & align.wrapping_neg();
-    if rounded <= SMALL_MAX {
-        Some(Scaled::<SCALE>::TABLE[rounded.div_ceil(8)] as usize)
+    // The last byte of the size rounded up: all bits below the alignment set.
+    // OVERFLOW: size 0 wraps to a large number, which the caller's long way handles.
+    let last = size.wrapping_sub(1) | (align - 1);
+    if last < SMALL_MAX {
+        Some(Scaled::<SCALE>::TABLE[last] as usize)
     } else {
         None
     }
@@ -286,7 +286,7 @@ mod tests {
             for size in 0..=SMALL_MAX + 1 {
                 match small_offset::<24>(size, align) {
                     Some(offset) => assert_eq!(offset, block_class(size, align).index() * 24),
-                    None => assert!(size.next_multiple_of(align) > SMALL_MAX),
+                    None => assert!(size == 0 || size.next_multiple_of(align) > SMALL_MAX),
                 }
             }
         }

@@ -7,6 +7,7 @@
 //! Only the owning thread writes, except that a thread which holds the cache's gate while the owner
 //! is held off may read: hence atomics, and the order of the stores in `push`.
 
+use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 
 use crate::sync::{AtomicPtr, Ordering};
@@ -20,8 +21,14 @@ pub(crate) type Slot = AtomicPtr<u8>;
 pub(crate) struct Magazine {
     head: AtomicPtr<u8>,
     top: AtomicPtr<Slot>,
-    end: AtomicPtr<Slot>,
+    /// The last slot. Written under the cache's gate, read by the owner or under the gate: no atomic,
+    /// so that the compiler may compare with memory.
+    end: UnsafeCell<*mut Slot>,
 }
+
+// SAFETY: 1. `end` is what blocks the auto impl; it is written by the owner under the gate, and read
+// by the owner, or by others under the gate.
+unsafe impl Sync for Magazine {}
 
 impl Magazine {
     /// Takes the newest block; null when there is none.
@@ -45,7 +52,7 @@ impl Magazine {
     pub(crate) fn push(&self, block: NonNull<u8>) -> bool {
         // ORDERING: only this thread writes.
         let top = self.top.load(Ordering::Relaxed);
-        if top == self.end.load(Ordering::Relaxed) {
+        if top == self.end() {
             return false;
         }
         let slot = top.wrapping_add(1);
@@ -64,8 +71,7 @@ impl Magazine {
         // ORDERING: only this thread writes, under its gate.
         let base = slots.as_ptr().cast_mut();
         self.top.store(base.wrapping_add(n), Ordering::Relaxed);
-        self.end
-            .store(base.wrapping_add(slots.len() - 1), Ordering::Relaxed);
+        self.set_end(base.wrapping_add(slots.len() - 1));
         self.head.store(head, Ordering::Relaxed);
     }
 
@@ -74,7 +80,18 @@ impl Magazine {
         // ORDERING: as in `install`.
         self.head.store(ptr::null_mut(), Ordering::Relaxed);
         self.top.store(ptr::null_mut(), Ordering::Relaxed);
-        self.end.store(ptr::null_mut(), Ordering::Relaxed);
+        self.set_end(ptr::null_mut());
+    }
+
+    #[inline(always)]
+    fn end(&self) -> *mut Slot {
+        // SAFETY: 1. called by the owner, or under the gate; see the field.
+        unsafe { self.end.get().read() }
+    }
+
+    fn set_end(&self, end: *mut Slot) {
+        // SAFETY: 1. called by the owner under the gate; see the field.
+        unsafe { self.end.get().write(end) };
     }
 
     /// The newest block.
@@ -92,8 +109,7 @@ impl Magazine {
 
     /// The slots of a magazine that has `count` of them, 0 for none.
     pub(super) fn slots(&self, count: usize) -> &'static [Slot] {
-        // ORDERING: as in `install`; the gate is held.
-        let end = self.end.load(Ordering::Relaxed);
+        let end = self.end();
         if count == 0 || end.is_null() {
             return &[];
         }

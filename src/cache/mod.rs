@@ -63,12 +63,11 @@ const_assert!(core::mem::offset_of!(ThreadCache, magazines) == 0);
 /// The magazine at `offset` of the cache that the thread's hot word leads to.
 #[inline(always)]
 fn hot_magazine(offset: usize) -> &'static Magazine {
-    // SAFETY: 1. `hot` leads to a cache or to `EMPTY`, both begin with the magazines; `offset` is
-    // that of a class.
-    let magazine = unsafe { tls::hot().add(offset) };
-    // SAFETY: 1. as above; caches are never unmapped, and `EMPTY` is read only because its
-    // magazines have no block and no capacity.
-    unsafe { &*magazine.cast::<Magazine>() }
+    let magazine = tls::hot_at(offset).cast::<Magazine>();
+    // SAFETY: 1. the word leads to a cache or to `EMPTY`, both begin with the magazines, and
+    // `offset` is that of a class. Caches are never unmapped; the magazines of `EMPTY` have no block
+    // and no capacity, so that nothing is written to them.
+    unsafe { &*magazine }
 }
 
 /// A block for `size` bytes aligned to `align`, or null.

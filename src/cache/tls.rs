@@ -53,22 +53,26 @@ global_asm!(
     empty = sym EMPTY,
 );
 
-/// The thread's `hot` word.
+/// The thread's `hot` word plus `offset`.
 ///
 /// Not `pure`: two reads must not be merged, and stores before must not sink below. Both bound what
 /// a thread can still do to its magazines after another has put [`EMPTY`] here: at most one
 /// operation (ALGORITHM.md, holding threads off).
+///
+/// The sum is made here so that the magazine's words are addressed by one register: stores are then
+/// forwarded to the next operation's loads without delay on recent cores (ALGORITHM.md).
 #[inline(always)]
-pub(super) fn hot() -> *mut u8 {
-    let hot: *mut u8;
+pub(super) fn hot_at(offset: usize) -> *mut u8 {
+    let place: *mut u8;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: 1. reads the word defined above, of this thread.
     unsafe {
         asm!(
-            concat!("mov {hot}, qword ptr [rip + ", words!(), "@GOTTPOFF]"),
-            "mov {hot}, qword ptr fs:[{hot}]",
-            hot = out(reg) hot,
-            options(nostack, preserves_flags, readonly),
+            concat!("mov {word}, qword ptr [rip + ", words!(), "@GOTTPOFF]"),
+            "add {place}, qword ptr fs:[{word}]",
+            word = out(reg) _,
+            place = inout(reg) offset => place,
+            options(nostack, readonly),
         );
     }
     #[cfg(target_arch = "aarch64")]
@@ -76,15 +80,17 @@ pub(super) fn hot() -> *mut u8 {
     unsafe {
         asm!(
             "mrs {thread}, tpidr_el0",
-            concat!("adrp {hot}, :gottprel:", words!()),
-            concat!("ldr {hot}, [{hot}, :gottprel_lo12:", words!(), "]"),
-            "ldr {hot}, [{thread}, {hot}]",
-            hot = out(reg) hot,
+            concat!("adrp {word}, :gottprel:", words!()),
+            concat!("ldr {word}, [{word}, :gottprel_lo12:", words!(), "]"),
+            "ldr {word}, [{thread}, {word}]",
+            "add {place}, {place}, {word}",
             thread = out(reg) _,
+            word = out(reg) _,
+            place = inout(reg) offset => place,
             options(nostack, preserves_flags, readonly),
         );
     }
-    hot
+    place
 }
 
 /// The thread's words. They stay where they are until the thread ends.

@@ -23,13 +23,20 @@ fn low_bits(count: usize) -> u64 {
 }
 
 impl Bitmap {
-    /// Sets the first `blocks` bits and no other.
+    /// Sets the first `blocks` bits of a bitmap that is all zero.
     pub(super) fn fill(&self, blocks: usize) {
         let used = blocks.div_ceil(WORD);
         for (index, word) in self.words[..used].iter().enumerate() {
             word.set(low_bits(blocks - index * WORD));
         }
         self.summary.set(low_bits(used));
+    }
+
+    /// Clears every bit, for the next slab at this place.
+    pub(super) fn clear(&self) {
+        let used = WORD - self.summary.get().leading_zeros() as usize;
+        self.words[..used].iter().for_each(|word| word.set(0));
+        self.summary.set(0);
     }
 
     /// Clears `count` set bits and names them in ascending order, from `start` on and wrapping
@@ -145,6 +152,8 @@ mod tests {
                 assert!((0..blocks).all(|block| !bitmap.put(block)));
                 assert_eq!(bitmap.rebuild(), blocks);
                 assert!(bitmap.is_consistent(blocks, blocks));
+                bitmap.clear();
+                assert!(bitmap.copy().iter().all(|word| *word == 0) && bitmap.rebuild() == 0);
             }
         }
     }

@@ -83,6 +83,7 @@ impl Slab {
     pub(crate) fn into_span(&'static self) -> Span {
         let (chunk, unit) = self.home();
         debug_assert!(self.free.get() == self.row().blocks);
+        self.bitmap.clear();
         // SAFETY: 1. the caller took the last link to the slab.
         unsafe { chunk.span(unit) }
     }
