@@ -1,0 +1,55 @@
+//! Child processes: a test runs itself again and looks at how that process ended.
+
+use std::env;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
+
+const SCENARIO: &str = "FLAGSTONE_TEST_SCENARIO";
+
+/// How a child process ended.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Exit {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            signal: output.status.signal(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// What this process shall do if a test started it, `None` in the process that the user started.
+///
+/// Turns off core files and sets an alarm, so that a child that hangs ends too.
+pub(crate) fn scenario() -> Option<String> {
+    let scenario = env::var(SCENARIO).ok()?;
+    let no_core = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit is a valid, initialised value.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core) };
+    assert_eq!(result, 0, "setrlimit refused");
+    // SAFETY: `alarm` has no preconditions.
+    unsafe { libc::alarm(120) };
+    Some(scenario)
+}
+
+/// Runs the test `name` of this binary in a process of its own, where [`scenario`] answers `scenario`.
+pub(crate) fn run_child(name: &str, scenario: &str) -> Exit {
+    let binary = env::current_exe().expect("the path of this test");
+    Command::new(binary)
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(SCENARIO, scenario)
+        .output()
+        .expect("a child process")
+        .into()
+}

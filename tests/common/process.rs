@@ -1,0 +1,89 @@
+//! What the process holds, and the laws about it that every test ends with.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use flagstone::Flagstone;
+
+/// Rounds after which memory has to have settled. The test harness and std keep a few things of their
+/// own after the first rounds; a leak grows in every round.
+const ROUNDS: usize = 16;
+/// As many rounds in a row have to end with the same live bytes.
+const STEADY: usize = 3;
+
+/// Takes the turn of one test: tests of one file share the process and would count each other's blocks.
+///
+/// The alarm ends a process that hangs; no test takes a tenth of that time.
+pub(crate) fn begin() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: `alarm` has no preconditions.
+    unsafe { libc::alarm(600) };
+    turn
+}
+
+/// Bytes that the program holds now. Blocks in a thread's magazines are not live.
+pub(crate) fn live() -> usize {
+    Flagstone::stats().live
+}
+
+/// Panics if an invariant of the allocator does not hold.
+#[track_caller]
+pub(crate) fn verify() {
+    if let Err(violation) = Flagstone::verify() {
+        panic!("{violation:?}");
+    }
+}
+
+/// Runs `round` until live bytes stay the same from round to round, and fails if they never do.
+#[track_caller]
+pub(crate) fn expect_flat(mut round: impl FnMut()) {
+    let mut after = [0; ROUNDS];
+    for i in 0..ROUNDS {
+        round();
+        verify();
+        after[i] = live();
+        if i >= STEADY && after[i - STEADY..i].iter().all(|&bytes| bytes == after[i]) {
+            return;
+        }
+    }
+    panic!("live bytes after each round never settled: {after:?}");
+}
+
+/// Bytes of this process in memory, from `/proc/self/statm`, read without an allocation.
+pub(crate) fn resident() -> usize {
+    let mut text = [0_u8; 256];
+    // SAFETY: the path is a C string.
+    let file = unsafe {
+        libc::open(
+            c"/proc/self/statm".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        )
+    };
+    assert!(file >= 0, "/proc/self/statm cannot be opened");
+    // SAFETY: the buffer is writable for its whole length.
+    let len = unsafe { libc::read(file, text.as_mut_ptr().cast(), text.len()) };
+    // SAFETY: opened above and not used any more.
+    unsafe { libc::close(file) };
+    let len = usize::try_from(len).expect("/proc/self/statm can be read");
+    let pages = text[..len]
+        .split(|&byte| byte == b' ')
+        .nth(1)
+        .expect("a second field");
+    let pages = pages
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
+    pages * page_size()
+}
+
+/// Keeps huge pages out of this process, so that touching a byte costs one small page everywhere.
+pub(crate) fn without_huge_pages() {
+    // SAFETY: this option takes plain numbers.
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1_u64, 0_u64, 0_u64, 0_u64) };
+    assert_eq!(result, 0, "PR_SET_THP_DISABLE refused");
+}
+
+pub(crate) fn page_size() -> usize {
+    // SAFETY: `sysconf` has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).expect("a page size")
+}

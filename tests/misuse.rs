@@ -1,0 +1,370 @@
+//! Without this, a double free or a wrong pointer could pass silently and damage the program much later.
+
+#[expect(dead_code, reason = "each test uses a part of what the tests share")]
+mod common;
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr;
+use std::io::{self, Write};
+use std::process;
+
+use common::block::Block;
+use common::child::{Exit, run_child, scenario};
+use common::process::{begin, verify};
+use common::raw_thread::on_raw_thread;
+use flagstone::Flagstone;
+
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::new();
+
+/// One size of each kind: small classes, large classes, spans, and a mapping of its own.
+const SIZES: [usize; 7] = [16, 64, 1_000, 4_096, 40_000, 200_000, 4 << 20];
+/// Written by a child process that nothing stopped.
+const SURVIVED: &str = "the program ran to its end";
+
+/// What a program does wrong.
+#[derive(Clone, Copy, Debug)]
+enum Mistake {
+    Nothing,
+    FreeTwice,
+    FreeTwiceWithOthersBetween,
+    FreeHereThenElsewhere,
+    FreeElsewhereThenHere,
+    FreeTwiceElsewhere,
+    FreeInside { offset: usize },
+    FreeAsAnotherSize { allocated: usize },
+    FreeStack,
+    FreeStatic,
+    FreeForeignMapping,
+    FreeUnmapped,
+    FreeNumber,
+}
+
+impl Mistake {
+    /// What the line on stderr has to say: one of these. Memory that went back to the kernel or to the
+    /// arena has no owner any more, so a second free of it may look like a foreign pointer.
+    fn words(self) -> &'static [&'static str] {
+        const DOUBLE: &str = "double free";
+        const FOREIGN: &str = "not allocated here";
+        const INSIDE: &str = "into the middle of a block";
+        const CLASS: &str = "another size class";
+        match self {
+            Self::Nothing => &[],
+            Self::FreeTwice
+            | Self::FreeTwiceWithOthersBetween
+            | Self::FreeHereThenElsewhere
+            | Self::FreeElsewhereThenHere
+            | Self::FreeTwiceElsewhere => &[DOUBLE, FOREIGN],
+            Self::FreeInside { .. } => &[INSIDE, FOREIGN],
+            Self::FreeAsAnotherSize { .. } => &[CLASS, INSIDE, FOREIGN],
+            Self::FreeStack
+            | Self::FreeStatic
+            | Self::FreeForeignMapping
+            | Self::FreeUnmapped
+            | Self::FreeNumber => &[FOREIGN],
+        }
+    }
+}
+
+/// A program with one mistake, made by a free of `size` bytes.
+///
+/// A mistake may be noticed as late as when the block leaves the thread's cache. So the program frees
+/// many blocks of the same size afterwards, allocates none in between, and ends its thread.
+#[derive(Clone, Copy, Debug)]
+struct Program {
+    size: usize,
+    mistake: Mistake,
+}
+
+impl Program {
+    fn run(&mut self) {
+        // Enough to fill any cache, within 64 MiB.
+        let count = ((64 << 20) / self.size).clamp(16, 20_000);
+        let mut others: Vec<Block> = (0..count).map(|_| block(self.size)).collect();
+        let first = others.split_off(count / 2);
+        self.err(first);
+        others.into_iter().for_each(|other| other.free(&ALLOC));
+    }
+
+    /// Makes the mistake; `between` are blocks to free before or in the middle of it.
+    fn err(self, between: Vec<Block>) {
+        let free_others = || between.into_iter().for_each(|other| other.free(&ALLOC));
+        let block = block(self.size);
+        let right = Wrong {
+            address: block.as_ptr(),
+            layout: block.layout(),
+        };
+        match self.mistake {
+            Mistake::Nothing => free(right),
+            Mistake::FreeTwice => {
+                free(right);
+                free(right);
+            }
+            Mistake::FreeTwiceWithOthersBetween => {
+                free(right);
+                free_others();
+                free(right);
+            }
+            Mistake::FreeHereThenElsewhere => {
+                free(right);
+                free_elsewhere(right);
+            }
+            Mistake::FreeElsewhereThenHere => {
+                free_elsewhere(right);
+                free(right);
+            }
+            Mistake::FreeTwiceElsewhere => {
+                free_elsewhere(right);
+                free_elsewhere(right);
+            }
+            Mistake::FreeInside { offset } => {
+                free(Wrong {
+                    address: right.address.wrapping_add(offset),
+                    ..right
+                });
+            }
+            Mistake::FreeAsAnotherSize { allocated } => {
+                let other = self::block(allocated);
+                free(Wrong {
+                    address: other.as_ptr(),
+                    ..right
+                });
+            }
+            Mistake::FreeStack => {
+                let mut local = [0_u64; 8];
+                free(Wrong {
+                    address: (&raw mut local).cast(),
+                    ..right
+                });
+            }
+            Mistake::FreeStatic => {
+                static WORDS: [u64; 8] = [1; 8];
+                free(Wrong {
+                    address: (&raw const WORDS).cast_mut().cast(),
+                    ..right
+                });
+            }
+            Mistake::FreeForeignMapping => free(Wrong {
+                address: foreign_mapping(),
+                ..right
+            }),
+            Mistake::FreeUnmapped => {
+                free(Wrong {
+                    address: right.address.wrapping_add(1 << 40),
+                    ..right
+                });
+            }
+            Mistake::FreeNumber => {
+                free(Wrong {
+                    address: ptr::without_provenance_mut(64),
+                    ..right
+                });
+            }
+        }
+    }
+}
+
+/// What is passed to `dealloc`.
+#[derive(Clone, Copy)]
+struct Wrong {
+    address: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: only the address is used, by an allocator that serves all threads.
+unsafe impl Send for Wrong {}
+
+fn block(size: usize) -> Block {
+    Block::filled(&ALLOC, size, 8, size)
+}
+
+fn free(Wrong { address, layout }: Wrong) {
+    // SAFETY: this breaks the contract, on purpose and in a child process. Nothing touches the block.
+    unsafe { ALLOC.dealloc(address, layout) }
+}
+
+/// Frees on a thread that does nothing else and has ended when this returns.
+fn free_elsewhere(wrong: Wrong) {
+    on_raw_thread(&mut { wrong }, |wrong| free(*wrong));
+}
+
+/// Memory that looks like the allocator's and is not.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "memory that the allocator does not own"
+)]
+fn foreign_mapping() -> *mut u8 {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new anonymous mapping, at an address that the kernel chooses.
+    let mapping = unsafe { libc::mmap(ptr::null_mut(), 8 << 20, access, kind, -1, 0) };
+    assert_ne!(mapping, libc::MAP_FAILED, "mmap refused");
+    mapping.cast()
+}
+
+/// Runs each program in a child process and passes how it ended to `check`. The child process runs
+/// the same test, `name`, and comes here again.
+#[track_caller]
+fn run_all(name: &str, programs: &[Program], check: fn(&Program, &Exit)) {
+    let _turn = begin();
+    if let Some(number) = scenario() {
+        let mut program = programs[number.parse::<usize>().expect("the number of a program")];
+        on_raw_thread(&mut program, Program::run);
+        Flagstone::purge();
+        verify();
+        writeln!(io::stdout(), "{SURVIVED}").expect("a message");
+        process::exit(0);
+    }
+    for (number, program) in programs.iter().enumerate() {
+        check(program, &run_child(name, &number.to_string()));
+    }
+}
+
+/// Every program has to die by `abort` and to say why in one line.
+#[track_caller]
+fn expect_abort(name: &str, programs: &[Program]) {
+    run_all(name, programs, |program, exit| {
+        assert!(
+            !exit.stdout.contains(SURVIVED),
+            "not noticed: {program:?}: {exit:?}"
+        );
+        assert_eq!(exit.signal, Some(libc::SIGABRT), "{program:?}: {exit:?}");
+        let mut lines = exit
+            .stderr
+            .lines()
+            .filter_map(|line| line.strip_prefix("flagstone: "));
+        let why = lines.next().unwrap_or_default();
+        let words = program.mistake.words();
+        assert!(
+            words.iter().any(|words| why.contains(words)),
+            "{program:?}: {exit:?}"
+        );
+        assert_eq!(
+            lines.next(),
+            None,
+            "more than one line: {program:?}: {exit:?}"
+        );
+    });
+}
+
+fn each_size(mistake: Mistake) -> [Program; SIZES.len()] {
+    SIZES.map(|size| Program { size, mistake })
+}
+
+#[test]
+fn right_programs_run_to_their_end() {
+    run_all(
+        "right_programs_run_to_their_end",
+        &each_size(Mistake::Nothing),
+        |program, exit| {
+            assert!(exit.stdout.contains(SURVIVED), "{program:?}: {exit:?}");
+            assert_eq!(exit.code, Some(0), "{program:?}: {exit:?}");
+            assert!(
+                !exit.stderr.contains("flagstone: "),
+                "{program:?}: {exit:?}"
+            );
+        },
+    );
+}
+
+#[test]
+fn double_free() {
+    expect_abort("double_free", &each_size(Mistake::FreeTwice));
+}
+
+#[test]
+fn double_free_with_others_between() {
+    let programs = each_size(Mistake::FreeTwiceWithOthersBetween);
+    expect_abort("double_free_with_others_between", &programs);
+}
+
+#[test]
+fn double_free_here_then_elsewhere() {
+    let programs = each_size(Mistake::FreeHereThenElsewhere);
+    expect_abort("double_free_here_then_elsewhere", &programs);
+}
+
+#[test]
+fn double_free_elsewhere_then_here() {
+    let programs = each_size(Mistake::FreeElsewhereThenHere);
+    expect_abort("double_free_elsewhere_then_here", &programs);
+}
+
+#[test]
+fn double_free_elsewhere() {
+    expect_abort(
+        "double_free_elsewhere",
+        &each_size(Mistake::FreeTwiceElsewhere),
+    );
+}
+
+#[test]
+fn interior_pointer() {
+    let mut programs = each_size(Mistake::FreeInside { offset: 8 }).to_vec();
+    programs.extend(each_size(Mistake::FreeInside { offset: 1 }));
+    programs.extend([
+        Program {
+            size: 4_096,
+            mistake: Mistake::FreeInside { offset: 2_048 },
+        },
+        Program {
+            size: 200_000,
+            mistake: Mistake::FreeInside { offset: 64 << 10 },
+        },
+        Program {
+            size: 4 << 20,
+            mistake: Mistake::FreeInside { offset: 2 << 20 },
+        },
+    ]);
+    expect_abort("interior_pointer", &programs);
+}
+
+#[test]
+fn wrong_size() {
+    // Pairs of what was asked for and what the free says; neighbouring classes first.
+    let pairs = [
+        (48, 64),
+        (64, 48),
+        (64, 4_096),
+        (4_096, 64),
+        (64, 200_000),
+        (200_000, 64),
+        (64, 4 << 20),
+        (4 << 20, 64),
+        (200_000, 4 << 20),
+        (4 << 20, 200_000),
+    ];
+    let programs = pairs.map(|(allocated, size)| {
+        let mistake = Mistake::FreeAsAnotherSize { allocated };
+        Program { size, mistake }
+    });
+    expect_abort("wrong_size", &programs);
+}
+
+#[test]
+fn stack_address() {
+    expect_abort("stack_address", &each_size(Mistake::FreeStack));
+}
+
+#[test]
+fn static_address() {
+    expect_abort("static_address", &each_size(Mistake::FreeStatic));
+}
+
+#[test]
+fn foreign_mapping_address() {
+    expect_abort(
+        "foreign_mapping_address",
+        &each_size(Mistake::FreeForeignMapping),
+    );
+}
+
+#[test]
+fn unmapped_address() {
+    expect_abort("unmapped_address", &each_size(Mistake::FreeUnmapped));
+}
+
+#[test]
+fn a_small_number() {
+    expect_abort("a_small_number", &each_size(Mistake::FreeNumber));
+}

@@ -1,0 +1,213 @@
+//! Without this, blocks that change threads could leak, be handed out twice or lose their contents.
+
+#[expect(dead_code, reason = "each test uses a part of what the tests share")]
+mod common;
+
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use common::block::Block;
+use common::process::{begin, expect_flat};
+use flagstone::Flagstone;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::new();
+
+/// A block on its way to another thread, and the tag of its contents.
+type Parcel = (Block, usize);
+
+/// Waits until the threads are gone, not only done: what they keep is given back as they exit.
+fn join<T>(threads: Vec<JoinHandle<T>>) -> Vec<T> {
+    threads
+        .into_iter()
+        .map(|thread| thread.join().expect("the thread did not panic"))
+        .collect()
+}
+
+fn parcel(rng: &mut SmallRng, max_bits: u32) -> Parcel {
+    let low = 1_usize << rng.random_range(0..=max_bits);
+    let align = 1 << rng.random_range(0..=6);
+    let tag = rng.random_range(0..1_000_000);
+    (
+        Block::filled(&ALLOC, rng.random_range(low..low * 2), align, tag),
+        tag,
+    )
+}
+
+fn open((block, tag): Parcel) {
+    block.check(tag);
+    block.free(&ALLOC);
+}
+
+/// Four threads in a circle: each allocates for the next and frees what the one before allocated.
+#[test]
+fn blocks_freed_by_another_thread() {
+    const THREADS: u64 = 4;
+    const PARCELS: usize = 10_000;
+    fn member(seed: u64, next: &Sender<Parcel>, mine: &Receiver<Parcel>) {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        for _ in 0..PARCELS {
+            next.send(parcel(&mut rng, 11))
+                .expect("the next thread listens");
+            mine.try_iter().for_each(open);
+        }
+    }
+    let _turn = begin();
+    expect_flat(|| {
+        let (mut senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| channel()).unzip();
+        senders.rotate_left(1);
+        let members = senders.into_iter().zip(receivers).zip(0..);
+        let threads = members.map(|((next, mine), seed)| {
+            thread::spawn(move || {
+                member(seed, &next, &mine);
+                drop(next);
+                mine.iter().for_each(open);
+            })
+        });
+        join(threads.collect());
+    });
+}
+
+/// One thread only allocates and one only frees, with few blocks between them.
+#[test]
+fn a_producer_and_a_consumer() {
+    const PARCELS: usize = 60_000;
+    let _turn = begin();
+    expect_flat(|| {
+        let (to, from) = sync_channel::<Parcel>(64);
+        let producer = thread::spawn(move || {
+            let mut rng = SmallRng::seed_from_u64(1);
+            for _ in 0..PARCELS {
+                to.send(parcel(&mut rng, 8)).expect("the consumer listens");
+            }
+        });
+        let consumer = thread::spawn(move || from.into_iter().map(open).count());
+        join(vec![producer]);
+        assert_eq!(join(vec![consumer]), [PARCELS]);
+    });
+}
+
+/// A consumer of larger blocks, up to those that have a mapping of their own.
+#[test]
+fn a_producer_and_a_consumer_of_large_blocks() {
+    const PARCELS: usize = 300;
+    let _turn = begin();
+    expect_flat(|| {
+        let (to, from) = sync_channel::<Parcel>(8);
+        let producer = thread::spawn(move || {
+            let mut rng = SmallRng::seed_from_u64(2);
+            for _ in 0..PARCELS {
+                to.send(parcel(&mut rng, 20)).expect("the consumer listens");
+            }
+        });
+        let consumer = thread::spawn(move || from.into_iter().map(open).count());
+        join(vec![producer]);
+        assert_eq!(join(vec![consumer]), [PARCELS]);
+    });
+}
+
+/// Threads that live for a few allocations only; half of the blocks outlive them.
+#[test]
+fn short_threads_with_survivors() {
+    const THREADS: u64 = 1_200;
+    const AT_A_TIME: usize = 8;
+    const BLOCKS: usize = 40;
+    fn short(seed: u64) -> Vec<Parcel> {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut parcels: Vec<_> = (0..BLOCKS).map(|_| parcel(&mut rng, 12)).collect();
+        parcels.drain(..BLOCKS / 2).for_each(open);
+        parcels
+    }
+    let _turn = begin();
+    expect_flat(|| {
+        let mut survivors = Vec::new();
+        let seeds: Vec<u64> = (0..THREADS).collect();
+        for seeds in seeds.chunks(AT_A_TIME) {
+            let threads = seeds.iter().map(|&seed| thread::spawn(move || short(seed)));
+            survivors.extend(join(threads.collect()).into_iter().flatten());
+            // The survivors of the thread before are freed by a later one, not all by this one.
+            if survivors.len() > 4 * AT_A_TIME * BLOCKS {
+                let old: Vec<_> = survivors.drain(..survivors.len() / 2).collect();
+                join(vec![thread::spawn(move || old.into_iter().for_each(open))]);
+            }
+        }
+        survivors.into_iter().for_each(open);
+    });
+}
+
+/// Every thread reallocates its blocks up and down, across all kinds of sizes.
+#[test]
+fn growing_and_shrinking() {
+    const THREADS: u64 = 4;
+    const BLOCKS: usize = 16;
+    const STEPS: usize = 600;
+    fn work(seed: u64) {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut parcels: Vec<_> = (0..BLOCKS).map(|_| parcel(&mut rng, 10)).collect();
+        for _ in 0..STEPS {
+            let (block, tag) = parcels.swap_remove(rng.random_range(0..parcels.len()));
+            block.check(tag);
+            let old = block.size();
+            let low = 1 << rng.random_range(0..=19);
+            let block = block
+                .realloc(&ALLOC, rng.random_range(low..low * 2))
+                .expect("memory");
+            assert!(
+                block.is_aligned(),
+                "{:?} at {:#x}",
+                block.layout(),
+                block.addr()
+            );
+            assert!(
+                block.holds(tag, old.min(block.size())),
+                "the contents did not come along"
+            );
+            block.fill(tag);
+            parcels.push((block, tag));
+        }
+        parcels.into_iter().for_each(open);
+    }
+    let _turn = begin();
+    expect_flat(|| {
+        join(
+            (0..THREADS)
+                .map(|seed| thread::spawn(move || work(seed)))
+                .collect(),
+        );
+    });
+}
+
+/// The pattern of a server: each thread replaces random blocks and then hands all of them to a new
+/// thread, so that most blocks are freed by a thread that did not allocate them.
+#[test]
+fn random_replacement_over_generations() {
+    const LINES: u64 = 4;
+    const GENERATIONS: u64 = 8;
+    const BLOCKS: usize = 500;
+    const REPLACEMENTS: usize = 2_000;
+    fn generation(seed: u64, mut parcels: Vec<Parcel>) -> Vec<Parcel> {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        for _ in 0..REPLACEMENTS {
+            let i = rng.random_range(0..BLOCKS);
+            open(core::mem::replace(&mut parcels[i], parcel(&mut rng, 9)));
+        }
+        parcels
+    }
+    let _turn = begin();
+    expect_flat(|| {
+        let mut rng = SmallRng::seed_from_u64(3);
+        let mut lines: Vec<Vec<Parcel>> = (0..LINES)
+            .map(|_| (0..BLOCKS).map(|_| parcel(&mut rng, 9)).collect())
+            .collect();
+        for seed in 0..GENERATIONS {
+            let threads = lines.drain(..).zip(0..);
+            let threads = threads.map(|(line, number)| {
+                thread::spawn(move || generation(seed * LINES + number, line))
+            });
+            lines = join(threads.collect());
+        }
+        lines.into_iter().flatten().for_each(open);
+    });
+}
