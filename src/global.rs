@@ -101,7 +101,7 @@ unsafe impl GlobalAlloc for Flagstone {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        cache::alloc_zeroed_rest(layout.size(), layout.align(), &self.config)
+        cache::alloc_zeroed(layout.size(), layout.align(), &self.config)
     }
 
     #[inline]

@@ -106,6 +106,42 @@ pub(crate) fn small_offset<const SCALE: usize>(size: usize, align: usize) -> Opt
     }
 }
 
+/// Largest size that [`medium_offset`] answers.
+const MEDIUM_MAX: usize = 32 << 10;
+/// Every class of more than [`SMALL_MAX`] is a multiple of this.
+const MEDIUM_STEP: usize = SMALL_MAX / FINE;
+
+struct Medium<const SCALE: usize>;
+
+impl<const SCALE: usize> Medium<SCALE> {
+    const TABLE: [u16; MEDIUM_MAX / MEDIUM_STEP] = {
+        let mut table = [0; MEDIUM_MAX / MEDIUM_STEP];
+        let mut step = 0;
+        while step < MEDIUM_MAX / MEDIUM_STEP {
+            let offset = class_of((step + 1) * MEDIUM_STEP) * SCALE;
+            assert!(offset <= u16::MAX as usize);
+            #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+            {
+                table[step] = offset as u16;
+            }
+            step += 1;
+        }
+        table
+    };
+}
+
+/// As [`small_offset`], for more than [`SMALL_MAX`] and at most [`MEDIUM_MAX`] bytes.
+#[inline(always)]
+pub(crate) fn medium_offset<const SCALE: usize>(size: usize, align: usize) -> Option<usize> {
+    // OVERFLOW: as in `small_offset`.
+    let last = size.wrapping_sub(1) | (align - 1);
+    if (SMALL_MAX..MEDIUM_MAX).contains(&last) {
+        Some(Medium::<SCALE>::TABLE[last / MEDIUM_STEP] as usize)
+    } else {
+        None
+    }
+}
+
 /// What serves `size` bytes aligned to `align`, a power of two.
 pub(crate) const fn classify(size: usize, align: usize) -> Request {
     let Some(rounded) = round_up(size, align) else {
@@ -138,9 +174,12 @@ pub(crate) struct Row {
     pub(crate) units: UnitCount,
     /// `2^RECIPROCAL_SHIFT / size`, rounded up: division by multiplication.
     reciprocal: u64,
+    /// `2^EIGHTHS_SHIFT * 8 / blocks`, rounded down.
+    eighths: u32,
 }
 
 const RECIPROCAL_SHIFT: u32 = 40;
+const EIGHTHS_SHIFT: u32 = 16;
 
 const fn block_size(class: usize) -> usize {
     if class < LINEAR {
@@ -174,6 +213,7 @@ const fn row(class: usize) -> Row {
                 blocks: blocks as u16,
                 units: UnitCount::new(units as u8),
                 reciprocal: (1 << RECIPROCAL_SHIFT) / size as u64 + 1,
+                eighths: (8 << EIGHTHS_SHIFT) / blocks as u32,
             };
         }
         units += 1;
@@ -218,6 +258,12 @@ impl SizeClass {
 }
 
 impl Row {
+    /// How many eighths of a slab `free` blocks are, rounded down, by a hair too low at times; below
+    /// 8 for less than all blocks.
+    pub(crate) fn eighths(&self, free: usize) -> usize {
+        (free * self.eighths as usize) >> EIGHTHS_SHIFT
+    }
+
     /// The block that holds the byte at `offset` of its slab, and the offset inside that block.
     pub(crate) fn locate(&self, offset: usize) -> (usize, usize) {
         // OVERFLOW: offsets are below 2^21 and reciprocals below 2^37.
@@ -293,6 +339,20 @@ mod tests {
     }
 
     #[test]
+    fn medium_table_and_function_agree() {
+        for shift in 0..=16 {
+            let align = 1_usize << shift;
+            for size in SMALL_MAX - 1..=MEDIUM_MAX + 1 {
+                let rounded = size.next_multiple_of(align);
+                match medium_offset::<24>(size, align) {
+                    Some(offset) => assert_eq!(offset, block_class(size, align).index() * 24),
+                    None => assert!(rounded <= SMALL_MAX || rounded > MEDIUM_MAX),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn big_alignments_and_sizes_leave_the_slabs() {
         assert_eq!(classify(16, ALIGN_MAX * 2), Request::Large);
         assert_eq!(classify(SPAN_MAX + 1, 1), Request::Large);
@@ -310,6 +370,10 @@ mod tests {
                 for inside in [0, 1, size / 2, size - 1] {
                     assert_eq!(row.locate(block * size + inside), (block, inside));
                 }
+            }
+            for free in 1..row.blocks as usize {
+                let exact = free * 8 / row.blocks as usize;
+                assert!(row.eighths(free) <= exact && row.eighths(free) + 1 >= exact);
             }
             let waste = row.units.bytes() - row.blocks as usize * size;
             assert!(waste * 16 <= row.units.bytes() && row.blocks <= 64 * 64);

@@ -82,6 +82,20 @@ pub(crate) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
     alloc_rest(size, align, config)
 }
 
+/// As [`alloc`], zeroed.
+#[inline(always)]
+pub(crate) fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if let Some(offset) = small_offset::<{ size_of::<Magazine>() }>(size, align) {
+        let block = hot_magazine(offset).pop();
+        if let Some(fresh) = NonNull::new(block) {
+            // SAFETY: 1. a fresh block of at least `size` bytes.
+            unsafe { fresh.write_bytes(0, size) };
+            return block;
+        }
+    }
+    alloc_zeroed_rest(size, align, config)
+}
+
 /// Frees a block that [`alloc`] gave for the same `size` and `align`.
 ///
 /// # Safety

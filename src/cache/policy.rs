@@ -213,28 +213,13 @@ fn free_slots(slots: &'static [Slot]) {
 }
 
 impl Magazine {
-    /// Loads `blocks` ascending addresses from slot 1 on, lowest to be popped first; returns it.
+    /// Loads the `blocks` that a refill left from slot 1 on: the first is returned, the others are
+    /// in the order in which they are to be popped.
     pub(super) fn load(&self, slots: &'static [Slot], blocks: usize) -> *mut u8 {
         // ORDERING: only this thread writes, under its gate.
-        let first = slots[1].load(Ordering::Relaxed);
-        slots[1].store(core::ptr::null_mut(), Ordering::Relaxed);
-        let (mut low, mut high) = (2, blocks);
-        while low < high {
-            let (left, right) = (&slots[low], &slots[high]);
-            let block = left.load(Ordering::Relaxed);
-            left.store(right.load(Ordering::Relaxed), Ordering::Relaxed);
-            right.store(block, Ordering::Relaxed);
-            low += 1;
-            high -= 1;
-        }
-        // The lowest is handed out at once: the next is the newest.
+        let first = slots[1].swap(core::ptr::null_mut(), Ordering::Relaxed);
         let next = slots[blocks].load(Ordering::Relaxed);
-        let head = if blocks > 1 {
-            next
-        } else {
-            core::ptr::null_mut()
-        };
-        self.install(slots, blocks - 1, head);
+        self.install(slots, blocks - 1, next);
         first
     }
 }

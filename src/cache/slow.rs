@@ -3,14 +3,14 @@
 
 use core::ptr::{self, NonNull};
 
-use super::magazine::Slot;
+use super::magazine::{Magazine, Slot};
 use super::policy::Move;
 use super::{Config, NO_CLASS, SizeClass, ThreadCache, hot_magazine, thread};
 use crate::arena::{self, Age, Zeroed};
 use crate::heap;
 use crate::large;
 use crate::os::failpoints;
-use crate::size_class::{CLASS_MAX, Request, classify};
+use crate::size_class::{CLASS_MAX, Request, classify, medium_offset};
 use crate::sync::Ordering;
 
 /// Slow paths of a thread between two looks at what is unused.
@@ -20,10 +20,21 @@ const SWEEP: usize = 256;
 
 /// [`super::alloc`], whatever the size and whatever state the thread is in.
 #[inline(never)]
-pub(crate) extern "C" fn alloc_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
+pub(crate) fn alloc_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if let Some(offset) = medium_offset::<{ size_of::<Magazine>() }>(size, align) {
+        let block = hot_magazine(offset).pop();
+        if !block.is_null() {
+            return block;
+        }
+    }
+    alloc_slow(size, align, config)
+}
+
+#[inline(never)]
+extern "C" fn alloc_slow(size: usize, align: usize, config: &Config) -> *mut u8 {
     match classify(size, align) {
         Request::Block(class) => {
-            let block = hot_magazine(class.index() * size_of::<super::Magazine>()).pop();
+            let block = hot_magazine(class.index() * size_of::<Magazine>()).pop();
             if block.is_null() {
                 refill(class, config)
             } else {
@@ -34,7 +45,7 @@ pub(crate) extern "C" fn alloc_rest(size: usize, align: usize, config: &Config) 
     }
 }
 
-/// As [`alloc_rest`], zeroed.
+/// Zeroed, what is not a small block at hand.
 #[inline(never)]
 pub(crate) extern "C" fn alloc_zeroed_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
     let request = classify(size, align);
@@ -78,15 +89,20 @@ fn alloc_big(
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
 #[inline(never)]
-pub(crate) unsafe extern "C" fn free_rest(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    config: &Config,
-) {
+pub(crate) unsafe fn free_rest(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
+    if let Some(offset) = medium_offset::<{ size_of::<Magazine>() }>(size, align)
+        && hot_magazine(offset).push(block)
+    {
+        return;
+    }
+    free_slow(block, size, align, config);
+}
+
+#[inline(never)]
+extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
-            let magazine = hot_magazine(class.index() * size_of::<super::Magazine>());
+            let magazine = hot_magazine(class.index() * size_of::<Magazine>());
             if !magazine.push(block) {
                 make_room(block, class, config);
             }
@@ -123,13 +139,13 @@ pub(crate) unsafe extern "C" fn realloc_rest(
     {
         return moved.as_ptr();
     }
-    let Some(target) = NonNull::new(alloc_rest(new, align, config)) else {
+    let Some(target) = NonNull::new(super::alloc(new, align, config)) else {
         return ptr::null_mut();
     };
     // SAFETY: 1. both are live and at least this long, and different.
     unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
     // SAFETY: 1. the caller's. 2. the contents were moved.
-    unsafe { free_rest(block, size, align, config) };
+    unsafe { super::free(block, size, align, config) };
     target.as_ptr()
 }
 

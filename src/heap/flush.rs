@@ -54,7 +54,10 @@ fn flush_to<'a>(
         if slab.heap() != heap {
             break;
         }
-        let run = put_run(slab, class, row, rest);
+        let addresses = rest.iter().map(address_in);
+        let run = slab
+            .put_run(addresses, row)
+            .unwrap_or_else(|(misuse, address)| die(misuse, address, class));
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
         if let Some(empty) = state.settle(slab) {
@@ -66,26 +69,6 @@ fn flush_to<'a>(
     drop(held);
     release(unused);
     rest
-}
-
-/// Returns the leading blocks that belong to `slab`, and says how many.
-#[inline]
-fn put_run(slab: &'static Slab, class: SizeClass, row: &Row, blocks: &[Slot]) -> usize {
-    let mut run = 0;
-    for slot in blocks {
-        let address = address_in(slot);
-        if !slab.holds(address, row) {
-            break;
-        }
-        let put = slab
-            .block_of(address, row)
-            .and_then(|block| slab.put(block));
-        if let Err(misuse) = put {
-            die(misuse, address, class);
-        }
-        run += 1;
-    }
-    run
 }
 
 /// Gives the spans of slabs that no list leads to back to their chunks.

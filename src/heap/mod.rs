@@ -25,7 +25,7 @@ pub(crate) type Slot = AtomicPtr<u8>;
 
 /// Most heaps; more processors share.
 pub(crate) const HEAPS: usize = 32;
-/// Lists of partly used slabs by free blocks, in eighths.
+/// Lists of partly used slabs by free blocks, in eighths ([`crate::size_class::Row::eighths`]).
 const BINS: usize = 8;
 
 /// One class of one heap. A cache line or two of its own: threads contend for it.
@@ -105,11 +105,6 @@ fn home(slab: &Slab) -> &'static ClassHeap {
 }
 
 impl ClassHeap {
-    /// The bin of a slab with `free` of `blocks` blocks free, both at least 1.
-    fn bin_of(free: usize, blocks: usize) -> usize {
-        (free * BINS / blocks).min(BINS - 1)
-    }
-
     fn link(&self, slab: &'static Slab, bin: usize) {
         let first = self.bins[bin].get();
         slab.previous.set(None);
@@ -143,12 +138,13 @@ impl ClassHeap {
     /// class keeps it as its spare; the caller gives its span back once the class is unlocked.
     #[must_use]
     fn settle(&self, slab: &'static Slab) -> Option<&'static Slab> {
-        let (free, blocks) = (slab.free(), slab.row().blocks as usize);
+        let (row, free) = (slab.row(), slab.free());
+        let blocks = row.blocks as usize;
         match slab.place() {
             // Its purger settles it.
             Place::Holes | Place::Leaving => return None,
             Place::Binned if free > 0 && free < blocks => {
-                let bin = Self::bin_of(free, blocks);
+                let bin = row.eighths(free);
                 if bin != slab.bin.get() as usize {
                     self.unlink(slab);
                     self.link(slab, bin);
@@ -168,7 +164,7 @@ impl ClassHeap {
             slab.set_place(Place::Spare);
             self.spare.set(Some(slab));
         } else if free > 0 {
-            self.link(slab, Self::bin_of(free, blocks));
+            self.link(slab, row.eighths(free));
         }
         None
     }
@@ -254,7 +250,7 @@ fn verify_class(index: usize, state: &ClassHeap, class: SizeClass) -> Result<(),
                         .map_or(&state.bins[bin], |slab| &slab.next);
                     left > 0
                         && left < blocks
-                        && ClassHeap::bin_of(left, blocks) == bin
+                        && class.row().eighths(left) == bin
                         && same(before.get(), slab)
                         && state.mask.get() >> bin & 1 == 1
                 }

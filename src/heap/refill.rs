@@ -1,5 +1,7 @@
 //! From bitmaps to a magazine: own slabs, then those of heaps that have plenty, then a new slab.
 
+use core::ptr::NonNull;
+
 use super::{ClassHeap, Slot, TABLE, heap};
 use crate::arena;
 use crate::os::failpoints;
@@ -10,28 +12,67 @@ use crate::sync::Ordering;
 /// Slabs that one refill draws from: more would hand out blocks too scattered to be worth it.
 const SLABS: usize = 4;
 
-/// Fills the front of `out` with free blocks of `class`, addresses ascending slab by slab, and says
-/// how many. 0 is out of memory.
+/// Blocks on their way into a magazine's slots: the first, which has the lowest address and is to be
+/// handed out at once, in front, the others from the end down, so that they are popped ascending.
+struct Filling<'a> {
+    out: &'a [Slot],
+    taken: usize,
+}
+
+impl Filling<'_> {
+    fn room(&self) -> usize {
+        self.out.len() - self.taken
+    }
+
+    #[inline]
+    fn push(&mut self, block: NonNull<u8>) {
+        let place = if self.taken == 0 {
+            0
+        } else {
+            self.out.len() - self.taken
+        };
+        // ORDERING: read by the same thread, or by a purger that holds its gate.
+        self.out[place].store(block.as_ptr(), Ordering::Relaxed);
+        self.taken += 1;
+    }
+
+    /// Closes the gap that fewer blocks than slots leave behind the first.
+    fn finish(self) -> usize {
+        let gap = self.room();
+        if gap > 0 {
+            for place in 1..self.taken {
+                // ORDERING: as in `push`.
+                let block = self.out[place + gap].load(Ordering::Relaxed);
+                self.out[place].store(block, Ordering::Relaxed);
+            }
+        }
+        self.taken
+    }
+}
+
+/// Fills the front of `out` with free blocks of `class` and says how many: the block to hand out
+/// first is the first, the one to hand out next the last, and so on down. Addresses ascend in that
+/// order slab by slab. 0 is out of memory.
 pub(crate) fn refill(index: usize, class: SizeClass, out: &[Slot]) -> usize {
     let Some(own) = heap(index) else { return 0 };
     let (state, row) = (own.class(class), class.row());
-    let taken = {
+    let mut filling = Filling { out, taken: 0 };
+    {
         let _held = state.lock.lock();
-        state.draw(row, out)
-    };
-    if taken > 0 {
-        return taken;
+        state.draw(row, &mut filling);
     }
-    let taken = borrow(index, class, row, out);
-    if taken > 0 {
-        return taken;
+    if filling.taken == 0 {
+        borrow(index, class, row, &mut filling);
     }
-    new_slab(state, index, class, row, out)
+    if filling.taken == 0 {
+        new_slab(state, index, class, row, &mut filling);
+    }
+    filling.finish()
 }
 
 /// Draws from another heap that has a slab's worth of free blocks, so that what one thread frees is
 /// not lost on others. The blocks go back there when they are freed.
-fn borrow(index: usize, class: SizeClass, row: &Row, out: &[Slot]) -> usize {
+fn borrow(index: usize, class: SizeClass, row: &Row, filling: &mut Filling<'_>) {
     for other in (0..TABLE.len()).filter(|other| *other != index) {
         let Some(heap) = TABLE[other].get() else {
             continue;
@@ -44,52 +85,48 @@ fn borrow(index: usize, class: SizeClass, row: &Row, out: &[Slot]) -> usize {
         let Some(_held) = state.lock.try_lock() else {
             continue;
         };
-        let taken = state.draw(row, out);
-        if taken > 0 {
-            return taken;
+        state.draw(row, filling);
+        if filling.taken > 0 {
+            return;
         }
     }
-    0
 }
 
-fn new_slab(state: &ClassHeap, index: usize, class: SizeClass, row: &Row, out: &[Slot]) -> usize {
+fn new_slab(
+    state: &ClassHeap,
+    index: usize,
+    class: SizeClass,
+    row: &Row,
+    filling: &mut Filling<'_>,
+) {
     let Some((span, _)) = arena::claim(row.units) else {
-        return 0;
+        return;
     };
     let _held = state.lock.lock();
     #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
     let slab = Slab::create(span, class, index as u8);
     state.slabs.set(state.slabs.get() + 1);
     state.free.set(state.free.get() + row.blocks as usize);
-    state.draw_from(slab, row, out)
+    state.draw_from(slab, row, filling);
 }
 
 impl ClassHeap {
-    fn draw(&self, row: &Row, out: &[Slot]) -> usize {
-        let mut taken = 0;
+    fn draw(&self, row: &Row, filling: &mut Filling<'_>) {
         for _ in 0..SLABS {
-            if taken == out.len() {
+            if filling.room() == 0 {
                 break;
             }
             let Some(slab) = self.choose() else { break };
-            taken += self.draw_from(slab, row, &out[taken..]);
+            self.draw_from(slab, row, filling);
         }
-        taken
     }
 
-    fn draw_from(&self, slab: &'static Slab, row: &Row, out: &[Slot]) -> usize {
-        let count = slab.free().min(out.len());
-        let mut slots = out.iter();
-        slab.take(count, row, |block| {
-            if let Some(slot) = slots.next() {
-                // ORDERING: read by the same thread, or by a purger that holds its gate.
-                slot.store(block.as_ptr(), Ordering::Relaxed);
-            }
-        });
+    fn draw_from(&self, slab: &'static Slab, row: &Row, filling: &mut Filling<'_>) {
+        let count = slab.free().min(filling.room());
+        slab.take(count, row, |block| filling.push(block));
         self.free.set(self.free.get() - count);
         failpoints::at(failpoints::Point::Refill);
         let unused = self.settle(slab);
         debug_assert!(unused.is_none(), "blocks were taken");
-        count
     }
 }

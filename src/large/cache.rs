@@ -8,19 +8,53 @@ use crate::sync::Link;
 /// Most mappings in the cache.
 const ENTRIES: usize = 16;
 
-/// A cached mapping of at least `length` bytes and at most a quarter more.
+/// A cached mapping for `length` bytes: the shortest that is long enough and not more than twice as
+/// long, or else the longest shorter one, grown; its pages save faults even so.
 pub(super) fn take(length: usize) -> Option<&'static Mapping> {
-    let _held = LARGE.lock.lock();
+    let mapping = {
+        let _held = LARGE.lock.lock();
+        let link = best(
+            |cached| (length..=length.saturating_mul(2)).contains(&cached),
+            |new, old| new < old,
+        )
+        .or_else(|| best(|cached| cached < length, |new, old| new > old))?;
+        let mapping = link.get()?;
+        remove(link, mapping);
+        mapping
+    };
+    let cached = mapping.length.get();
+    if cached >= length {
+        return Some(mapping);
+    }
+    // SAFETY: 1. taken out of the cache, so ours alone. 2. nobody uses a cached mapping.
+    match unsafe { os::remap(mapping.base(), cached, length) } {
+        Some(base) => {
+            mapping.set(base, length);
+            Some(mapping)
+        }
+        None => {
+            let _held = LARGE.lock.lock();
+            push(mapping);
+            None
+        }
+    }
+}
+
+/// The link to the best mapping whose length will do. Locked.
+fn best(
+    will_do: impl Fn(usize) -> bool,
+    is_better: impl Fn(usize, usize) -> bool,
+) -> Option<&'static Link<Mapping>> {
     let mut link = &LARGE.cached;
+    let mut found: Option<(&Link<Mapping>, usize)> = None;
     while let Some(mapping) = link.get() {
-        let cached = mapping.length.get();
-        if cached >= length && cached - length <= length / 4 {
-            remove(link, mapping);
-            return Some(mapping);
+        let length = mapping.length.get();
+        if will_do(length) && found.is_none_or(|(_, best)| is_better(length, best)) {
+            found = Some((link, length));
         }
         link = &mapping.next;
     }
-    None
+    found.map(|(link, _)| link)
 }
 
 /// Takes a mapping out of the list, `link` being what leads to it. Locked.

@@ -76,8 +76,17 @@ impl Bitmap {
         }
     }
 
-    /// Sets one bit; `false` if it was set.
+    /// For setting many bits, neighbours in one go.
     #[inline]
+    pub(super) fn word(&self) -> Word<'_> {
+        Word {
+            bitmap: self,
+            index: 0,
+            bits: self.words[0].get(),
+        }
+    }
+
+    /// Sets one bit; `false` if it was set.
     pub(super) fn put(&self, block: usize) -> bool {
         let (index, bit) = (block / WORD, 1 << (block % WORD));
         let word = self.words[index].get();
@@ -120,6 +129,40 @@ impl Bitmap {
     }
 }
 
+/// One word of a bitmap held in a register while bits of it are set.
+pub(super) struct Word<'a> {
+    bitmap: &'a Bitmap,
+    index: usize,
+    bits: u64,
+}
+
+impl Word<'_> {
+    /// Sets one bit, of whatever word; `false` if it was set.
+    #[inline]
+    pub(super) fn put(&mut self, block: usize) -> bool {
+        let (index, bit) = (block / WORD, 1 << (block % WORD));
+        if index != self.index {
+            self.store();
+            self.index = index;
+            self.bits = self.bitmap.words[index].get();
+        }
+        let is_new = self.bits & bit == 0;
+        self.bits |= bit;
+        is_new
+    }
+
+    /// Writes the word back.
+    #[inline]
+    pub(super) fn store(&self) {
+        if self.bits != 0 {
+            self.bitmap.words[self.index].set(self.bits);
+            self.bitmap
+                .summary
+                .set(self.bitmap.summary.get() | 1 << self.index);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +191,14 @@ mod tests {
                     assert!(bitmap.is_consistent(blocks, left));
                 }
                 assert!(seen.iter().all(|seen| *seen));
-                assert!((0..blocks).all(|block| bitmap.put(block)));
+                let mut word = bitmap.word();
+                assert!((0..blocks).step_by(2).all(|block| word.put(block)));
+                assert!(
+                    (0..blocks)
+                        .rev()
+                        .all(|block| word.put(block) == (block % 2 == 1))
+                );
+                word.store();
                 assert!((0..blocks).all(|block| !bitmap.put(block)));
                 assert_eq!(bitmap.rebuild(), blocks);
                 assert!(bitmap.is_consistent(blocks, blocks));

@@ -212,14 +212,37 @@ impl Slab {
         self.free.set(self.free.get() - count as u16);
     }
 
-    /// Takes back one block. The class is locked.
-    pub(crate) fn put(&self, block: usize) -> Result<(), Misuse> {
-        self.touched.set(TOUCHED);
-        if !self.bitmap.put(block) {
-            return Err(Misuse::DoubleFree);
+    /// Takes back the blocks at the leading addresses that lie in the slab, and says how many they
+    /// are; or what is wrong with one of them. The class is locked.
+    #[inline]
+    pub(crate) fn put_run(
+        &self,
+        addresses: impl Iterator<Item = usize>,
+        row: &Row,
+    ) -> Result<usize, (Misuse, usize)> {
+        let (base, bytes) = (self.base().addr().get(), row.units.bytes());
+        let mut run = 0;
+        let mut word = self.bitmap.word();
+        for address in addresses {
+            // OVERFLOW: wraps to a large number below the base, which ends the run.
+            let offset = address.wrapping_sub(base);
+            if offset >= bytes {
+                break;
+            }
+            let (block, inside) = row.locate(offset);
+            if inside != 0 || block >= row.blocks as usize {
+                return Err((Misuse::Interior, address));
+            }
+            if !word.put(block) {
+                return Err((Misuse::DoubleFree, address));
+            }
+            run += 1;
         }
-        self.free.set(self.free.get() + 1);
-        Ok(())
+        word.store();
+        self.touched.set(TOUCHED);
+        #[expect(clippy::cast_possible_truncation, reason = "at most the slab's blocks")]
+        self.free.set(self.free.get() + run as u16);
+        Ok(run)
     }
 
     /// Whether free pages may have been written since the last [`clean`](Self::clean), and no block
