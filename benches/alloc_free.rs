@@ -1,4 +1,5 @@
 //! One thread: pairs, batches in three orders, and random replacement among many live blocks.
+#![expect(missing_docs, reason = "`criterion_group!` makes a public function")]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::hint::black_box;

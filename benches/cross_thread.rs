@@ -1,4 +1,5 @@
 //! Two threads: one allocates and the other frees; and threads that come, allocate and go.
+#![expect(missing_docs, reason = "`criterion_group!` makes a public function")]
 
 use core::alloc::GlobalAlloc;
 use core::array;

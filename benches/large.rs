@@ -1,4 +1,5 @@
 //! Blocks of 256 KiB to 8 MiB: allocated, touched page by page, freed; and the same zeroed.
+#![expect(missing_docs, reason = "`criterion_group!` makes a public function")]
 
 use core::alloc::GlobalAlloc;
 use core::hint::black_box;

@@ -1,5 +1,6 @@
 //! Growing one block to 8 MiB: bare doubling, doubling with every element written as `Vec::push`
 //! does, and fixed steps.
+#![expect(missing_docs, reason = "`criterion_group!` makes a public function")]
 
 use core::alloc::GlobalAlloc;
 use core::hint::black_box;

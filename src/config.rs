@@ -92,7 +92,7 @@ impl Config {
         lookup: impl Fn(&str) -> Option<&'a [u8]>,
         mut complain: impl FnMut(&str, &[u8], &str),
     ) -> Self {
-        let numbers: [(&str, &mut usize, fn(&[u8]) -> Option<usize>, &str); 4] = [
+        let numbers: [(&str, &mut usize, Parse, &str); 4] = [
             (
                 "FLAGSTONE_PURGE_DELAY_MS",
                 &mut self.purge_delay_ms,
@@ -138,6 +138,9 @@ impl Default for Config {
 
 const HUGE_PAGES: &str = "FLAGSTONE_HUGE_PAGES";
 const SIZE: &str = "bytes, or a number with K, M or G";
+
+/// Reads a number, `None` if it is none.
+type Parse = fn(&[u8]) -> Option<usize>;
 
 fn digits(text: &[u8]) -> Option<usize> {
     core::str::from_utf8(text)

@@ -267,10 +267,6 @@ impl Row {
     /// The block that holds the byte at `offset` of its slab, and the offset inside that block.
     pub(crate) fn locate(&self, offset: usize) -> (usize, usize) {
         // OVERFLOW: offsets are below 2^21 and reciprocals below 2^37.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a block index fits 16 bits"
-        )]
         let block = ((offset as u64 * self.reciprocal) >> RECIPROCAL_SHIFT) as usize;
         (block, offset - block * self.size as usize)
     }
@@ -295,7 +291,7 @@ mod tests {
                 let class = block_class(size, align);
                 let block = class.size();
                 assert!(
-                    block >= size && block % align == 0,
+                    block >= size && block.is_multiple_of(align),
                     "{size} aligned {align}: {block}"
                 );
             }

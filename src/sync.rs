@@ -1,10 +1,15 @@
-//! Atomics, cells that a lock guards, and once-written links. `cfg(loom)` swaps the atomics for the
-//! model checker's; nothing else in the crate names an atomic by another path.
+//! Atomics, cells that a lock guards, and links. The models' builds swap the atomics for the model
+//! checker's; nothing else in the crate names an atomic by another path.
 
-#[cfg(not(loom))]
+use core::ptr;
+
+#[cfg(not(all(test, loom)))]
 pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
-#[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+#[cfg(all(test, loom))]
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// A place that holds a block's address or null: a slot of a magazine.
+pub(crate) type Slot = AtomicPtr<u8>;
 
 /// Cells whose reads and writes a lock orders; the field that holds one names the lock. They are
 /// atomics only so that a reader without the lock (statistics, a child after `fork`, a check of an
@@ -56,45 +61,91 @@ guarded! {
     GuardedUsize: AtomicUsize = usize,
 }
 
-/// A link to something that is never unmapped. Written under a lock; a reader without it sees the
-/// target's contents as they were when the link was set.
+/// A link to something that is never unmapped. Written under a lock, or once; a reader without the
+/// lock sees the target's contents as they were when the link was set.
 #[derive(Debug)]
 #[repr(transparent)]
-pub(crate) struct Link<T: 'static>(core::sync::atomic::AtomicPtr<T>);
+pub(crate) struct Link<T: 'static>(AtomicPtr<T>);
 
 impl<T: Sync> Link<T> {
+    #[cfg(not(all(test, loom)))]
     pub(crate) const fn none() -> Self {
-        Self(core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()))
+        Self(AtomicPtr::new(ptr::null_mut()))
     }
 
     pub(crate) fn get(&self) -> Option<&'static T> {
-        // ORDERING: pairs with the release in `set`: what the target held then is visible.
-        let target = self.0.load(core::sync::atomic::Ordering::Acquire);
-        // SAFETY: 1. `set` stores only null and what was a `&'static T`.
+        // ORDERING: pairs with the releases in `set` and `set_first`: what the target held then is
+        // visible.
+        let target = self.0.load(Ordering::Acquire);
+        // SAFETY: 1. the setters store only null and what was a `&'static T`.
         unsafe { target.as_ref() }
+    }
+
+    pub(crate) fn set(&self, target: Option<&'static T>) {
+        let target = target.map_or(ptr::null_mut(), |target| ptr::from_ref(target).cast_mut());
+        // ORDERING: publishes the target's contents to `get`.
+        self.0.store(target, Ordering::Release);
     }
 
     /// Sets the link if it leads nowhere yet; whether it did.
     pub(crate) fn set_first(&self, target: &'static T) -> bool {
-        let none = core::ptr::null_mut();
-        let target = core::ptr::from_ref(target).cast_mut();
-        use core::sync::atomic::Ordering;
-        // ORDERING: publishes the target's contents to `get`; a loser reads the winner's by `get`.
+        let target = ptr::from_ref(target).cast_mut();
+        // ORDERING: publishes the target's contents to `get`, by which a loser reads the winner's.
         self.0
-            .compare_exchange(none, target, Ordering::Release, Ordering::Relaxed)
+            .compare_exchange(
+                ptr::null_mut(),
+                target,
+                Ordering::Release,
+                Ordering::Relaxed,
+            )
             .is_ok()
-    }
-
-    pub(crate) fn set(&self, target: Option<&'static T>) {
-        let target = target.map_or(core::ptr::null_mut(), |target| {
-            core::ptr::from_ref(target).cast_mut()
-        });
-        // ORDERING: publishes the target's contents to `get`.
-        self.0.store(target, core::sync::atomic::Ordering::Release);
     }
 }
 
-/// Whether two links lead to the same thing.
+/// Whether a link leads to `right`.
 pub(crate) fn same<T>(left: Option<&T>, right: &T) -> bool {
-    left.is_some_and(|left| core::ptr::eq(left, right))
+    left.is_some_and(|left| ptr::eq(left, right))
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    struct Table(UnsafeCell<usize>);
+
+    // SAFETY: 1. the model checks the accesses to the cell.
+    unsafe impl Sync for Table {}
+
+    /// Proves: threads that make the same table at once agree on one, and each sees all of it.
+    /// Fails with `Relaxed` in `get`, or for the success of `set_first`.
+    #[test]
+    fn loom_one_table_is_first_and_whole() {
+        loom::model(|| {
+            let link = Arc::new(Link(AtomicPtr::new(ptr::null_mut())));
+            let threads: Vec<_> = (1..3)
+                .map(|mark| {
+                    let link: Arc<Link<Table>> = link.clone();
+                    loom::thread::spawn(move || {
+                        if link.get().is_none() {
+                            let table = Box::leak(Box::new(Table(UnsafeCell::new(0))));
+                            // SAFETY: 1. the model checks the access, here and below.
+                            table.0.with_mut(|value| unsafe { *value = mark });
+                            link.set_first(table);
+                        }
+                        let table = link.get().expect("set by one of the two");
+                        table.0.with(|value| unsafe { *value })
+                    })
+                })
+                .collect();
+            let marks: Vec<_> = threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect();
+            assert!(marks[0] == marks[1] && marks[0] != 0);
+        });
+    }
 }

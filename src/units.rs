@@ -53,6 +53,7 @@ pub(crate) struct UnitIndex(u8);
 impl UnitIndex {
     /// The unit of a chunk that holds `address`.
     pub(crate) const fn of(address: usize) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
         Self(((address >> UNIT_SHIFT) % UNITS_PER_CHUNK) as u8)
     }
 

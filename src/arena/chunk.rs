@@ -5,6 +5,7 @@
 
 use core::ptr::NonNull;
 
+use crate::os;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
 use crate::units::{CHUNK, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
 
@@ -156,6 +157,22 @@ impl Chunk {
         let after = NonNull::from(self).cast::<u8>();
         // SAFETY: 1. a descriptor is followed by `UNIT_META` bytes for each unit (`DESCRIPTOR`).
         unsafe { crate::ptr::advance(after, size_of::<Self>() + unit.get() * UNIT_META) }
+    }
+
+    /// Gives the memory of what units keep back, as far as it is whole pages: zero again, or, if the
+    /// kernel refuses, as it is. No unit belongs to a span.
+    pub(super) fn discard_unit_meta(&'static self) {
+        let page = os::page_size();
+        let start = self.unit_meta(UnitIndex::new(0));
+        let end = start.addr().get() + UNITS_PER_CHUNK * UNIT_META;
+        let skipped = start.addr().get().next_multiple_of(page) - start.addr().get();
+        let whole = (end - start.addr().get()).saturating_sub(skipped) / page * page;
+        if whole > 0 {
+            // SAFETY: 1. inside the table.
+            let first = unsafe { crate::ptr::advance::<u8>(start, skipped) };
+            // SAFETY: 1. our own metadata; stale readers of it find a slab without blocks.
+            let _ = unsafe { os::purge(first, whole) };
+        }
     }
 
     /// Writes the truth about a run of units.

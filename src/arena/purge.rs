@@ -117,6 +117,8 @@ impl Work {
             self.chunk.set_base(base.as_ptr());
             return false;
         }
+        // The slabs that were here left their tables zero, but for headers that say nothing any more.
+        self.chunk.discard_unit_meta();
         let _held = ARENA.lock.lock();
         self.chunk.purging.set(0);
         self.chunk.bin.set(NO_BIN);

@@ -4,12 +4,12 @@
 //! when empty and full alternate, because then a larger one would have saved both trips; traffic in
 //! one direction gains nothing beyond a batch. Bounded by class and by thread.
 
-use super::magazine::{Magazine, Slot};
+use super::magazine::Magazine;
 use super::{SizeClass, ThreadCache};
 use crate::arena::meta;
 use crate::config;
 use crate::heap;
-use crate::sync::{GuardedU8, GuardedU16, Ordering};
+use crate::sync::{GuardedU8, GuardedU16, Ordering, Slot};
 
 /// Most bytes of blocks in one magazine, unless that is fewer than [`LEAST`] blocks.
 const BYTES: usize = 128 << 10;

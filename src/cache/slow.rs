@@ -3,7 +3,7 @@
 
 use core::ptr::{self, NonNull};
 
-use super::magazine::{Magazine, Slot};
+use super::magazine::Magazine;
 use super::policy::Move;
 use super::{Config, NO_CLASS, SizeClass, ThreadCache, hot_magazine, thread};
 use crate::arena::{self, Age, Zeroed};
@@ -11,7 +11,7 @@ use crate::heap;
 use crate::large;
 use crate::os::failpoints;
 use crate::size_class::{CLASS_MAX, Request, classify, medium_offset};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Slot};
 
 /// Slow paths of a thread between two looks at what is unused.
 const TICK: u64 = 256;

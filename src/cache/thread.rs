@@ -69,15 +69,12 @@ fn initialise(config: &Config) -> bool {
     let config = if os::is_privileged() {
         *config
     } else {
-        config.overridden(
-            |name| os::env(name),
-            |name, value, wanted| {
-                let value = core::str::from_utf8(value).unwrap_or("?");
-                os::complain(format_args!(
-                    "{name}={value}: not {wanted}; the default holds"
-                ));
-            },
-        )
+        config.overridden(os::env, |name, value, wanted| {
+            let value = core::str::from_utf8(value).unwrap_or("?");
+            os::complain(format_args!(
+                "{name}={value}: not {wanted}; the default holds"
+            ));
+        })
     };
     if !os::watch_forks() {
         return false;

@@ -1,12 +1,12 @@
 //! From a magazine back to the bitmaps: each block to the slab it came from, whichever heap owns it.
 
-use super::{ClassHeap, Slot, home};
+use super::{ClassHeap, home};
 use crate::arena;
 use crate::error::Misuse;
 use crate::os::{self, failpoints};
 use crate::size_class::{Row, SizeClass};
 use crate::slab::Slab;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Slot};
 
 /// Returns blocks of `class`. A block that is none, or is free already, ends the process.
 pub(crate) fn flush(class: SizeClass, blocks: &[Slot]) {
@@ -75,6 +75,6 @@ fn flush_to<'a>(
 pub(super) fn release(mut unused: Option<&'static Slab>) {
     while let Some(slab) = unused {
         unused = slab.next.get();
-        arena::release(slab.into_span());
+        arena::release(slab.leave());
     }
 }

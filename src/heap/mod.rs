@@ -18,10 +18,7 @@ use crate::error::Violation;
 use crate::os::{self, Lock};
 use crate::size_class::{CLASSES, SizeClass};
 use crate::slab::{Place, Slab};
-use crate::sync::{AtomicPtr, GuardedU8, GuardedUsize, Link, same};
-
-/// A place that holds a block's address: a slot of a magazine.
-pub(crate) type Slot = AtomicPtr<u8>;
+use crate::sync::{GuardedU8, GuardedUsize, Link, same};
 
 /// Most heaps; more processors share.
 pub(crate) const HEAPS: usize = 32;

@@ -88,7 +88,7 @@ pub(crate) fn some_holes(count: usize) {
 fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     let (class, heap) = (slab.class(), slab.heap());
     let state = home(slab);
-    let (base, row) = (slab.base(), class.row());
+    let row = class.row();
     let mut free = {
         let _held = state.lock.lock();
         if !slab.is_of(class, heap) || !state.claim_holes(slab) {
@@ -96,6 +96,7 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
         }
         slab.free_bits()
     };
+    let base = slab.base();
     failpoints::at(failpoints::Point::Holes);
     idle.add_to(slab, &mut free);
     let mut bytes = 0;

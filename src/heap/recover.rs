@@ -1,10 +1,10 @@
 //! In a forked child: what threads of the parent were doing here when they vanished.
 
-use super::{ClassHeap, Slot, heaps, home};
+use super::{ClassHeap, heaps, home};
 use crate::arena;
 use crate::size_class::SizeClass;
 use crate::slab::{Place, Slab};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Slot};
 
 /// Breaks the locks of threads that are gone, and rebuilds from the bitmaps the classes that they
 /// held or purged.

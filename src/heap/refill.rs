@@ -2,12 +2,12 @@
 
 use core::ptr::NonNull;
 
-use super::{ClassHeap, Slot, TABLE, heap};
+use super::{ClassHeap, TABLE, heap};
 use crate::arena;
 use crate::os::failpoints;
 use crate::size_class::{Row, SizeClass};
 use crate::slab::Slab;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Slot};
 
 /// Slabs that one refill draws from: more would hand out blocks too scattered to be worth it.
 const SLABS: usize = 4;

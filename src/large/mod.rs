@@ -77,15 +77,14 @@ fn bucket(address: usize) -> &'static Link<Mapping> {
 pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNull<u8>, Zeroed)> {
     let page = os::page_size();
     let length = round_up(size.max(1), page)?;
-    if wanted == Zeroed::No && align <= page {
-        if let Some(mapping) = cache::take(length) {
-            enter(mapping);
-            return Some((mapping.base(), Zeroed::No));
-        }
+    if wanted == Zeroed::No
+        && align <= page
+        && let Some(mapping) = cache::take(length)
+    {
+        enter(mapping);
+        return Some((mapping.base(), Zeroed::No));
     }
-    let Some(mapping) = descriptor() else {
-        return None;
-    };
+    let mapping = descriptor()?;
     let mapped = os::map(length, align, Access::Committed).or_else(|| {
         // Address space or mappings may be what is short: give back what nobody uses, once.
         cache::decay(Age::Any);
@@ -133,7 +132,7 @@ fn span_at(block: NonNull<u8>) -> Option<Span> {
     let address = block.addr().get();
     let chunk = arena::owner(address)?;
     let unit = UnitIndex::of(address);
-    if chunk.kind(unit) != Kind::Span || chunk.head(unit) != unit || address % UNIT != 0 {
+    if chunk.kind(unit) != Kind::Span || chunk.head(unit) != unit || !address.is_multiple_of(UNIT) {
         return None;
     }
     // SAFETY: 1. the user who gives up the block owned the span.

@@ -7,8 +7,10 @@ use core::ptr::NonNull;
 
 use cfg_if::cfg_if;
 
+use self::canary::Canary;
+
 use crate::error::Line;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 use crate::units::round_up;
 
 cfg_if! {
@@ -19,6 +21,8 @@ cfg_if! {
         compile_error!("flagstone supports Linux on x86_64 and aarch64; this target has no `os` layer yet");
     }
 }
+
+mod canary;
 
 cfg_if! {
     if #[cfg(feature = "failpoints")] {
@@ -155,8 +159,9 @@ pub(crate) fn advise_huge(base: NonNull<u8>, length: usize) {
     imp::advise_huge(base, length);
 }
 
-/// A word that is [`OWN`] in the process that wrote it, and [`CHILD`] in one forked from it.
-static CANARY: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+/// The word that tells a forked child, on a page of its own; null before [`watch_forks`].
+static CANARY: AtomicPtr<Canary> = AtomicPtr::new(core::ptr::null_mut());
+
 /// Makes [`after_fork`] work, once in a process; `false` without memory for it.
 #[must_use]
 pub(crate) fn watch_forks() -> bool {
@@ -168,28 +173,21 @@ pub(crate) fn watch_forks() -> bool {
     if !imp::wipe_on_fork(base, page) && !imp::at_fork_in_child(wipe) {
         return false;
     }
-    let canary = base.cast::<AtomicU32>();
-    // SAFETY: 1. a page mapped above, zero, never unmapped.
-    let word = unsafe { canary.as_ref() };
-    // ORDERING: published by the release below.
-    word.store(OWN, Ordering::Relaxed);
+    let page = base.cast::<Canary>();
+    // SAFETY: 1. a page mapped above, zero, which is a canary; never unmapped.
+    unsafe { page.as_ref() }.own();
     // ORDERING: pairs with the acquire in `canary`.
-    CANARY.store(canary.as_ptr(), Ordering::Release);
+    CANARY.store(page.as_ptr(), Ordering::Release);
     true
 }
 
-const CHILD: u32 = 0;
-const OWN: u32 = 1;
-const RECOVERING: u32 = 2;
-
 extern "C" fn wipe() {
-    if let Some(word) = canary() {
-        // ORDERING: the child has one thread.
-        word.store(CHILD, Ordering::Relaxed);
+    if let Some(canary) = canary() {
+        canary.wipe();
     }
 }
 
-fn canary() -> Option<&'static AtomicU32> {
+fn canary() -> Option<&'static Canary> {
     // ORDERING: pairs with the release in `watch_forks`.
     let canary = CANARY.load(Ordering::Acquire);
     // SAFETY: 1. null, or a page that is never unmapped.
@@ -199,27 +197,8 @@ fn canary() -> Option<&'static AtomicU32> {
 /// In a forked child, lets one thread run `recover` before any other goes on; nothing otherwise.
 #[inline]
 pub(crate) fn after_fork(recover: impl FnOnce()) {
-    if let Some(word) = canary() {
-        // ORDERING: pairs with the release in `recover_once`.
-        if word.load(Ordering::Acquire) != OWN {
-            recover_once(word, recover);
-        }
-    }
-}
-
-#[cold]
-fn recover_once(word: &AtomicU32, recover: impl FnOnce()) {
-    // ORDERING: the winner is alone; losers wait for its release.
-    let won = word.compare_exchange(CHILD, RECOVERING, Ordering::Acquire, Ordering::Acquire);
-    if won.is_ok() {
-        recover();
-        // ORDERING: publishes the repairs to the threads that wait, here and in `after_fork`.
-        word.store(OWN, Ordering::Release);
-        return;
-    }
-    // ORDERING: pairs with the release above.
-    while word.load(Ordering::Acquire) != OWN {
-        yield_now();
+    if let Some(canary) = canary() {
+        canary.pass(recover, yield_now);
     }
 }
 

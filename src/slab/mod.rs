@@ -80,8 +80,8 @@ impl Slab {
     }
 
     /// The slab's span, once all blocks are free and no list leads to it.
-    pub(crate) fn into_span(&'static self) -> Span {
-        let (chunk, unit) = self.home();
+    pub(crate) fn leave(&'static self) -> Span {
+        let (chunk, unit) = self.home().expect("a slab's chunk is in the owner map");
         debug_assert!(self.free.get() == self.row().blocks);
         self.bitmap.clear();
         // SAFETY: 1. the caller took the last link to the slab.
@@ -142,18 +142,17 @@ impl Slab {
     /// Whether the slab still is one, of this class and heap. Under that class's lock the answer
     /// holds until the lock is let go.
     pub(crate) fn is_of(&self, class: SizeClass, heap: usize) -> bool {
-        let (chunk, unit) = self.home();
-        chunk.kind(unit) == Kind::Slab
-            && chunk.head(unit) == unit
-            && self.class() == class
-            && self.heap() == heap
+        let is_slab = self.home().is_some_and(|(chunk, unit)| {
+            chunk.kind(unit) == Kind::Slab && chunk.head(unit) == unit
+        });
+        is_slab && self.class() == class && self.heap() == heap
     }
 
-    /// The chunk and unit that this descriptor belongs to.
-    fn home(&self) -> (&'static Chunk, UnitIndex) {
-        let address = self.base().addr().get();
-        let chunk = arena::owner(address).expect("a slab's chunk is in the owner map");
-        (chunk, UnitIndex::of(address))
+    /// The chunk and unit that this descriptor belongs to; `None` for one whose chunk has gone.
+    fn home(&self) -> Option<(&'static Chunk, UnitIndex)> {
+        // ORDERING: set before the descriptor was published, see `create`.
+        let address = self.base.load(Ordering::Relaxed).addr();
+        arena::owner(address).map(|chunk| (chunk, UnitIndex::of(address)))
     }
 
     /// First byte.
@@ -299,8 +298,10 @@ impl Slab {
                 address,
             });
         }
-        let (chunk, unit) = self.home();
-        if chunk.span_length(unit) as u32 != row.units.get() || address % (1 << UNIT_SHIFT) != 0 {
+        let is_span = self
+            .home()
+            .is_some_and(|(chunk, unit)| u32::from(chunk.span_length(unit)) == row.units.get());
+        if !is_span || !address.is_multiple_of(1 << UNIT_SHIFT) {
             return Err(Violation {
                 invariant: "I4: a slab is a span of its class's length",
                 address,
@@ -314,7 +315,6 @@ impl Slab {
 /// different slabs, spread over the cache sets.
 fn colour(address: usize, blocks: u16) -> u16 {
     // A multiplicative hash of the unit's number (Knuth, TAOCP 6.4).
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits")]
     let hash = (((address >> UNIT_SHIFT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
     #[expect(clippy::cast_possible_truncation, reason = "below `blocks`")]
     {
