@@ -33,6 +33,9 @@ const COARSE_DOUBLINGS: usize = (CLASS_MAX / FINE_MAX).ilog2() as usize;
 /// Number of size classes.
 pub(crate) const CLASSES: usize = LINEAR + FINE * FINE_DOUBLINGS + COARSE * COARSE_DOUBLINGS;
 
+/// Number of classes of at most [`SMALL_MAX`] bytes.
+pub(crate) const SMALL_CLASSES: usize = class_of(SMALL_MAX) + 1;
+
 const_assert!(CLASSES <= 255);
 
 /// A class of block sizes; the index of its row in the table.
@@ -118,7 +121,9 @@ impl<const SCALE: usize> Medium<SCALE> {
         let mut table = [0; MEDIUM_MAX / MEDIUM_STEP];
         let mut step = 0;
         while step < MEDIUM_MAX / MEDIUM_STEP {
-            let offset = class_of((step + 1) * MEDIUM_STEP) * SCALE;
+            let class = class_of((step + 1) * MEDIUM_STEP);
+            // The first steps are small sizes, which are not looked up here.
+            let offset = class.saturating_sub(SMALL_CLASSES) * SCALE;
             assert!(offset <= u16::MAX as usize);
             #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
             {
@@ -130,7 +135,8 @@ impl<const SCALE: usize> Medium<SCALE> {
     };
 }
 
-/// As [`small_offset`], for more than [`SMALL_MAX`] and at most [`MEDIUM_MAX`] bytes.
+/// As [`small_offset`], for more than [`SMALL_MAX`] and at most [`MEDIUM_MAX`] bytes, counted from
+/// the first class that is not small.
 #[inline(always)]
 pub(crate) fn medium_offset<const SCALE: usize>(size: usize, align: usize) -> Option<usize> {
     // OVERFLOW: as in `small_offset`.
@@ -341,7 +347,10 @@ mod tests {
             for size in SMALL_MAX - 1..=MEDIUM_MAX + 1 {
                 let rounded = size.next_multiple_of(align);
                 match medium_offset::<24>(size, align) {
-                    Some(offset) => assert_eq!(offset, block_class(size, align).index() * 24),
+                    Some(offset) => {
+                        let class = block_class(size, align).index();
+                        assert_eq!(offset, (class - SMALL_CLASSES) * 24);
+                    }
                     None => assert!(rounded <= SMALL_MAX || rounded > MEDIUM_MAX),
                 }
             }

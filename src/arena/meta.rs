@@ -14,7 +14,7 @@ const REGION: usize = 1 << 20;
 /// Tables start on a cache line.
 const LINE: usize = 64;
 /// log2 of the smallest and the largest recyclable array.
-const ARRAY_MIN: u32 = 6;
+const ARRAY_MIN: u32 = 4;
 const ARRAY_MAX: u32 = 16;
 const ARRAYS: usize = (ARRAY_MAX - ARRAY_MIN + 1) as usize;
 
@@ -92,6 +92,14 @@ fn add_region(base: NonNull<u8>, length: usize) {
     META.left.set(length - LINE);
 }
 
+/// As [`alloc`], beginning at a page.
+pub(crate) fn alloc_pages(bytes: usize) -> Option<NonNull<u8>> {
+    let page = os::page_size();
+    let table = alloc(round_up(bytes, page)? + page - LINE)?;
+    // SAFETY: 1. so much was allocated that the next page boundary lies inside, and `bytes` from it.
+    Some(unsafe { crate::ptr::advance(table, table.align_offset(page)) })
+}
+
 /// An array of at least `bytes`, a power of two, contents unknown; [`free_array`] recycles it.
 pub(crate) fn alloc_array(bytes: usize) -> Option<NonNull<u8>> {
     let index = array_index(bytes)?;
@@ -105,7 +113,16 @@ pub(crate) fn alloc_array(bytes: usize) -> Option<NonNull<u8>> {
             return Some(array);
         }
     }
-    alloc(1 << (ARRAY_MIN as usize + index))
+    let length = 1 << (ARRAY_MIN as usize + index);
+    let array = alloc(length)?;
+    // Arrays shorter than a line share one.
+    for offset in (length..LINE).step_by(length) {
+        // SAFETY: 1. inside the line.
+        let other = unsafe { crate::ptr::advance::<u8>(array, offset) };
+        // SAFETY: 1. nobody has it yet.
+        unsafe { free_array(other, length) };
+    }
+    Some(array)
 }
 
 /// Recycles an array of `bytes`.
@@ -119,7 +136,7 @@ pub(crate) unsafe fn free_array(array: NonNull<u8>, bytes: usize) {
     let _held = META.lock.lock();
     // ORDERING: guarded by `META.lock`.
     let next = META.arrays[index].load(Ordering::Relaxed);
-    // SAFETY: 1. at least 64 bytes, aligned to a line, the caller's to give.
+    // SAFETY: 1. at least 16 bytes and aligned to as many, the caller's to give.
     unsafe { array.cast::<*mut u8>().write(next) };
     META.arrays[index].store(array.as_ptr(), Ordering::Relaxed);
 }

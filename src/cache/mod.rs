@@ -11,6 +11,8 @@ mod slow;
 mod thread;
 mod tls;
 
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use static_assertions::const_assert;
@@ -19,22 +21,22 @@ use self::magazine::Magazine;
 use self::policy::Record;
 use crate::config::Config;
 use crate::os::Lock;
-use crate::size_class::{CLASSES, SizeClass, small_offset};
+use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass, small_offset};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link};
 
 pub(crate) use hold_off::{purge, stats, verify};
 pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest, realloc_rest};
 
-/// Bytes of the part of a cache that the fast paths reach.
-const HOT: usize = CLASSES * size_of::<Magazine>();
-
 /// One thread's magazines and what goes with them. All zero is a cache without blocks.
 ///
 /// The magazines are the thread's own; everything else is guarded by the gate, which the thread
 /// takes on each slow path and others take to hold it off.
+///
+/// The magazines of small classes lie [`FAR`] bytes from the others, and in the gap lie other
+/// threads' caches: pages of the far parts, which most threads never touch, cost nothing.
 #[repr(C, align(64))]
 pub(crate) struct ThreadCache {
-    magazines: [Magazine; CLASSES],
+    near: [Magazine; SMALL_CLASSES],
     records: [Record; CLASSES],
     gate: Lock<()>,
     /// Index of the thread's heap.
@@ -50,15 +52,45 @@ pub(crate) struct ThreadCache {
     /// The registry's list.
     next: Link<Self>,
     previous: Link<Self>,
+    gap: Gap,
+    far: [Magazine; CLASSES - SMALL_CLASSES],
 }
+
+/// Other caches' memory, never accessed as part of this one.
+#[repr(C)]
+struct Gap(UnsafeCell<[MaybeUninit<u8>; FAR - NEAR]>);
+
+// SAFETY: 1. the bytes are what blocks the auto impl; nobody accesses them through this type.
+unsafe impl Sync for Gap {}
+
+/// Where the far magazines begin.
+const FAR: usize = 8192;
+/// Where the gap begins.
+const NEAR: usize = (size_of::<[Magazine; SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
+    .next_multiple_of(size_of::<u64>())
+    + size_of::<[u64; 5]>();
+/// Bytes from one cache of a bank to the next.
+const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
+/// Caches whose near parts fit in front of the first one's far part.
+const BANK: usize = FAR / STRIDE;
 
 /// [`ThreadCache::busy`] when no slow path runs.
 const NO_CLASS: u8 = u8::MAX;
 
 const_assert!(CLASSES < NO_CLASS as usize);
-// The fast path addresses a magazine by its offset in bytes, a 16-bit number.
-const_assert!(HOT <= u16::MAX as usize);
-const_assert!(core::mem::offset_of!(ThreadCache, magazines) == 0);
+const_assert!(core::mem::offset_of!(ThreadCache, near) == 0);
+const_assert!(core::mem::offset_of!(ThreadCache, gap) == NEAR);
+const_assert!(core::mem::offset_of!(ThreadCache, far) == FAR);
+// The far parts of a bank do not overlap either.
+const_assert!(size_of::<[Magazine; CLASSES - SMALL_CLASSES]>() <= STRIDE);
+
+/// The offset of the magazine of `class` in a cache.
+const fn offset_of(class: SizeClass) -> usize {
+    match class.index().checked_sub(SMALL_CLASSES) {
+        None => class.index() * size_of::<Magazine>(),
+        Some(far) => FAR + far * size_of::<Magazine>(),
+    }
+}
 
 /// The magazine at `offset` of the cache that the thread's hot word leads to.
 #[inline(always)]
@@ -114,7 +146,10 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
 
 impl ThreadCache {
     fn magazine(&self, class: SizeClass) -> &Magazine {
-        &self.magazines[class.index()]
+        match class.index().checked_sub(SMALL_CLASSES) {
+            None => &self.near[class.index()],
+            Some(far) => &self.far[far],
+        }
     }
 
     fn record(&self, class: SizeClass) -> &Record {

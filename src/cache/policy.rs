@@ -17,8 +17,8 @@ const BYTES: usize = 128 << 10;
 const MOST_LOG: u8 = 11;
 /// Every class may hold this many blocks: slots, as log2.
 const LEAST_LOG: u8 = 2;
-/// Slots of a new magazine, as log2: a cache line of metadata.
-const FIRST_LOG: u8 = 3;
+/// Slots of a new magazine, as log2: one block, as a thread that does little needs no more.
+const FIRST_LOG: u8 = 1;
 /// Slots that one-way traffic is given, as log2.
 const ONE_WAY_LOG: u8 = 8;
 
@@ -121,7 +121,7 @@ impl ThreadCache {
             return false;
         };
         debug_assert!(blocks < count);
-        // SAFETY: 1. as long as asked for, aligned to a line; any bits are a slot.
+        // SAFETY: 1. as long as asked for, and aligned for slots; any bits are a slot.
         let slots = unsafe { core::slice::from_raw_parts(array.cast::<Slot>().as_ptr(), count) };
         for (new, old) in slots.iter().zip(old).take(blocks + 1) {
             // ORDERING: only this thread writes; the array is not installed yet.

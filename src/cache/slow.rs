@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use super::magazine::Magazine;
 use super::policy::Move;
-use super::{Config, NO_CLASS, SizeClass, ThreadCache, hot_magazine, thread};
+use super::{Config, FAR, NO_CLASS, SizeClass, ThreadCache, hot_magazine, offset_of, thread};
 use crate::arena::{self, Age, Zeroed};
 use crate::heap;
 use crate::large;
@@ -22,7 +22,7 @@ const SWEEP: usize = 256;
 #[inline(never)]
 pub(crate) fn alloc_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
     if let Some(offset) = medium_offset::<{ size_of::<Magazine>() }>(size, align) {
-        let block = hot_magazine(offset).pop();
+        let block = hot_magazine(FAR + offset).pop();
         if !block.is_null() {
             return block;
         }
@@ -34,7 +34,7 @@ pub(crate) fn alloc_rest(size: usize, align: usize, config: &Config) -> *mut u8 
 extern "C" fn alloc_slow(size: usize, align: usize, config: &Config) -> *mut u8 {
     match classify(size, align) {
         Request::Block(class) => {
-            let block = hot_magazine(class.index() * size_of::<Magazine>()).pop();
+            let block = hot_magazine(offset_of(class)).pop();
             if block.is_null() {
                 refill(class, config)
             } else {
@@ -91,7 +91,7 @@ fn alloc_big(
 #[inline(never)]
 pub(crate) unsafe fn free_rest(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     if let Some(offset) = medium_offset::<{ size_of::<Magazine>() }>(size, align)
-        && hot_magazine(offset).push(block)
+        && hot_magazine(FAR + offset).push(block)
     {
         return;
     }
@@ -102,7 +102,7 @@ pub(crate) unsafe fn free_rest(block: NonNull<u8>, size: usize, align: usize, co
 extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
-            let magazine = hot_magazine(class.index() * size_of::<Magazine>());
+            let magazine = hot_magazine(offset_of(class));
             if !magazine.push(block) {
                 make_room(block, class, config);
             }

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use super::tls::{self, EMPTY, Words};
-use super::{Config, NO_CLASS, SizeClass, ThreadCache, fork};
+use super::{BANK, Config, NO_CLASS, STRIDE, SizeClass, ThreadCache, fork};
 use crate::arena::meta;
 use crate::config;
 use crate::heap;
@@ -151,17 +151,31 @@ fn least_used_heap() -> usize {
 }
 
 fn new_cache() -> Option<&'static ThreadCache> {
-    {
-        let _held = REGISTRY.lock.lock();
-        if let Some(cache) = REGISTRY.unused.get() {
-            REGISTRY.unused.set(cache.next.get());
-            return Some(cache);
+    loop {
+        {
+            let _held = REGISTRY.lock.lock();
+            if let Some(cache) = REGISTRY.unused.get() {
+                REGISTRY.unused.set(cache.next.get());
+                return Some(cache);
+            }
         }
+        new_bank()?;
     }
-    let table = meta::alloc(size_of::<ThreadCache>())?;
-    // SAFETY: 1. zeroed metadata of this size, aligned to a line, never freed; all zero is a cache
-    // without blocks.
-    Some(unsafe { table.cast::<ThreadCache>().as_ref() })
+}
+
+/// More caches, on pages of their own, so that far parts share none with near ones.
+fn new_bank() -> Option<()> {
+    let length = (BANK - 1) * STRIDE + size_of::<ThreadCache>();
+    let bank = meta::alloc_pages(length)?;
+    let _held = REGISTRY.lock.lock();
+    for index in 0..BANK {
+        // SAFETY: 1. inside the bank, see its length.
+        let place = unsafe { crate::ptr::advance::<ThreadCache>(bank, index * STRIDE) };
+        // SAFETY: 1. zeroed metadata, aligned, never freed; all zero is a cache without blocks. What
+        // it overlaps with its neighbours is its gap.
+        unsafe { place.as_ref() }.recycle();
+    }
+    Some(())
 }
 
 impl ThreadCache {

@@ -20,11 +20,13 @@ pub(super) struct Words {
 
 /// Magazines of capacity 0, in memory that nobody can write: what `hot` leads to when every call is
 /// to take the slow path.
-pub(super) static EMPTY: Empty = Empty([0; super::HOT / 8]);
+pub(super) static EMPTY: Empty = Empty([0; EMPTY_WORDS]);
 
-/// Zeros, aligned as a cache is.
+const EMPTY_WORDS: usize = size_of::<super::ThreadCache>() / size_of::<usize>();
+
+/// Zeros, as many and as aligned as in a cache.
 #[repr(C, align(64))]
-pub(super) struct Empty([usize; super::HOT / 8]);
+pub(super) struct Empty([usize; EMPTY_WORDS]);
 
 macro_rules! words {
     () => {
@@ -59,8 +61,10 @@ global_asm!(
 /// a thread can still do to its magazines after another has put [`EMPTY`] here: at most one
 /// operation (ALGORITHM.md, holding threads off).
 ///
-/// The sum is made here so that the magazine's words are addressed by one register: stores are then
-/// forwarded to the next operation's loads without delay on recent cores (ALGORITHM.md).
+/// The sum is made here so that the magazine's words are addressed by one register, the same in every
+/// inlined copy: recent cores then forward the last operation's stores to the next one's loads
+/// without delay. With an index, or a register of the compiler's choice, some rows lose a third
+/// (ALGORITHM.md, constants).
 #[inline(always)]
 pub(super) fn hot_at(offset: usize) -> *mut u8 {
     let place: *mut u8;
@@ -69,9 +73,9 @@ pub(super) fn hot_at(offset: usize) -> *mut u8 {
     unsafe {
         asm!(
             concat!("mov {word}, qword ptr [rip + ", words!(), "@GOTTPOFF]"),
-            "add {place}, qword ptr fs:[{word}]",
+            "add r8, qword ptr fs:[{word}]",
             word = out(reg) _,
-            place = inout(reg) offset => place,
+            inout("r8") offset => place,
             options(nostack, readonly),
         );
     }
