@@ -25,7 +25,11 @@ pub(super) fn recover() {
     let mut next = REGISTRY.first.get();
     while let Some(cache) = next {
         next = cache.next.get();
-        if !thread::is_own(cache) {
+        if thread::is_own(cache) {
+            // Only a purger can have held it: this thread was not in a slow path when it forked.
+            // SAFETY: 1. so the thread that held the gate is gone.
+            unsafe { cache.gate.force_unlock() };
+        } else {
             cache.adopt();
         }
     }

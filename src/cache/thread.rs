@@ -35,18 +35,24 @@ pub(super) static REGISTRY: Registry = Registry {
     threads: [const { GuardedUsize::new(0) }; heap::HEAPS],
 };
 
-/// The key whose destructor ends a thread's cache, plus 1; 0 until the process is initialised.
+/// 0 until the process is initialised, then [`NO_KEY`], or the key whose destructor ends a thread's
+/// cache plus [`FIRST_KEY`].
 static KEY: AtomicUsize = AtomicUsize::new(0);
 static INITIALISATION: Lock<()> = Lock::new(());
 
+/// The program has used up all keys: threads are served without caches.
+const NO_KEY: usize = 1;
+const FIRST_KEY: usize = 2;
+
 /// Whether the process is initialised.
 pub(super) fn is_ready() -> bool {
-    key().is_some()
+    // ORDERING: pairs with the release in `initialise`.
+    KEY.load(Ordering::Acquire) != 0
 }
 
 fn key() -> Option<ThreadKey> {
     // ORDERING: pairs with the release in `initialise`.
-    let bits = KEY.load(Ordering::Acquire).checked_sub(1)?;
+    let bits = KEY.load(Ordering::Acquire).checked_sub(FIRST_KEY)?;
     Some(ThreadKey::from_bits(bits))
 }
 
@@ -79,13 +85,11 @@ fn initialise(config: &Config) -> bool {
     if !os::watch_forks() {
         return false;
     }
-    let Some(key) = ThreadKey::new(at_exit) else {
-        return false;
-    };
     config::apply(config);
     heap::initialise();
-    // ORDERING: publishes the above to `key`.
-    KEY.store(key.to_bits() + 1, Ordering::Release);
+    let key = ThreadKey::new(at_exit).map_or(NO_KEY, |key| key.to_bits() + FIRST_KEY);
+    // ORDERING: publishes the above to `is_ready` and `key`.
+    KEY.store(key, Ordering::Release);
     true
 }
 

@@ -1,6 +1,6 @@
 //! Freed mappings kept for reuse, bounded in bytes, number and age.
 
-use super::{Age, LARGE, Mapping, retire};
+use super::{Age, LARGE, Mapping, descriptor, retire};
 use crate::config;
 use crate::os;
 use crate::sync::Link;
@@ -8,20 +8,35 @@ use crate::sync::Link;
 /// Most mappings in the cache.
 const ENTRIES: usize = 16;
 
-/// A cached mapping for `length` bytes: the shortest that is long enough and not more than twice as
-/// long, or else the longest shorter one, grown; its pages save faults even so.
+/// A cached mapping of `length` bytes: the shortest that is long enough, its rest staying in the
+/// cache if that is longer than what was asked for; or else the longest shorter one, grown: its pages
+/// save faults even so.
 pub(super) fn take(length: usize) -> Option<&'static Mapping> {
+    // For the rest, made before the lock is taken; without it nothing is split.
+    let mut rest = descriptor();
     let mapping = {
         let _held = LARGE.lock.lock();
-        let link = best(
-            |cached| (length..=length.saturating_mul(2)).contains(&cached),
-            |new, old| new < old,
-        )
-        .or_else(|| best(|cached| cached < length, |new, old| new > old))?;
-        let mapping = link.get()?;
-        remove(link, mapping);
+        let link = best(|cached| cached >= length, |new, old| new < old)
+            .or_else(|| best(|cached| cached < length, |new, old| new > old));
+        let mapping = link.and_then(|link| {
+            let mapping = link.get()?;
+            remove(link, mapping);
+            Some(mapping)
+        });
+        if let (Some(mapping), Some(tail)) = (mapping, rest)
+            && mapping.length.get() / 2 > length
+        {
+            tail.freed.set(mapping.freed.get());
+            tail.set_rest_of(mapping, length);
+            push(tail);
+            rest = None;
+        }
         mapping
     };
+    if let Some(unneeded) = rest {
+        retire(unneeded);
+    }
+    let mapping = mapping?;
     let cached = mapping.length.get();
     if cached >= length {
         return Some(mapping);
@@ -38,6 +53,50 @@ pub(super) fn take(length: usize) -> Option<&'static Mapping> {
             None
         }
     }
+}
+
+impl Mapping {
+    /// Becomes what is left of `mapping` behind its first `length` bytes, which it keeps.
+    fn set_rest_of(&self, mapping: &Self, length: usize) {
+        let rest = mapping.length.get() - length;
+        // SAFETY: 1. shorter than the mapping.
+        let base = unsafe { crate::ptr::advance(mapping.base(), length) };
+        self.set(base, rest);
+        mapping.length.set(length);
+    }
+}
+
+/// Lengthens a mapping that is in no list by `more` bytes of a cached one that begins where it
+/// ends; whether there is one.
+pub(super) fn absorb(mapping: &'static Mapping, more: usize) -> bool {
+    let end = mapping.base().addr().get() + mapping.length.get();
+    let used_up = {
+        let _held = LARGE.lock.lock();
+        let mut link = &LARGE.cached;
+        let neighbour = loop {
+            let Some(cached) = link.get() else {
+                return false;
+            };
+            if cached.base().addr().get() == end && cached.length.get() >= more {
+                break cached;
+            }
+            link = &cached.next;
+        };
+        remove(link, neighbour);
+        mapping.length.set(mapping.length.get() + more);
+        let left = neighbour.length.get() - more;
+        if left > 0 {
+            // SAFETY: 1. shorter than the neighbour.
+            let base = unsafe { crate::ptr::advance(neighbour.base(), more) };
+            neighbour.set(base, left);
+            push(neighbour);
+        }
+        (left == 0).then_some(neighbour)
+    };
+    if let Some(neighbour) = used_up {
+        retire(neighbour);
+    }
+    true
 }
 
 /// The link to the best mapping whose length will do. Locked.

@@ -184,8 +184,13 @@ pub(crate) fn free(block: NonNull<u8>) {
 pub(crate) fn resize(block: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     let length = round_up(size, os::page_size())?;
     let mapping = leave(block)?;
+    let old = mapping.length.get();
+    if length > old && cache::absorb(mapping, length - old) {
+        enter(mapping);
+        return Some(block);
+    }
     // SAFETY: 1. the mapping was just taken out of the table. 2. the caller gave up the old block.
-    let moved = unsafe { os::remap(block, mapping.length.get(), length) };
+    let moved = unsafe { os::remap(block, old, length) };
     if let Some(base) = moved {
         mapping.set(base, length);
     }
