@@ -1,6 +1,8 @@
 //! Child processes: a test runs itself again and looks at how that process ended.
 
 use std::env;
+use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
@@ -45,11 +47,46 @@ pub(crate) fn scenario() -> Option<String> {
 
 /// Runs the test `name` of this binary in a process of its own, where [`scenario`] answers `scenario`.
 pub(crate) fn run_child(name: &str, scenario: &str) -> Exit {
+    run_child_with::<&str>(name, scenario, &[])
+}
+
+/// As [`run_child`], with these variables and no other options of the allocator in its environment.
+pub(crate) fn run_child_with<V: AsRef<OsStr>>(
+    name: &str,
+    scenario: &str,
+    variables: &[(&str, V)],
+) -> Exit {
     let binary = env::current_exe().expect("the path of this test");
-    Command::new(binary)
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(SCENARIO, scenario)
-        .output()
-        .expect("a child process")
-        .into()
+    let mut command = Command::new(binary);
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
+    let options =
+        env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"FLAGSTONE_"));
+    for (option, _) in options {
+        command.env_remove(option);
+    }
+    for (variable, value) in variables {
+        command.env(variable, value);
+    }
+    command.env(SCENARIO, scenario);
+    command.output().expect("a child process").into()
+}
+
+/// Runs `body` in a process of its own, which is how the test `name` runs itself again; fails if that
+/// process fails, and shows what it wrote.
+#[track_caller]
+pub(crate) fn alone(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
+    const DONE: &str = "the body ran to its end";
+    if scenario().is_some() {
+        body();
+        writeln!(io::stdout(), "{DONE}").expect("a message");
+        return;
+    }
+    let exit = run_child_with(name, "alone", variables);
+    let done = exit.code == Some(0) && exit.stdout.contains(DONE);
+    let (code, signal) = (exit.code, exit.signal);
+    assert!(
+        done,
+        "exit code {code:?}, signal {signal:?}\n{}{}",
+        exit.stdout, exit.stderr
+    );
 }

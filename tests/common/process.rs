@@ -75,6 +75,19 @@ pub(crate) fn resident() -> usize {
     pages * page_size()
 }
 
+/// Whether the page at `address` is in memory. Nothing need be mapped there.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a look from outside at what the allocator did"
+)]
+pub(crate) fn is_in_memory(address: usize) -> bool {
+    let mut present = 0;
+    let page = core::ptr::without_provenance_mut(address - address % page_size());
+    // SAFETY: `present` has room for the answer about one page; the page itself is not accessed.
+    let result = unsafe { libc::mincore(page, page_size(), &raw mut present) };
+    result == 0 && present & 1 != 0
+}
+
 /// Keeps huge pages out of this process, so that touching a byte costs one small page everywhere.
 pub(crate) fn without_huge_pages() {
     // SAFETY: this option takes plain numbers.
