@@ -117,18 +117,19 @@ fn is_marker(own: *mut u8) -> bool {
 
 #[cold]
 fn register(words: &'static Words) -> Option<&'static ThreadCache> {
+    let key = key()?;
+    let cache = new_cache()?;
     // ORDERING: this thread's own words, here and below.
     words
         .own
         .store((&raw const REGISTERING).cast_mut(), Ordering::Relaxed);
-    let cache = new_cache().filter(|cache| {
-        // May call the allocator, which serves this thread without a cache meanwhile.
-        key().is_some_and(|key| key.arm(NonNull::from(*cache).cast()))
-    });
-    let Some(cache) = cache else {
+    // May call the allocator, which serves this thread without a cache meanwhile.
+    if !key.arm(NonNull::from(cache).cast()) {
         words.own.store(ptr::null_mut(), Ordering::Relaxed);
+        let _held = REGISTRY.lock.lock();
+        cache.recycle();
         return None;
-    };
+    }
     cache.busy.set(NO_CLASS);
     {
         let _held = REGISTRY.lock.lock();
