@@ -110,7 +110,7 @@ pub(crate) fn small_offset<const SCALE: usize>(size: usize, align: usize) -> Opt
 }
 
 /// Largest size that [`medium_offset`] answers.
-const MEDIUM_MAX: usize = 32 << 10;
+pub(crate) const MEDIUM_MAX: usize = 32 << 10;
 /// Every class of more than [`SMALL_MAX`] is a multiple of this.
 const MEDIUM_STEP: usize = SMALL_MAX / FINE;
 

@@ -45,8 +45,8 @@ pub(super) struct Links {
 }
 
 /// One chunk's descriptor. Never unmapped: when the chunk's addresses go back to the kernel the
-/// descriptor waits for another chunk. All fields are guarded by the arena's lock; the table of
-/// units may be read without it.
+/// descriptor waits for another chunk. All fields are guarded by the arena's lock, except that who
+/// holds a span says what it is; the table of units may be read without a lock.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Chunk {
@@ -68,7 +68,7 @@ pub(crate) struct Chunk {
     pub(super) by_run: Links,
     /// Chunks with dirty units, oldest first.
     pub(super) by_age: Links,
-    /// Every descriptor, in order of creation.
+    /// Every descriptor, newest first.
     pub(super) next_of_all: Link<Chunk>,
     /// Descriptors without a chunk.
     pub(super) next_unused: Link<Chunk>,
@@ -170,19 +170,27 @@ impl Chunk {
         if whole > 0 {
             // SAFETY: 1. inside the table.
             let first = unsafe { crate::ptr::advance::<u8>(start, skipped) };
-            // SAFETY: 1. our own metadata; stale readers of it find a slab without blocks.
+            // SAFETY: 1. our own metadata. Nothing in it is in use: no unit belongs to a span, and who
+            // reads it with a stale link finds zeros, which are a slab without blocks.
             let _ = unsafe { os::purge(first, whole) };
         }
     }
 
-    /// Writes the truth about a run of units.
+    /// Writes the truth about a run of units. What a span is stands with its first unit: that is
+    /// freed first and made something last, so that a half-written span is none.
     pub(super) fn mark(&self, first: UnitIndex, units: UnitCount, kind: Kind) {
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         self.length[first.get()].set(units.get() as u8);
-        for unit in first.get()..first.get() + units.get() as usize {
+        let write = |unit: usize| {
             #[expect(clippy::cast_possible_truncation, reason = "below 64")]
             self.head[unit].set(first.get() as u8);
             self.kind[unit].set(kind as u8);
+        };
+        let all = first.get()..first.get() + units.get() as usize;
+        if kind == Kind::Free {
+            all.for_each(write)
+        } else {
+            all.rev().for_each(write)
         }
     }
 
@@ -193,6 +201,29 @@ impl Chunk {
             free |= u64::from(kind.get() == Kind::Free as u8) << unit;
         }
         free
+    }
+
+    /// Whether a span of the chunk has no purpose yet.
+    pub(super) fn has_claimed(&self) -> bool {
+        self.kind
+            .iter()
+            .any(|kind| kind.get() == Kind::Claimed as u8)
+    }
+
+    /// In a forked child: frees the spans that threads which are gone had claimed, or half freed.
+    pub(super) fn free_claimed(&self) {
+        for unit in 0..UNITS_PER_CHUNK {
+            let head = self.head[unit].get() as usize % UNITS_PER_CHUNK;
+            let kind = Kind::from_bits(self.kind[head].get());
+            if matches!(kind, Kind::Free | Kind::Claimed) && unit != head {
+                self.kind[unit].set(Kind::Free as u8);
+            }
+        }
+        for kind in &self.kind {
+            if kind.get() == Kind::Claimed as u8 {
+                kind.set(Kind::Free as u8);
+            }
+        }
     }
 
     /// Whether no unit belongs to a span.

@@ -53,7 +53,8 @@ pub(crate) fn alloc(bytes: usize) -> Option<NonNull<u8>> {
                 return Some(table);
             }
         }
-        // No system call under the lock: of two threads that get here, one mapping waits its turn.
+        // No system call under the lock. The rest of the region before is lost, as it is if two
+        // threads get here at once: addresses that were never touched.
         let length = round_up(bytes + LINE, REGION)?;
         let base = os::map(length, os::page_size(), Access::Committed)?;
         let _held = META.lock.lock();

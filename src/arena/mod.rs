@@ -247,7 +247,6 @@ fn rebin(chunk: &'static Chunk) {
         return;
     }
     unbin(chunk);
-    // A chunk that is empty may serve either kind; it keeps the list it was made for.
     if let Some(list) = bins_of(chunk).get(bin as usize) {
         let first = list.get();
         chunk.by_run.previous.set(None);
@@ -360,12 +359,11 @@ fn reserve() -> Option<()> {
             break os::map(CHUNK, CHUNK, Access::Reserved)?;
         }
     };
-    let _held = ARENA.lock.lock();
+    let held = ARENA.lock.lock();
     ARENA.reserved.set(ARENA.reserved.get() + length);
     if ARENA.fresh_left.get() >= CHUNK {
-        // Another thread reserved meanwhile. The rest of its reservation is only addresses, but
-        // ours is longer than nothing: it is given up, and this rare waste is bounded by threads.
-        drop(_held);
+        // Another thread reserved meanwhile, and there is room in its reservation.
+        drop(held);
         // SAFETY: 1. mapped above, never used.
         let _ = unsafe { os::unmap(base, length) };
         return Some(());
@@ -417,8 +415,8 @@ pub(crate) unsafe fn recover() {
     let was_held = ARENA.lock.is_locked();
     // SAFETY: 1. the caller's.
     unsafe { ARENA.lock.force_unlock() };
-    let purging = chunks().any(|chunk| chunk.purging.get() != 0);
-    if was_held || purging {
+    let is_torn = |chunk: &Chunk| chunk.purging.get() != 0 || chunk.has_claimed();
+    if was_held || chunks().any(is_torn) {
         rebuild();
     }
 }
@@ -429,6 +427,7 @@ fn rebuild() {
     ARENA.bins.iter().flatten().for_each(|list| list.set(None));
     let (mut count, mut dirty_units) = (0, 0);
     for chunk in chunks() {
+        chunk.free_claimed();
         let free = chunk.free_by_table();
         // What was about to be taken or given back may hold old bytes.
         let dirty = free & (chunk.dirty.get() | chunk.purging.get() | !chunk.free.get());

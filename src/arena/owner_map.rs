@@ -35,7 +35,7 @@ impl OwnerMap {
         self.0.get(root)?.get()?.0[leaf].get()
     }
 
-    /// Makes sure that [`set`](Self::set) for `address` will have a leaf; `false` without memory.
+    /// A leaf for [`add_leaf`](Self::add_leaf); `None` without memory, or for an address beyond the map.
     /// Called without the arena's lock, as it may map memory.
     #[must_use]
     pub(super) fn prepare(&self, address: usize) -> Option<NonNull<u8>> {

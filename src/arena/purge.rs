@@ -37,9 +37,10 @@ pub(crate) fn decay(age: Age) -> usize {
 /// Units of one chunk claimed for purging. Holding it proves that nobody else can claim them.
 struct Work {
     chunk: &'static Chunk,
+    /// The dirty units among those claimed.
     units: u64,
-    /// The chunk is empty: its addresses go too.
-    whole: bool,
+    /// What was taken out of the free units: all of them where the addresses go too.
+    claimed: u64,
 }
 
 /// Claims the dirty units of the chunk that has been dirty for longest, if they are due. After
@@ -58,7 +59,8 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
     let units = chunk.dirty.get();
     let whole = chunk.is_empty();
     let claimed = if whole { u64::MAX } else { units };
-    chunk.purging.set(claimed);
+    // Another purger may be at work on other units of the chunk.
+    chunk.purging.set(chunk.purging.get() | claimed);
     chunk.free.set(chunk.free.get() & !claimed);
     set_dirty(chunk, 0);
     if whole {
@@ -74,7 +76,7 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
     Some(Work {
         chunk,
         units,
-        whole,
+        claimed,
     })
 }
 
@@ -82,7 +84,8 @@ impl Work {
     /// Purges without a lock, then gives the units back; bytes returned, 0 if the kernel refused.
     fn purge(self) -> usize {
         failpoints::at(failpoints::Point::Purge);
-        if self.whole && self.unmap() {
+        let whole = self.claimed == u64::MAX;
+        if whole && self.unmap() {
             return CHUNK;
         }
         let mut clean = 0_u64;
@@ -94,11 +97,12 @@ impl Work {
             }
         }
         let _held = ARENA.lock.lock();
-        let returned = self.chunk.purging.get();
-        self.chunk.purging.set(0);
-        self.chunk.free.set(self.chunk.free.get() | returned);
+        self.chunk
+            .purging
+            .set(self.chunk.purging.get() & !self.claimed);
+        self.chunk.free.set(self.chunk.free.get() | self.claimed);
         set_dirty(self.chunk, self.chunk.dirty.get() | (self.units & !clean));
-        if self.whole {
+        if whole {
             enter(self.chunk);
         }
         rebin(self.chunk);

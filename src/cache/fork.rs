@@ -7,6 +7,7 @@ use super::{NO_CLASS, SizeClass, ThreadCache};
 use crate::arena::{self, meta};
 use crate::heap;
 use crate::large;
+use crate::os;
 
 /// Runs once in a child, before any other thread of it enters a slow path.
 pub(super) fn recover() {
@@ -29,6 +30,7 @@ pub(super) fn recover() {
             // Only a purger can have held it: this thread was not in a slow path when it forked.
             // SAFETY: 1. so the thread that held the gate is gone.
             unsafe { cache.gate.force_unlock() };
+            cache.thread.set(os::thread_id());
         } else {
             cache.adopt();
         }
@@ -38,8 +40,8 @@ pub(super) fn recover() {
 impl ThreadCache {
     /// Takes back the blocks of a thread that is gone. It may have vanished between any two stores:
     /// the newest block of each magazine may be its user's already and is given up, and so is the
-    /// magazine that a slow path was at work on.
-    fn adopt(&'static self) {
+    /// magazine that a slow path was at work on, slots and all.
+    pub(super) fn adopt(&'static self) {
         let busy = if self.gate.is_locked() {
             self.busy.get()
         } else {
@@ -48,12 +50,17 @@ impl ThreadCache {
         // SAFETY: 1. the thread that held the gate is gone.
         unsafe { self.gate.force_unlock() };
         for class in SizeClass::all() {
+            if class.index() == usize::from(busy) {
+                self.give_up(class);
+                continue;
+            }
             let (slots, blocks) = self.contents(class);
-            if class.index() != usize::from(busy) && blocks >= 2 && blocks < slots.len() {
+            if blocks >= 2 && blocks < slots.len() {
                 heap::recover::adopt(class, &slots[2..=blocks]);
             }
             self.forget(class);
         }
+        self.capacity.set(0);
         self.unlink();
         self.recycle();
     }

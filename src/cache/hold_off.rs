@@ -5,14 +5,15 @@
 //! Holding off means: take the thread's gate, divert its hot word, have the kernel run a barrier on
 //! every processor. From then on a thread can end at most the one operation it was in, which hands
 //! out at most the newest block of one magazine; its next one waits at the gate. So the newest block
-//! of each magazine is spared, and that is all that a sleeping thread pins.
+//! of each magazine is spared, and that is all that a sleeping thread pins. Magazines of long blocks
+//! are gated: no fast path leads to them, so that they pin nothing.
 
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-use super::thread::is_own;
-use super::thread::{REGISTRY, prepare};
-use super::{Config, SizeClass, ThreadCache};
+use super::slow::is_gated;
+use super::thread::{self, REGISTRY, is_own};
+use super::{SizeClass, ThreadCache};
 use crate::arena::{self, Age, meta};
 use crate::error::Violation;
 use crate::heap::{self, Idle};
@@ -34,12 +35,13 @@ fn registered() -> impl Iterator<Item = &'static ThreadCache> {
 
 /// Gives back all memory that can be given back; bytes returned to the kernel.
 pub(crate) fn purge() -> usize {
-    if !prepare(&Config::new()) {
+    if !thread::is_ready() {
         return 0;
     }
+    thread::repair_child();
     if let Some(own) = ThreadCache::own() {
         let _held = own.gate.lock();
-        SizeClass::all().for_each(|class| own.empty(class));
+        own.empty_all();
     }
     let _held = REGISTRY.lock.lock();
     let threads = HeldOff::all();
@@ -53,7 +55,7 @@ pub(crate) fn purge() -> usize {
 /// Every registered thread but the caller held off. Holding it proves that no other thread takes a
 /// block out of its magazines, except perhaps the newest of one.
 struct HeldOff {
-    /// The kernel ran the barrier; without it nothing is known about the magazines.
+    /// The kernel ran the barrier; without it only gated magazines are known to be at rest.
     is_certain: bool,
 }
 
@@ -61,6 +63,12 @@ impl HeldOff {
     /// The registry's lock is held, and stays so.
     fn all() -> Self {
         for cache in registered().filter(|cache| !is_own(cache)) {
+            if cache.is_abandoned() {
+                cache.dissolve();
+                cache.unlink();
+                cache.recycle();
+                continue;
+            }
             // Let go by `drop`, which walks the same registry.
             let _gate = ManuallyDrop::new(cache.gate.lock());
             cache.divert();
@@ -70,21 +78,28 @@ impl HeldOff {
         }
     }
 
-    /// The blocks in the magazines of the threads, but for the newest of each.
+    /// The blocks in the magazines of the threads, but for the newest of each that is not gated.
     fn idle_blocks(&self) -> Addresses {
         let others = || registered().filter(|cache| !is_own(cache));
         let count: usize = others().map(ThreadCache::count).sum();
-        if count == 0 || !self.is_certain {
+        if count == 0 {
             return Addresses::none();
         }
         let mut addresses = Addresses::with_capacity(count);
         for cache in others() {
             for class in SizeClass::all() {
                 let (slots, blocks) = cache.contents(class);
+                let is_gated = is_gated(class);
+                if !is_gated && !self.is_certain {
+                    continue;
+                }
                 let older = slots.get(2..=blocks).unwrap_or_default();
                 // ORDERING: the slots up to `top` are written, see `Magazine::len_of`.
                 let older = older.iter().map(|slot| slot.load(Ordering::Relaxed).addr());
                 older.for_each(|address| addresses.push(address));
+                if is_gated && blocks > 0 {
+                    addresses.push(cache.magazine(class).head().addr());
+                }
             }
         }
         addresses.sort();
@@ -102,6 +117,12 @@ impl Drop for HeldOff {
 }
 
 impl ThreadCache {
+    /// Takes back what a thread left behind that ended without its clean-up.
+    fn dissolve(&'static self) {
+        let _held = self.gate.lock();
+        self.empty_all();
+    }
+
     /// Blocks in all magazines.
     fn count(&'static self) -> usize {
         SizeClass::all().map(|class| self.contents(class).1).sum()
@@ -180,9 +201,10 @@ impl Drop for Addresses {
 
 /// What the allocator holds.
 pub(crate) fn stats() -> Stats {
-    if !prepare(&Config::new()) {
+    if !thread::is_ready() {
         return Stats::default();
     }
+    thread::repair_child();
     let cached = {
         let _held = REGISTRY.lock.lock();
         let bytes = |cache: &'static ThreadCache| {
@@ -203,9 +225,10 @@ pub(crate) fn stats() -> Stats {
 
 /// Checks every layer.
 pub(crate) fn verify() -> Result<(), Violation> {
-    if !prepare(&Config::new()) {
+    if !thread::is_ready() {
         return Ok(());
     }
+    thread::repair_child();
     arena::verify()?;
     large::verify()?;
     heap::verify()?;

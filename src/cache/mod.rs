@@ -49,6 +49,8 @@ pub(crate) struct ThreadCache {
     capacity: GuardedUsize,
     /// The thread's words; guarded by the registry's lock.
     words: AtomicPtr<tls::Words>,
+    /// The thread's number in the kernel.
+    thread: GuardedUsize,
     /// The registry's list.
     next: Link<Self>,
     previous: Link<Self>,
@@ -68,7 +70,7 @@ const FAR: usize = 8192;
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 5]>();
+    + size_of::<[u64; 6]>();
 /// Bytes from one cache of a bank to the next.
 const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.

@@ -1,17 +1,17 @@
 //! How many blocks a magazine may hold, and how many move at once.
 //!
-//! A magazine begins with room for a few blocks and a refill of one. Refills double. Room doubles
+//! A magazine begins with room for one block and a refill of one. Refills double. Room doubles
 //! when empty and full alternate, because then a larger one would have saved both trips; traffic in
 //! one direction gains nothing beyond a batch. Bounded by class and by thread.
 
 use super::magazine::Magazine;
-use super::{SizeClass, ThreadCache};
+use super::{NO_CLASS, SizeClass, ThreadCache};
 use crate::arena::meta;
 use crate::config;
 use crate::heap;
 use crate::sync::{GuardedU8, GuardedU16, Ordering, Slot};
 
-/// Most bytes of blocks in one magazine, unless that is fewer than [`LEAST`] blocks.
+/// Most bytes of blocks in one magazine, unless that is fewer blocks than [`LEAST_LOG`] allows.
 const BYTES: usize = 128 << 10;
 /// Most slots of a magazine, as log2; one slot is not used.
 const MOST_LOG: u8 = 11;
@@ -166,22 +166,38 @@ impl ThreadCache {
         self.forget(class);
     }
 
+    /// Returns all blocks of all magazines to the heaps, and their slots. The gate is held.
+    pub(super) fn empty_all(&self) {
+        for class in SizeClass::all() {
+            self.work_on(class);
+            self.empty(class);
+        }
+        self.busy.set(NO_CLASS);
+    }
+
     /// Takes the slots away from a magazine without looking at its blocks.
     pub(super) fn forget(&self, class: SizeClass) {
-        let record = self.record(class);
-        let slots = self.magazine(class).slots(record.slots());
-        self.magazine(class).uninstall();
-        self.capacity
-            .set(self.capacity.get() - slots.len().saturating_sub(1) * class.size());
-        record.log.set(0);
-        record.last.set(0);
-        record.batch.set(0);
+        let slots = self.magazine(class).slots(self.record(class).slots());
+        let bytes = slots.len().saturating_sub(1) * class.size();
+        self.capacity.set(self.capacity.get().saturating_sub(bytes));
+        self.give_up(class);
         free_slots(slots);
     }
 
-    /// Halves the magazines that no slow path and no change in size touched since the last tick.
+    /// Takes the slots away from a magazine and loses them.
+    pub(super) fn give_up(&self, class: SizeClass) {
+        self.magazine(class).uninstall();
+        let record = self.record(class);
+        record.log.set(0);
+        record.last.set(0);
+        record.batch.set(0);
+    }
+
+    /// Halves the magazines that hold as many blocks as at the last tick: most of them are unused,
+    /// and to one that is not it does little harm.
     pub(super) fn shrink_unused(&self) {
         for class in SizeClass::all() {
+            self.work_on(class);
             let record = self.record(class);
             let (slots, blocks) = self.contents(class);
             if slots.is_empty() {

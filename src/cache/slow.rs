@@ -10,7 +10,7 @@ use crate::arena::{self, Age, Zeroed};
 use crate::heap;
 use crate::large;
 use crate::os::failpoints;
-use crate::size_class::{CLASS_MAX, Request, classify, medium_offset};
+use crate::size_class::{MEDIUM_MAX, Request, classify, medium_offset};
 use crate::sync::{Ordering, Slot};
 
 /// Slow paths of a thread between two looks at what is unused.
@@ -34,7 +34,11 @@ pub(crate) fn alloc_rest(size: usize, align: usize, config: &Config) -> *mut u8 
 extern "C" fn alloc_slow(size: usize, align: usize, config: &Config) -> *mut u8 {
     match classify(size, align) {
         Request::Block(class) => {
-            let block = hot_magazine(offset_of(class)).pop();
+            let block = if is_gated(class) {
+                ptr::null_mut()
+            } else {
+                hot_magazine(offset_of(class)).pop()
+            };
             if block.is_null() {
                 refill(class, config)
             } else {
@@ -102,8 +106,7 @@ pub(crate) unsafe fn free_rest(block: NonNull<u8>, size: usize, align: usize, co
 extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
-            let magazine = hot_magazine(offset_of(class));
-            if !magazine.push(block) {
+            if is_gated(class) || !hot_magazine(offset_of(class)).push(block) {
                 make_room(block, class, config);
             }
         }
@@ -149,7 +152,7 @@ pub(crate) unsafe extern "C" fn realloc_rest(
     target.as_ptr()
 }
 
-/// The magazine of `class` is empty, or the thread has none at hand.
+/// The magazine of `class` is empty, or gated, or the thread has none at hand.
 #[cold]
 fn refill(class: SizeClass, config: &Config) -> *mut u8 {
     let Some(cache) = thread::enter(config) else {
@@ -189,7 +192,7 @@ fn refill_shared(class: SizeClass) -> *mut u8 {
     slot.load(Ordering::Relaxed)
 }
 
-/// The magazine of `class` is full, or the thread has none at hand.
+/// The magazine of `class` is full, or gated, or the thread has none at hand.
 #[cold]
 fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
     let Some(cache) = thread::enter(config) else {
@@ -235,13 +238,18 @@ impl ThreadCache {
             self.shrink_unused();
             tend();
         }
+        self.work_on(class);
+        Working(self)
+    }
+
+    /// Notes which magazine may be half changed from here on.
+    pub(super) fn work_on(&self, class: SizeClass) {
         #[expect(clippy::cast_possible_truncation, reason = "CLASSES is below NO_CLASS")]
         self.busy.set(class.index() as u8);
-        Working(self)
     }
 }
 
-/// Gives back what is due, at most once in a purge delay for the whole process.
+/// Gives back what is due, about once in a purge delay for the whole process.
 fn tend() {
     if thread::is_time() {
         heap::some_holes(SWEEP);
@@ -250,5 +258,8 @@ fn tend() {
     }
 }
 
-// Sizes beyond the table but within the classes take `alloc_rest` and `free_rest` to a magazine.
-static_assertions::const_assert!(CLASS_MAX > crate::size_class::SMALL_MAX);
+/// Whether the magazine of `class` is reached through the gate alone. The blocks of these classes are
+/// so long that the newest of each would be most of what a sleeping thread pins.
+pub(super) fn is_gated(class: SizeClass) -> bool {
+    class.size() > MEDIUM_MAX
+}

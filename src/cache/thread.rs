@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use super::tls::{self, EMPTY, Words};
-use super::{BANK, Config, NO_CLASS, STRIDE, SizeClass, ThreadCache, fork};
+use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork};
 use crate::arena::meta;
 use crate::config;
 use crate::heap;
@@ -38,7 +38,6 @@ pub(super) static REGISTRY: Registry = Registry {
 /// 0 until the process is initialised, then [`NO_KEY`], or the key whose destructor ends a thread's
 /// cache plus [`FIRST_KEY`].
 static KEY: AtomicUsize = AtomicUsize::new(0);
-static INITIALISATION: Lock<()> = Lock::new(());
 
 /// The program has used up all keys: threads are served without caches.
 const NO_KEY: usize = 1;
@@ -62,16 +61,19 @@ pub(super) fn prepare(config: &Config) -> bool {
     if !is_ready() && !initialise(config) {
         return false;
     }
-    os::after_fork(fork::recover);
+    repair_child();
     true
 }
 
+/// In a forked child, makes the allocator whole before anything else happens in it.
+pub(super) fn repair_child() {
+    os::after_fork(fork::recover);
+}
+
+/// Threads that get here at the same time write the same, but for the key, of which the first counts:
+/// no lock, that a fork in between could leave locked in the child.
 #[cold]
 fn initialise(config: &Config) -> bool {
-    let _held = INITIALISATION.lock();
-    if is_ready() {
-        return true;
-    }
     let config = if os::is_privileged() {
         *config
     } else {
@@ -87,9 +89,13 @@ fn initialise(config: &Config) -> bool {
     }
     config::apply(config);
     heap::initialise();
-    let key = ThreadKey::new(at_exit).map_or(NO_KEY, |key| key.to_bits() + FIRST_KEY);
-    // ORDERING: publishes the above to `is_ready` and `key`.
-    KEY.store(key, Ordering::Release);
+    let key = ThreadKey::new(at_exit);
+    let bits = key.map_or(NO_KEY, |key| key.to_bits() + FIRST_KEY);
+    // ORDERING: publishes the above to `is_ready` and `key`; who loses has published nothing.
+    let first = KEY.compare_exchange(0, bits, Ordering::Release, Ordering::Relaxed);
+    if let (Err(_), Some(unused)) = (first, key) {
+        unused.delete();
+    }
     true
 }
 
@@ -142,6 +148,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
         cache
             .words
             .store(ptr::from_ref(words).cast_mut(), Ordering::Relaxed);
+        cache.thread.set(os::thread_id());
         cache.link();
     }
     let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
@@ -233,8 +240,14 @@ impl ThreadCache {
             .store(ptr::from_ref(self).cast_mut().cast(), Ordering::Relaxed);
     }
 
-    /// Sends the thread's next call to the slow path. The registry's lock is held, so the thread
-    /// has not ended and its words are there.
+    /// Whether the thread ended without its clean-up, as one does whose first call to the allocator
+    /// comes in the last round of its key destructors.
+    pub(super) fn is_abandoned(&self) -> bool {
+        !os::is_alive(self.thread.get())
+    }
+
+    /// Sends the thread's next call to the slow path. The registry's lock is held and the thread is
+    /// not abandoned, so it has not ended and its words are there.
     pub(super) fn divert(&self) {
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // ORDERING: guarded by the registry's lock.
@@ -250,7 +263,7 @@ impl ThreadCache {
 unsafe extern "C" fn at_exit(cache: *mut c_void) {
     // SAFETY: 1. `register` armed the key with the thread's cache.
     let cache: &'static ThreadCache = unsafe { &*cache.cast::<ThreadCache>() };
-    os::after_fork(fork::recover);
+    repair_child();
     let words = tls::words();
     {
         let _held = REGISTRY.lock.lock();
@@ -263,7 +276,7 @@ unsafe extern "C" fn at_exit(cache: *mut c_void) {
         .store((&raw const EXITED).cast_mut(), Ordering::Relaxed);
     {
         let _held = cache.gate.lock();
-        SizeClass::all().for_each(|class| cache.empty(class));
+        cache.empty_all();
     }
     let _held = REGISTRY.lock.lock();
     cache.recycle();
@@ -272,7 +285,8 @@ unsafe extern "C" fn at_exit(cache: *mut c_void) {
 /// When free pages were last looked at, in milliseconds.
 static TENDED: GuardedU64 = GuardedU64::new(0);
 
-/// Whether a purge delay has passed since the last `true`; of two threads at once both may hear so.
+/// Whether a purge delay has passed since the last `true`. Of two threads at once both may hear so,
+/// which costs a second look.
 pub(super) fn is_time() -> bool {
     let now = os::now_ms();
     if now < TENDED.get() + config::purge_delay_ms() {
@@ -282,15 +296,13 @@ pub(super) fn is_time() -> bool {
     true
 }
 
-/// In a forked child: the registry and the initialisation as the only thread left finds them.
+/// In a forked child: the registry as the only thread left finds it.
 ///
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it holds no lock.
 pub(super) unsafe fn break_locks() {
     // SAFETY: 1. the caller's.
     unsafe { REGISTRY.lock.force_unlock() };
-    // SAFETY: 1. the caller's.
-    unsafe { INITIALISATION.force_unlock() };
     // A thread that was entering or leaving may have set one link of two: `next` is the truth.
     REGISTRY.threads.iter().for_each(|threads| threads.set(0));
     let mut previous = None;

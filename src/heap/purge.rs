@@ -12,20 +12,30 @@ use crate::sync::{AtomicUsize, Ordering};
 pub(crate) struct Idle<'a>(pub(crate) &'a [usize]);
 
 impl Idle<'_> {
-    /// Adds the blocks of `slab` to its free ones; whether there are any.
-    fn add_to(&self, slab: &Slab, free: &mut [u64; 64]) -> bool {
+    /// The addresses in the units of `slab`.
+    fn of(&self, slab: &Slab) -> impl Iterator<Item = usize> {
         let row = slab.row();
         let start = slab.base().addr().get();
         let from = self.0.partition_point(|address| *address < start);
-        let mine = self.0[from..]
+        self.0[from..]
             .iter()
-            .take_while(|address| slab.holds(**address, row));
-        let mut any = false;
-        for block in mine.filter_map(|address| slab.block_of(*address, row).ok()) {
+            .copied()
+            .take_while(move |address| slab.holds(*address, row))
+    }
+
+    fn holds_one_of(&self, slab: &Slab) -> bool {
+        self.of(slab).next().is_some()
+    }
+
+    /// Adds the blocks of `slab` to its free ones.
+    fn add_to(&self, slab: &Slab, free: &mut [u64; 64]) {
+        let row = slab.row();
+        for block in self
+            .of(slab)
+            .filter_map(|address| slab.block_of(address, row).ok())
+        {
             free[block / 64] |= 1 << (block % 64);
-            any = true;
         }
-        any
     }
 }
 
@@ -91,7 +101,8 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     let row = class.row();
     let mut free = {
         let _held = state.lock.lock();
-        if !slab.is_of(class, heap) || !state.claim_holes(slab) {
+        let may_be_dirty = || slab.is_touched() || idle.holds_one_of(slab);
+        if !slab.is_of(class, heap) || !may_be_dirty() || !state.claim_holes(slab) {
             return 0;
         }
         slab.free_bits()
@@ -126,11 +137,8 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
 }
 
 impl ClassHeap {
-    /// Takes a slab out of its list for a purge, unless it is clean or taken out already. Locked.
+    /// Takes a slab out of its list for a purge, unless it is taken out already. Locked.
     fn claim_holes(&self, slab: &'static Slab) -> bool {
-        if !slab.is_touched() {
-            return false;
-        }
         match slab.place() {
             Place::Binned => self.unlink(slab),
             Place::Spare => self.spare.set(None),

@@ -142,7 +142,10 @@ pub(crate) fn cpus() -> usize {
     let got =
         keeping_errno(|| unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) });
     if got != 0 {
-        return 1;
+        // More processors than the set has room for.
+        // SAFETY: 1. no precondition.
+        let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        return usize::try_from(online).unwrap_or(1).max(1);
     }
     // SAFETY: 1. reads `set` only.
     let count = unsafe { libc::CPU_COUNT(&set) };
@@ -194,6 +197,22 @@ pub(crate) fn expedite() -> bool {
     call(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) && call(MEMBARRIER_PRIVATE_EXPEDITED)
 }
 
+/// The calling thread's number in the kernel.
+pub(crate) fn thread_id() -> usize {
+    // SAFETY: 1. no precondition.
+    let id = unsafe { libc::syscall(libc::SYS_gettid) };
+    usize::try_from(id).unwrap_or(0)
+}
+
+/// Whether a thread of this process with that number exists.
+pub(crate) fn is_alive(thread: usize) -> bool {
+    // SAFETY: 1. no precondition.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: 1. signal 0 is not delivered, only its receiver looked for.
+    let call = || unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) };
+    keeping_errno(call) == 0
+}
+
 pub(super) fn write_stderr(line: &[u8]) {
     // A partial line is all that can be done.
     // SAFETY: 1. `line` is readable.
@@ -215,10 +234,10 @@ unsafe extern "C" {
     static mut environ: *const *const c_char;
 }
 
-/// The value of an environment variable. Called once, before the program had a chance to change
-/// the environment from another thread.
+/// The value of an environment variable.
 pub(crate) fn env(name: &str) -> Option<&'static [u8]> {
-    // SAFETY: 1. set by the C runtime before any code of ours; see above.
+    // SAFETY: 1. as in `getenv`: nobody changes the environment meanwhile, which who does that in a
+    // program with threads has to promise (`std::env::set_var`).
     let mut entry = unsafe { environ };
     if entry.is_null() {
         return None;
@@ -255,6 +274,12 @@ impl ThreadKey {
         // SAFETY: 1. `key` is writable.
         let created = unsafe { libc::pthread_key_create(&raw mut key, Some(at_exit)) } == 0;
         created.then_some(Self(key))
+    }
+
+    /// Gives up a key that no thread armed.
+    pub(crate) fn delete(self) {
+        // SAFETY: 1. the key was created by `new`.
+        let _ = unsafe { libc::pthread_key_delete(self.0) };
     }
 
     /// The key as a number, and back.

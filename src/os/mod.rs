@@ -34,7 +34,8 @@ cfg_if! {
 }
 
 pub(crate) use imp::{
-    ThreadKey, cpus, env, expedite, gettime_ms as now_ms, is_privileged, resident, yield_now,
+    ThreadKey, cpus, env, expedite, gettime_ms as now_ms, is_alive, is_privileged, resident,
+    thread_id, yield_now,
 };
 
 /// A lock whose waiters give up the processor between looks: holders get preempted.
@@ -46,7 +47,7 @@ pub(crate) struct Yielding;
 
 impl spin::RelaxStrategy for Yielding {
     fn relax() {
-        // Critical sections are about a microsecond: look a few times, then let the holder run.
+        // Most critical sections are about a microsecond: look a few times, then let the holder run.
         for _ in 0..SPINS {
             core::hint::spin_loop();
         }
@@ -93,8 +94,9 @@ pub(crate) fn map(length: usize, align: usize, access: Access) -> Option<NonNull
     if !unsafe { unmap(base, length) } {
         return None;
     }
+    // Padding is reserved only: an alignment of many GiB must not count as memory.
     let padded = length.checked_add(align)?.checked_sub(page_size())?;
-    let base = imp::map(padded, access)?;
+    let base = imp::map(padded, Access::Reserved)?;
     let head = round_up(base.addr().get(), align)? - base.addr().get();
     // SAFETY: 1. head + length is at most `padded`.
     let start = unsafe { crate::ptr::advance::<u8>(base, head) };
@@ -105,10 +107,12 @@ pub(crate) fn map(length: usize, align: usize, access: Access) -> Option<NonNull
     let tail = padded - head - length;
     // SAFETY: 1. the tail of the range mapped above, not shared.
     let tailless = tail == 0 || unsafe { unmap(end, tail) };
-    if headless && tailless {
+    // SAFETY: 1. the middle of the range mapped above.
+    let usable = access == Access::Reserved || unsafe { commit(start, length) };
+    if headless && tailless && usable {
         return Some(start);
     }
-    // At the limit of mappings. What cannot be unmapped was never touched and costs no memory.
+    // At the limit of mappings or memory. What cannot be unmapped was never touched and costs none.
     // SAFETY: 1. the middle of the range mapped above, not shared.
     let _ = unsafe { unmap(start, length) };
     None
@@ -162,23 +166,31 @@ pub(crate) fn advise_huge(base: NonNull<u8>, length: usize) {
 /// The word that tells a forked child, on a page of its own; null before [`watch_forks`].
 static CANARY: AtomicPtr<Canary> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Makes [`after_fork`] work, once in a process; `false` without memory for it.
+/// Makes [`after_fork`] work; `false` without memory for it. Threads may do this at the same time.
 #[must_use]
 pub(crate) fn watch_forks() -> bool {
     let page = page_size();
     let Some(base) = imp::map(page, Access::Committed) else {
         return false;
     };
+    let word = base.cast::<Canary>();
+    // SAFETY: 1. a page mapped above, zero, which is a canary.
+    unsafe { word.as_ref() }.own();
     // Where the kernel does not wipe pages, a handler that does nothing else does.
-    if !imp::wipe_on_fork(base, page) && !imp::at_fork_in_child(wipe) {
-        return false;
+    let watched = imp::wipe_on_fork(base, page) || imp::at_fork_in_child(wipe);
+    let is_first = || {
+        // ORDERING: pairs with the acquire in `canary`.
+        let (none, publish) = (core::ptr::null_mut(), Ordering::Release);
+        CANARY
+            .compare_exchange(none, word.as_ptr(), publish, Ordering::Relaxed)
+            .is_ok()
+    };
+    if watched && is_first() {
+        return true;
     }
-    let page = base.cast::<Canary>();
-    // SAFETY: 1. a page mapped above, zero, which is a canary; never unmapped.
-    unsafe { page.as_ref() }.own();
-    // ORDERING: pairs with the acquire in `canary`.
-    CANARY.store(page.as_ptr(), Ordering::Release);
-    true
+    // SAFETY: 1. mapped above, and nobody knows it.
+    let _ = unsafe { unmap(base, page) };
+    watched
 }
 
 extern "C" fn wipe() {

@@ -143,7 +143,8 @@ impl Slab {
     /// holds until the lock is let go.
     pub(crate) fn is_of(&self, class: SizeClass, heap: usize) -> bool {
         let is_slab = self.home().is_some_and(|(chunk, unit)| {
-            chunk.kind(unit) == Kind::Slab && chunk.head(unit) == unit
+            let begins = chunk.kind(unit) == Kind::Slab && chunk.head(unit) == unit;
+            begins && core::ptr::eq(Self::at(chunk, unit), self)
         });
         is_slab && self.class() == class && self.heap() == heap
     }
