@@ -49,8 +49,8 @@ impl Config {
     }
 
     /// How long free pages stay resident before they go back to the kernel, in milliseconds.
-    /// The clock is looked at when slabs and spans are freed, so an idle process keeps them until
-    /// [`crate::Flagstone::purge`].
+    /// The clock is looked at when slabs, spans and mappings are freed and every 256 slow paths of a
+    /// thread, so an idle process keeps them until [`crate::Flagstone::purge`].
     #[must_use]
     pub const fn purge_delay_ms(mut self, milliseconds: u32) -> Self {
         self.purge_delay_ms = milliseconds as usize;

@@ -24,8 +24,8 @@ use crate::stats::Stats;
 ///
 /// # Guarantees
 ///
-/// Blocks are aligned as asked, up to 2^63 where the address space holds out. Out of memory is a
-/// null pointer, never an abort and never an unwinding. A wrong free that is noticed is one line on
+/// Blocks are aligned as asked, as far as the address space holds out. Out of memory is a null
+/// pointer, never an abort and never an unwinding. A wrong free that is noticed is one line on
 /// standard error and `abort`.
 #[derive(Debug)]
 pub struct Flagstone {
@@ -51,10 +51,12 @@ impl Flagstone {
     /// used slabs and under blocks that sleeping threads keep at hand, empty chunks, cached
     /// mappings. Returns the bytes given back.
     ///
-    /// Any thread may call it. Other threads wait at their next slow path until it ends. A thread
-    /// that does not run pins the page or pages of at most one block of each size class: together
-    /// less than 1 MiB with pages of 4 KiB. Where the kernel lacks or forbids `membarrier`, a thread
-    /// pins what lies in its magazines ([`Config::thread_cache`]).
+    /// Any thread may call it. Other threads wait at their next call for a block until it ends. A
+    /// thread that does not run pins the pages of at most one block of each size class to 32 KiB:
+    /// together less than 1 MiB with pages of 4 KiB. Where the kernel lacks or forbids `membarrier`,
+    /// a thread pins what lies in its magazines ([`Config::thread_cache`]).
+    ///
+    /// The bytes are those of the addresses that were given back; some may never have been touched.
     pub fn purge() -> usize {
         cache::purge()
     }

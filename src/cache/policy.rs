@@ -149,10 +149,12 @@ impl ThreadCache {
             // ORDERING: only this thread writes, here and below.
             slots[1].store(magazine.head(), Ordering::Relaxed);
             magazine.install(slots, 0, core::ptr::null_mut());
-            heap::flush(class, &slots[1..=blocks]);
+            // SAFETY: 1. the magazine's free blocks, which it just lost.
+            unsafe { heap::flush(class, &slots[1..=blocks]) };
             return;
         }
-        heap::flush(class, &slots[2..2 + count]);
+        // SAFETY: 1. the magazine's free blocks; it loses them below, before its owner goes on.
+        unsafe { heap::flush(class, &slots[2..2 + count]) };
         for index in 2 + count..=blocks {
             let block = slots[index].load(Ordering::Relaxed);
             slots[index - count].store(block, Ordering::Relaxed);

@@ -99,21 +99,28 @@ pub(crate) unsafe fn free_rest(block: NonNull<u8>, size: usize, align: usize, co
     {
         return;
     }
-    free_slow(block, size, align, config);
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { free_slow(block, size, align, config) };
 }
 
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. Nobody uses it any more.
 #[inline(never)]
-extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
+unsafe extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
             if is_gated(class) || !hot_magazine(offset_of(class)).push(block) {
-                make_room(block, class, config);
+                // SAFETY: 1. the caller's.
+                unsafe { make_room(block, class, config) };
             }
         }
         // Without memory for its first call a process can have nothing to free.
         _ if !thread::prepare(config) => {}
-        Request::Span(_) => large::free_span(block),
-        Request::Large => large::free(block),
+        // SAFETY: 1. the caller's 2.
+        Request::Span(_) => unsafe { large::free_span(block) },
+        // SAFETY: 1. the caller's 2.
+        Request::Large => unsafe { large::free(block) },
     }
 }
 
@@ -138,7 +145,8 @@ pub(crate) unsafe extern "C" fn realloc_rest(
         && after == Request::Large
         && align <= crate::os::page_size()
         && thread::prepare(config)
-        && let Some(moved) = large::resize(block, new)
+        // SAFETY: 1. the caller's 2.
+        && let Some(moved) = unsafe { large::resize(block, new) }
     {
         return moved.as_ptr();
     }
@@ -193,10 +201,14 @@ fn refill_shared(class: SizeClass) -> *mut u8 {
 }
 
 /// The magazine of `class` is full, or gated, or the thread has none at hand.
+///
+/// # Safety
+/// 1. The block is one of `class`, and nobody uses it any more.
 #[cold]
-fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
+unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
     let Some(cache) = thread::enter(config) else {
-        return flush_shared(block, class);
+        // SAFETY: 1. the caller's.
+        return unsafe { flush_shared(block, class) };
     };
     let _held = cache.gate.lock();
     cache.come_back();
@@ -212,12 +224,16 @@ fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
     cache.record(class).note(Move::Flush);
     if !cache.magazine(class).push(block) {
         // No memory for slots.
-        flush_shared(block, class);
+        // SAFETY: 1. the caller's.
+        unsafe { flush_shared(block, class) };
     }
 }
 
-fn flush_shared(block: NonNull<u8>, class: SizeClass) {
-    heap::flush(class, &[Slot::new(block.as_ptr())]);
+/// # Safety
+/// 1. The block is one of `class`, and nobody uses it any more.
+unsafe fn flush_shared(block: NonNull<u8>, class: SizeClass) {
+    // SAFETY: 1. the caller's.
+    unsafe { heap::flush(class, &[Slot::new(block.as_ptr())]) };
 }
 
 /// While it lives, a child of `fork` knows which magazine may be half changed.

@@ -9,7 +9,10 @@ use crate::slab::Slab;
 use crate::sync::{Ordering, Slot};
 
 /// Returns blocks of `class`. A block that is none, or is free already, ends the process.
-pub(crate) fn flush(class: SizeClass, blocks: &[Slot]) {
+///
+/// # Safety
+/// 1. Nobody uses the blocks any more, and no magazine holds them.
+pub(crate) unsafe fn flush(class: SizeClass, blocks: &[Slot]) {
     let row = class.row();
     let mut rest = blocks;
     while let Some(first) = rest.first() {
@@ -75,6 +78,7 @@ fn flush_to<'a>(
 pub(super) fn release(mut unused: Option<&'static Slab>) {
     while let Some(slab) = unused {
         unused = slab.next.get();
-        arena::release(slab.leave());
+        // SAFETY: 1. `unused` is a list of slabs that their classes gave up.
+        arena::release(unsafe { slab.leave() });
     }
 }

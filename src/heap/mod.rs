@@ -1,7 +1,7 @@
 //! Heaps: the slabs of each class, listed by how much of them is free.
 //!
-//! There are as many heaps as the processors can keep busy; threads are spread over them and a heap
-//! never belongs to one. Each class of a heap has a lock of its own, taken once per batch. A slab
+//! There are twice as many heaps as processors; threads are spread over them and a heap never belongs
+//! to one. Each class of a heap has a lock of its own, taken once per batch. A slab
 //! stays with the heap that made it; who frees a block of it takes that heap's lock.
 
 mod flush;

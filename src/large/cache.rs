@@ -48,8 +48,8 @@ pub(super) fn take(length: usize) -> Option<&'static Mapping> {
             Some(mapping)
         }
         None => {
-            let _held = LARGE.lock.lock();
-            push(mapping);
+            // Grown together from two kernel mappings, or no room: not worth another try.
+            let _ = unmap(mapping);
             None
         }
     }

@@ -1,7 +1,8 @@
 //! Large allocations: a mapping each, entered in a table by address, so that a free of anything else
 //! is noticed instead of unmapped.
 //!
-//! One lock guards table and cache; no system call happens under it.
+//! One lock guards table and cache; no system call happens under it, but for the statistics' question
+//! what is resident.
 
 mod cache;
 
@@ -39,7 +40,7 @@ struct Large {
     unused: Link<Mapping>,
     /// Bytes of live mappings.
     live: GuardedUsize,
-    /// Freed mappings, newest first.
+    /// Freed mappings, roughly newest first: what is left of a split one is put in front.
     cached: Link<Mapping>,
     cached_bytes: GuardedUsize,
 }
@@ -117,8 +118,12 @@ pub(crate) fn alloc_span(units: UnitCount) -> Option<(NonNull<u8>, Zeroed)> {
 }
 
 /// Frees what [`alloc_span`] gave.
-pub(crate) fn free_span(block: NonNull<u8>) {
-    match span_at(block) {
+///
+/// # Safety
+/// 1. Nobody uses the block any more.
+pub(crate) unsafe fn free_span(block: NonNull<u8>) {
+    // SAFETY: 1. the caller's.
+    match unsafe { span_at(block) } {
         Some(span) => {
             SPANS.subtract(span.units.bytes());
             arena::release(span);
@@ -128,20 +133,18 @@ pub(crate) fn free_span(block: NonNull<u8>) {
 }
 
 /// Takes the span at `block` from its user.
-fn span_at(block: NonNull<u8>) -> Option<Span> {
+///
+/// # Safety
+/// 1. Nobody uses the block any more.
+unsafe fn span_at(block: NonNull<u8>) -> Option<Span> {
     let address = block.addr().get();
     let chunk = arena::owner(address)?;
     let unit = UnitIndex::of(address);
     if chunk.kind(unit) != Kind::Span || chunk.head(unit) != unit || !address.is_multiple_of(UNIT) {
         return None;
     }
-    // SAFETY: 1. the user who gives up the block owned the span.
+    // SAFETY: 1. the user owned the span and gives it up.
     Some(unsafe { chunk.span(unit) })
-}
-
-/// Bytes of the span at `block`, if there is one.
-pub(crate) fn span_bytes(block: NonNull<u8>) -> Option<usize> {
-    span_at(block).map(|span| span.units.bytes())
 }
 
 /// Bytes of spans that users hold; its own lock-free counter, as spans bypass this lock.
@@ -171,17 +174,24 @@ fn die(block: NonNull<u8>) -> ! {
 }
 
 /// Frees what [`alloc`] gave.
-pub(crate) fn free(block: NonNull<u8>) {
+///
+/// # Safety
+/// 1. Nobody uses the block any more.
+pub(crate) unsafe fn free(block: NonNull<u8>) {
     match leave(block) {
         Some(mapping) => cache::put(mapping),
-        None if span_bytes(block).is_some() => free_span(block),
-        None => die(block),
+        // At the limit of mappings, it was given a span.
+        // SAFETY: 1. the caller's.
+        None => unsafe { free_span(block) },
     }
 }
 
 /// Changes the length of a live mapping without copying, moving it if it must; `None` leaves it as
 /// it was. The result is aligned to a page only.
-pub(crate) fn resize(block: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
+///
+/// # Safety
+/// 1. On success nobody uses the old block any more.
+pub(crate) unsafe fn resize(block: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     let length = round_up(size, os::page_size())?;
     let mapping = leave(block)?;
     let old = mapping.length.get();
@@ -189,7 +199,7 @@ pub(crate) fn resize(block: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
         enter(mapping);
         return Some(block);
     }
-    // SAFETY: 1. the mapping was just taken out of the table. 2. the caller gave up the old block.
+    // SAFETY: 1. the mapping was just taken out of the table. 2. the caller's 1.
     let moved = unsafe { os::remap(block, old, length) };
     if let Some(base) = moved {
         mapping.set(base, length);

@@ -80,11 +80,14 @@ impl Slab {
     }
 
     /// The slab's span, once all blocks are free and no list leads to it.
-    pub(crate) fn leave(&'static self) -> Span {
+    ///
+    /// # Safety
+    /// 1. The caller holds the last link to the slab.
+    pub(crate) unsafe fn leave(&'static self) -> Span {
         let (chunk, unit) = self.home().expect("a slab's chunk is in the owner map");
         debug_assert!(self.free.get() == self.row().blocks);
         self.bitmap.clear();
-        // SAFETY: 1. the caller took the last link to the slab.
+        // SAFETY: 1. the caller's: the slab was its span's owner.
         unsafe { chunk.span(unit) }
     }
 
