@@ -1,4 +1,25 @@
-//! A memory allocator in pure Rust: per-thread magazines over out-of-band bitmaps.
+//! A memory allocator in pure Rust for Linux: magazines of free blocks per thread over bitmaps that lie
+//! apart from the blocks. The fast paths are inlined into the program, take no lock and touch no
+//! block; memory goes back to the kernel, also from inside partly used slabs.
+//!
+//! ```
+//! use flagstone::Flagstone;
+//!
+//! #[global_allocator]
+//! static ALLOCATOR: Flagstone = Flagstone::new();
+//!
+//! let squares: Vec<u64> = (0..1000).map(|number| number * number).collect();
+//! assert_eq!(squares[999], 998_001);
+//! ```
+//!
+//! Not for other systems than Linux on x86-64 and aarch64, not where an attacker corrupts the heap
+//! (there is no hardened mode yet), not for calls from signal handlers. Options are in [`Config`], the
+//! whole design in [`algorithm`].
+//!
+//! | feature | default | does |
+//! |---|---|---|
+//! | `failpoints` | off | hooks for this package's own tests: refused kernel calls, critical sections |
+
 #![no_std]
 #![cfg_attr(
     all(test, loom),
@@ -29,6 +50,14 @@ cfg_if::cfg_if! {
         mod ptr; // offsets to pointers
         mod sync; // atomics and guarded cells
         mod units; // geometry
+
+        #[doc = include_str!("../ALGORITHM.md")]
+        pub mod algorithm {}
+
+        /// The examples of the front page compile.
+        #[cfg(doctest)]
+        #[doc = include_str!("../README.md")]
+        struct Readme;
 
         pub use config::{Config, HugePages};
         pub use error::Violation;
