@@ -45,24 +45,31 @@ static META: Meta = Meta {
 /// `bytes` of zeroed memory on a cache line, forever.
 pub(crate) fn alloc(bytes: usize) -> Option<NonNull<u8>> {
     let bytes = round_up(bytes, LINE)?;
-    loop {
-        {
-            let _held = META.lock.lock();
-            failpoints::at(failpoints::Point::Meta);
-            if let Some(table) = bump(bytes) {
-                return Some(table);
-            }
-        }
-        // No system call under the lock. The rest of the region before is lost, as it is if two
-        // threads get here at once: addresses that were never touched.
-        let length = round_up(bytes + LINE, REGION)?;
-        let base = os::map(length, os::page_size(), Access::Committed)?;
+    from_region(bytes, || bump(bytes))
+}
+
+/// As [`alloc`], in whole pages.
+pub(crate) fn alloc_pages(bytes: usize) -> Option<NonNull<u8>> {
+    let bytes = round_up(bytes, os::page_size())?;
+    from_region(bytes, || bump_pages(bytes))
+}
+
+/// What `take` finds in the newest mapping, or else in a fresh one that has room for `bytes`.
+fn from_region(bytes: usize, take: impl Fn() -> Option<NonNull<u8>>) -> Option<NonNull<u8>> {
+    {
         let _held = META.lock.lock();
-        add_region(base, length);
-        if let Some(table) = bump(bytes) {
+        failpoints::at(failpoints::Point::Meta);
+        if let Some(table) = take() {
             return Some(table);
         }
     }
+    // No system call under the lock. The rest of the region before is lost, as it is if two threads
+    // get here at once: addresses that were never touched.
+    let length = round_up(bytes + os::page_size(), REGION)?;
+    let base = os::map(length, os::page_size(), Access::Committed)?;
+    let _held = META.lock.lock();
+    add_region(base, length);
+    take()
 }
 
 /// The next `bytes` of the newest mapping. The lock is held.
@@ -78,6 +85,19 @@ fn bump(bytes: usize) -> Option<NonNull<u8>> {
     Some(table)
 }
 
+/// The last `bytes` of whole pages of the newest mapping: pages keep together at its end, and what is
+/// shorter at its beginning. The lock is held.
+fn bump_pages(bytes: usize) -> Option<NonNull<u8>> {
+    // ORDERING: guarded by `META.lock`.
+    let cursor = NonNull::new(META.cursor.load(Ordering::Relaxed))?;
+    let start = (cursor.addr().get() + META.left.get()).checked_sub(bytes)?;
+    let start = start & !(os::page_size() - 1);
+    let left = start.checked_sub(cursor.addr().get())?;
+    META.left.set(left);
+    // SAFETY: 1. `left` counted these bytes.
+    Some(unsafe { crate::ptr::advance(cursor, left) })
+}
+
 /// Makes a fresh mapping the newest. The lock is held.
 fn add_region(base: NonNull<u8>, length: usize) {
     let region = base.cast::<Region>();
@@ -91,14 +111,6 @@ fn add_region(base: NonNull<u8>, length: usize) {
     let first = unsafe { crate::ptr::advance::<u8>(base, LINE) };
     META.cursor.store(first.as_ptr(), Ordering::Relaxed);
     META.left.set(length - LINE);
-}
-
-/// As [`alloc`], beginning at a page.
-pub(crate) fn alloc_pages(bytes: usize) -> Option<NonNull<u8>> {
-    let page = os::page_size();
-    let table = alloc(round_up(bytes, page)? + page - LINE)?;
-    // SAFETY: 1. so much was allocated that the next page boundary lies inside, and `bytes` from it.
-    Some(unsafe { crate::ptr::advance(table, table.align_offset(page)) })
 }
 
 /// An array of at least `bytes`, a power of two, contents unknown; [`free_array`] recycles it.

@@ -22,7 +22,7 @@ use self::policy::Record;
 use crate::config::Config;
 use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass, small_offset};
-use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Slot};
 
 pub(crate) use hold_off::{purge, stats, verify};
 pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest, realloc_rest};
@@ -54,6 +54,8 @@ pub(crate) struct ThreadCache {
     /// The registry's list.
     next: Link<Self>,
     previous: Link<Self>,
+    /// The slots of every magazine with room for one block: slot 1 of such a one is always null.
+    nil: [Slot; 2],
     gap: Gap,
     far: [Magazine; CLASSES - SMALL_CLASSES],
 }
@@ -70,7 +72,7 @@ const FAR: usize = 8192;
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 6]>();
+    + size_of::<[u64; 8]>();
 /// Bytes from one cache of a bank to the next.
 const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.

@@ -18,7 +18,9 @@ const MOST_LOG: u8 = 11;
 /// Every class may hold this many blocks: slots, as log2.
 const LEAST_LOG: u8 = 2;
 /// Slots of a new magazine, as log2: one block, as a thread that does little needs no more.
-const FIRST_LOG: u8 = 1;
+const FIRST_LOG: u8 = NIL_LOG;
+/// Slots of a magazine for one block, as log2: all such magazines of a thread share them.
+const NIL_LOG: u8 = 1;
 /// Slots that one-way traffic is given, as log2.
 const ONE_WAY_LOG: u8 = 8;
 
@@ -83,7 +85,7 @@ fn most_log(size: usize) -> u8 {
 
 impl ThreadCache {
     /// The blocks in the magazine of `class`: slots, and how many blocks.
-    pub(super) fn contents(&self, class: SizeClass) -> (&'static [Slot], usize) {
+    pub(super) fn contents(&'static self, class: SizeClass) -> (&'static [Slot], usize) {
         let slots = self.magazine(class).slots(self.record(class).slots());
         let blocks = if slots.is_empty() {
             0
@@ -94,7 +96,7 @@ impl ThreadCache {
     }
 
     /// Makes room in the magazine of `class` if it ran into its bound and may grow; whether it did.
-    pub(super) fn grow(&self, class: SizeClass, direction: Move) -> bool {
+    pub(super) fn grow(&'static self, class: SizeClass, direction: Move) -> bool {
         let record = self.record(class);
         let (log, size) = (record.log.get(), class.size());
         let next = if log == 0 {
@@ -108,21 +110,25 @@ impl ThreadCache {
         let more = ((1 << next) - 1 - record.capacity()) * size;
         if self.capacity.get() + more > config::thread_cache() {
             // Out of budget: a class that is new has to do with one block.
-            return log == 0 && self.resize(class, 1);
+            return log == 0 && self.resize(class, NIL_LOG);
         }
         self.resize(class, next)
     }
 
     /// Gives the magazine of `class` `2^log` slots, at least as many as it has blocks plus one.
-    fn resize(&self, class: SizeClass, log: u8) -> bool {
+    fn resize(&'static self, class: SizeClass, log: u8) -> bool {
         let (old, blocks) = self.contents(class);
         let count = 1 << log;
-        let Some(array) = meta::alloc_array(count * size_of::<Slot>()) else {
-            return false;
+        let slots: &'static [Slot] = if log == NIL_LOG {
+            &self.nil
+        } else {
+            let Some(array) = meta::alloc_array(count * size_of::<Slot>()) else {
+                return false;
+            };
+            // SAFETY: 1. as long as asked for, and aligned for slots; any bits are a slot.
+            unsafe { core::slice::from_raw_parts(array.cast::<Slot>().as_ptr(), count) }
         };
         debug_assert!(blocks < count);
-        // SAFETY: 1. as long as asked for, and aligned for slots; any bits are a slot.
-        let slots = unsafe { core::slice::from_raw_parts(array.cast::<Slot>().as_ptr(), count) };
         for (new, old) in slots.iter().zip(old).take(blocks + 1) {
             // ORDERING: only this thread writes; the array is not installed yet.
             new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -138,7 +144,7 @@ impl ThreadCache {
     }
 
     /// Returns the `count` oldest blocks of the magazine to the heaps.
-    pub(super) fn flush_oldest(&self, class: SizeClass, count: usize) {
+    pub(super) fn flush_oldest(&'static self, class: SizeClass, count: usize) {
         let (slots, blocks) = self.contents(class);
         if count == 0 || blocks == 0 {
             return;
@@ -151,6 +157,7 @@ impl ThreadCache {
             magazine.install(slots, 0, core::ptr::null_mut());
             // SAFETY: 1. the magazine's free blocks, which it just lost.
             unsafe { heap::flush(class, &slots[1..=blocks]) };
+            slots[1].store(core::ptr::null_mut(), Ordering::Relaxed);
             return;
         }
         // SAFETY: 1. the magazine's free blocks; it loses them below, before its owner goes on.
@@ -163,13 +170,13 @@ impl ThreadCache {
     }
 
     /// Returns all blocks of the magazine to the heaps, and its slots.
-    pub(super) fn empty(&self, class: SizeClass) {
+    pub(super) fn empty(&'static self, class: SizeClass) {
         self.flush_oldest(class, usize::MAX);
         self.forget(class);
     }
 
     /// Returns all blocks of all magazines to the heaps, and their slots. The gate is held.
-    pub(super) fn empty_all(&self) {
+    pub(super) fn empty_all(&'static self) {
         for class in SizeClass::all() {
             self.work_on(class);
             self.empty(class);
@@ -178,7 +185,7 @@ impl ThreadCache {
     }
 
     /// Takes the slots away from a magazine without looking at its blocks.
-    pub(super) fn forget(&self, class: SizeClass) {
+    pub(super) fn forget(&'static self, class: SizeClass) {
         let slots = self.magazine(class).slots(self.record(class).slots());
         let bytes = slots.len().saturating_sub(1) * class.size();
         self.capacity.set(self.capacity.get().saturating_sub(bytes));
@@ -197,7 +204,7 @@ impl ThreadCache {
 
     /// Halves the magazines that hold as many blocks as at the last tick: most of them are unused,
     /// and to one that is not it does little harm.
-    pub(super) fn shrink_unused(&self) {
+    pub(super) fn shrink_unused(&'static self) {
         for class in SizeClass::all() {
             self.work_on(class);
             let record = self.record(class);
@@ -221,9 +228,11 @@ impl ThreadCache {
     }
 }
 
-/// Recycles the slots of a magazine.
+/// Recycles the slots of a magazine, unless they are those that magazines share.
 fn free_slots(slots: &'static [Slot]) {
-    if let (Some(first), count @ 1..) = (slots.first(), slots.len()) {
+    if let (Some(first), count) = (slots.first(), slots.len())
+        && count > 1 << NIL_LOG
+    {
         let array = core::ptr::NonNull::from(first).cast::<u8>();
         // SAFETY: 1. from `alloc_array` with this length; no magazine leads to it any more.
         unsafe { meta::free_array(array, count * size_of::<Slot>()) };

@@ -237,9 +237,9 @@ unsafe fn flush_shared(block: NonNull<u8>, class: SizeClass) {
 }
 
 /// While it lives, a child of `fork` knows which magazine may be half changed.
-struct Working<'a>(&'a ThreadCache);
+struct Working(&'static ThreadCache);
 
-impl Drop for Working<'_> {
+impl Drop for Working {
     fn drop(&mut self) {
         self.0.busy.set(NO_CLASS);
     }
@@ -247,7 +247,7 @@ impl Drop for Working<'_> {
 
 impl ThreadCache {
     /// Begins a slow path: the gate is held. Every so often, looks at what is unused.
-    fn working_on(&self, class: SizeClass) -> Working<'_> {
+    fn working_on(&'static self, class: SizeClass) -> Working {
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
         if ticks.is_multiple_of(TICK) {

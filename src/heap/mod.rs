@@ -1,7 +1,7 @@
 //! Heaps: the slabs of each class, listed by how much of them is free.
 //!
-//! There are twice as many heaps as processors; threads are spread over them and a heap never belongs
-//! to one. Each class of a heap has a lock of its own, taken once per batch. A slab
+//! There are as many heaps as processors; threads are spread over them and a heap never belongs to
+//! one. Each class of a heap has a lock of its own, taken once per batch. A slab
 //! stays with the heap that made it; who frees a block of it takes that heap's lock.
 
 mod flush;
@@ -55,8 +55,8 @@ static COUNT: GuardedUsize = GuardedUsize::new(0);
 
 /// Makes the heaps' number known, at initialisation.
 pub(crate) fn initialise() {
-    // Twice the processors: of two threads that share a heap, one is usually asleep.
-    COUNT.set((os::cpus() * 2).clamp(1, HEAPS));
+    // Of threads that share a heap, as many as there are processors run at once.
+    COUNT.set(os::cpus().clamp(1, HEAPS));
 }
 
 /// Heaps that threads are spread over.

@@ -204,13 +204,16 @@ pub(crate) fn thread_id() -> usize {
     usize::try_from(id).unwrap_or(0)
 }
 
-/// Whether a thread of this process with that number exists.
+/// Whether a thread of this process with that number exists; `true` if the kernel does not tell.
 pub(crate) fn is_alive(thread: usize) -> bool {
-    // SAFETY: 1. no precondition.
-    let process = unsafe { libc::getpid() };
-    // SAFETY: 1. signal 0 is not delivered, only its receiver looked for.
-    let call = || unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) };
-    keeping_errno(call) == 0
+    keeping_errno(|| {
+        // SAFETY: 1. no precondition.
+        let process = unsafe { libc::getpid() };
+        // SAFETY: 1. signal 0 is not delivered, only its receiver looked for.
+        let found = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) } == 0;
+        // SAFETY: 1. this thread's own.
+        found || unsafe { libc::__errno_location().read() } != libc::ESRCH
+    })
 }
 
 pub(super) fn write_stderr(line: &[u8]) {
