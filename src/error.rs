@@ -79,7 +79,15 @@ impl Write for Line {
         // The last byte stays a line feed.
         let room = Self::CAPACITY - 1 - self.length;
         let taken = text.len().min(room);
-        self.bytes[self.length..self.length + taken].copy_from_slice(&text.as_bytes()[..taken]);
+        let place = &mut self.bytes[self.length..self.length + taken];
+        for (byte, letter) in place.iter_mut().zip(text.bytes()) {
+            // Whatever a value holds, the line stays one.
+            *byte = if letter.is_ascii_control() {
+                b'?'
+            } else {
+                letter
+            };
+        }
         self.length += taken;
         Ok(())
     }
@@ -94,6 +102,10 @@ mod tests {
         assert_eq!(
             Line::new(format_args!("{}", 7)).as_bytes(),
             b"flagstone: 7\n"
+        );
+        assert_eq!(
+            Line::new(format_args!("a\n\0b")).as_bytes(),
+            b"flagstone: a??b\n"
         );
         let long = Line::new(format_args!("{:300}", 7));
         assert_eq!(long.as_bytes().len(), Line::CAPACITY);

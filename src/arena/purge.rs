@@ -81,7 +81,8 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
 }
 
 impl Work {
-    /// Purges without a lock, then gives the units back; bytes returned, 0 if the kernel refused.
+    /// Purges without a lock, then gives the units back; bytes returned, 0 if the kernel refused what
+    /// was wanted.
     fn purge(self) -> usize {
         failpoints::at(failpoints::Point::Purge);
         let whole = self.claimed == u64::MAX;
@@ -96,17 +97,27 @@ impl Work {
                 clean |= (u64::MAX >> (64 - length)) << first;
             }
         }
+        // An empty chunk that the kernel would not unmap stays dirty, so that it is tried again.
+        let left = if whole {
+            self.units
+        } else {
+            self.units & !clean
+        };
         let _held = ARENA.lock.lock();
         self.chunk
             .purging
             .set(self.chunk.purging.get() & !self.claimed);
         self.chunk.free.set(self.chunk.free.get() | self.claimed);
-        set_dirty(self.chunk, self.chunk.dirty.get() | (self.units & !clean));
+        set_dirty(self.chunk, self.chunk.dirty.get() | left);
         if whole {
             enter(self.chunk);
         }
         rebin(self.chunk);
-        clean.count_ones() as usize * UNIT
+        if whole {
+            0
+        } else {
+            clean.count_ones() as usize * UNIT
+        }
     }
 
     /// Gives an empty chunk's addresses back. `false` at the limit of mappings.

@@ -67,6 +67,17 @@ pub(crate) extern "C" fn alloc_zeroed_rest(size: usize, align: usize, config: &C
     block.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
+/// What `attempt` gives, or gives once all that nobody uses went back to the kernel: empty chunks and
+/// cached mappings of one kind must not be what keeps another from memory.
+fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
+    attempt().or_else(|| {
+        heap::spares();
+        arena::decay(Age::Any);
+        large::decay(Age::Any);
+        attempt()
+    })
+}
+
 fn block_or_null(found: Option<(NonNull<u8>, Zeroed)>) -> *mut u8 {
     found.map_or(ptr::null_mut(), |(block, _)| block.as_ptr())
 }
@@ -81,10 +92,10 @@ fn alloc_big(
     if !thread::prepare(config) {
         return None;
     }
-    match request {
+    or_reclaim(|| match request {
         Request::Span(units) => large::alloc_span(units),
         _ => large::alloc(size, align, wanted),
-    }
+    })
 }
 
 /// [`super::free`], whatever the size and whatever state the thread is in.
@@ -184,9 +195,12 @@ fn refill(class: SizeClass, config: &Config) -> *mut u8 {
         return refill_shared(class);
     }
     let batch = record.next_batch();
-    match heap::refill(cache.heap.get() as usize, class, &slots[1..=batch]) {
-        0 => ptr::null_mut(),
-        blocks => cache.magazine(class).load(slots, blocks),
+    let heap = cache.heap.get() as usize;
+    match or_reclaim(|| {
+        Some(heap::refill(heap, class, &slots[1..=batch])).filter(|taken| *taken > 0)
+    }) {
+        None => ptr::null_mut(),
+        Some(blocks) => cache.magazine(class).load(slots, blocks),
     }
 }
 

@@ -86,11 +86,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         return Some((mapping.base(), Zeroed::No));
     }
     let mapping = descriptor()?;
-    let mapped = os::map(length, align, Access::Committed).or_else(|| {
-        // Address space or mappings may be what is short: give back what nobody uses, once.
-        cache::decay(Age::Any);
-        os::map(length, align, Access::Committed)
-    });
+    let mapped = os::map(length, align, Access::Committed);
     let Some(base) = mapped else {
         retire(mapping);
         return in_chunk(length, align);

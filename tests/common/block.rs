@@ -119,12 +119,18 @@ impl Block {
 
     /// Writes the pattern of `tag` over the whole block.
     pub(crate) fn fill(&self, tag: usize) {
+        self.fill_first(tag, self.size());
+    }
+
+    /// Writes the pattern of `tag` over the first `len` bytes.
+    pub(crate) fn fill_first(&self, tag: usize, len: usize) {
+        assert!(len <= self.size(), "only the block can be filled");
         let mut done = 0;
-        while done < self.size() {
-            let piece = piece(tag, done, self.size());
+        while done < len {
+            let piece = piece(tag, done, len);
             // SAFETY: `done` is less than the size of the block.
             let to = unsafe { self.ptr.add(done) };
-            // SAFETY: 1. the piece is readable. 2. `piece` ends it where the block ends. 3. a static
+            // SAFETY: 1. the piece is readable. 2. `piece` ends it within the block. 3. a static
             // and a block do not overlap.
             unsafe { ptr::copy_nonoverlapping(piece.as_ptr(), to.as_ptr(), piece.len()) };
             done += piece.len();

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
+use super::process::until_others_sleep;
+
 const SCENARIO: &str = "FLAGSTONE_TEST_SCENARIO";
 
 /// How a child process ended.
@@ -77,6 +79,7 @@ pub(crate) fn run_child_with<V: AsRef<OsStr>>(
 pub(crate) fn alone(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
     const DONE: &str = "the body ran to its end";
     if scenario().is_some() {
+        until_others_sleep();
         body();
         writeln!(io::stdout(), "{DONE}").expect("a message");
         return;

@@ -1,6 +1,8 @@
 //! What the process holds, and the laws about it that every test ends with.
 
+use std::fs::{self, DirEntry};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use flagstone::Flagstone;
 
@@ -49,8 +51,18 @@ pub(crate) fn expect_flat(mut round: impl FnMut()) {
     panic!("live bytes after each round never settled: {after:?}");
 }
 
-/// Bytes of this process in memory, from `/proc/self/statm`, read without an allocation.
+/// Bytes of this process in memory.
 pub(crate) fn resident() -> usize {
+    statm(1)
+}
+
+/// Bytes of addresses that this process has mapped.
+pub(crate) fn mapped() -> usize {
+    statm(0)
+}
+
+/// A field of `/proc/self/statm` in bytes, read without an allocation.
+fn statm(field: usize) -> usize {
     let mut text = [0_u8; 256];
     // SAFETY: the path is a C string.
     let file = unsafe {
@@ -67,8 +79,8 @@ pub(crate) fn resident() -> usize {
     let len = usize::try_from(len).expect("/proc/self/statm can be read");
     let pages = text[..len]
         .split(|&byte| byte == b' ')
-        .nth(1)
-        .expect("a second field");
+        .nth(field)
+        .expect("so many fields");
     let pages = pages
         .iter()
         .fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
@@ -86,6 +98,26 @@ pub(crate) fn is_in_memory(address: usize) -> bool {
     // SAFETY: `present` has room for the answer about one page; the page itself is not accessed.
     let result = unsafe { libc::mincore(page, page_size(), &raw mut present) };
     result == 0 && present & 1 != 0
+}
+
+/// Waits until every other thread sleeps: the test harness has one that sleeps while a test runs, but
+/// may still be on its way there, and allocate, when the test begins.
+pub(crate) fn until_others_sleep() {
+    // SAFETY: `gettid` has no preconditions.
+    let own = unsafe { libc::gettid() }.to_string();
+    let is_awake = |thread: DirEntry| {
+        // The state follows the name, which is in parentheses.
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let is_other = thread.file_name().to_string_lossy() != own;
+        is_other && !stat.contains(") S ")
+    };
+    while fs::read_dir("/proc/self/task")
+        .expect("a list of threads")
+        .flatten()
+        .any(is_awake)
+    {
+        thread::yield_now();
+    }
 }
 
 /// Keeps huge pages out of this process, so that touching a byte costs one small page everywhere.
