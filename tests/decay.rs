@@ -1,7 +1,7 @@
 //! Without this, two threads that purge one chunk at the same time may lose units or give them away twice.
 
-use std::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicBool, Ordering};
+use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use flagstone::failpoints::{self, Callback, Point};
@@ -44,7 +44,7 @@ fn alloc() -> usize {
 
 fn free(block: usize) {
     // SAFETY: from `alloc`, and each is freed once.
-    unsafe { ALLOC.dealloc(std::ptr::with_exposed_provenance_mut(block), span()) };
+    unsafe { ALLOC.dealloc(core::ptr::with_exposed_provenance_mut(block), span()) };
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::process;
 
 use common::block::{Block, Heap};
 use common::child::{run_child_with, scenario};
-use common::process::{begin, is_in_memory, page_size, verify};
+use common::process::{begin, is_in_memory, page_size, until_others_sleep, verify};
 use common::raw_thread::on_raw_thread;
 use flagstone::{Config, Flagstone};
 
@@ -174,17 +174,15 @@ fn range(line: &str) -> Option<(usize, usize)> {
     Some((address(start)?, address(end)?))
 }
 
-/// What a child process does before it looks for facts.
+/// The test that child processes run, and what they do before they look for facts.
+const NAME: &str = "without_variables_the_program_decides";
 const PLAIN: &str = "plain";
 const CHANGED: &str = "changed";
 const OTHER: &str = "other";
 
-/// Child processes run this test and end here.
-#[test]
-fn child() {
-    let Some(scenario) = scenario() else {
-        return;
-    };
+/// What a child process does: it ends here.
+fn report(scenario: &str) -> ! {
+    until_others_sleep();
     if scenario == CHANGED {
         for name in ALL {
             let value = if name == HUGE { "bad" } else { "0" };
@@ -205,7 +203,7 @@ fn child() {
 /// Runs a process with these variables: the facts and what it wrote to standard error.
 #[track_caller]
 fn run_scenario<V: AsRef<OsStr>>(scenario: &str, variables: &[(&str, V)]) -> (Facts, String) {
-    let exit = run_child_with("child", scenario, variables);
+    let exit = run_child_with(NAME, scenario, variables);
     assert_eq!(exit.code, Some(0), "{exit:?}");
     (Facts::read(&exit.stdout), exit.stderr)
 }
@@ -221,6 +219,9 @@ fn facts_with(variables: &[(&str, &str)]) -> Facts {
 #[test]
 fn without_variables_the_program_decides() {
     let _turn = begin();
+    if let Some(scenario) = scenario() {
+        report(&scenario);
+    }
     facts_with(&[]).expect_default();
 }
 

@@ -1,6 +1,7 @@
 //! A forked child has one thread and the memory of all. Before its first slow path goes on, locks
-//! that other threads held are broken, what they guarded is rebuilt, and the blocks in the magazines
-//! of those threads are taken back.
+//! that other threads held are broken and what they guarded is rebuilt. The blocks in the magazines
+//! of those threads are taken back when the thread that forked comes by: a thread that the child has
+//! started cannot tell its cache from theirs.
 
 use super::thread::{self, REGISTRY};
 use super::{NO_CLASS, SizeClass, ThreadCache};
@@ -8,6 +9,13 @@ use crate::arena::{self, meta};
 use crate::heap;
 use crate::large;
 use crate::os;
+use crate::sync::GuardedUsize;
+
+/// Forks between the first process and this one. Caches remember it: those of an earlier one are of
+/// threads that are gone, except for that of the thread that forked.
+static GENERATION: GuardedUsize = GuardedUsize::new(0);
+/// The generation in which caches of threads that are gone were last taken back.
+static SETTLED: GuardedUsize = GuardedUsize::new(0);
 
 /// Runs once in a child, before any other thread of it enters a slow path.
 pub(super) fn recover() {
@@ -23,32 +31,50 @@ pub(super) fn recover() {
     unsafe { large::recover() };
     // SAFETY: 1. as above.
     unsafe { thread::break_locks() };
+    GENERATION.set(GENERATION.get() + 1);
+}
+
+/// On the thread that forked, once in a child: takes back what the others held.
+#[inline]
+pub(super) fn settle() {
+    if SETTLED.get() != GENERATION.get() && os::is_first_thread() {
+        take_over();
+    }
+}
+
+#[cold]
+fn take_over() {
+    SETTLED.set(GENERATION.get());
+    if let Some(own) = ThreadCache::own() {
+        own.belong_here();
+    }
+    let _held = REGISTRY.lock.lock();
     let mut next = REGISTRY.first.get();
     while let Some(cache) = next {
         next = cache.next.get();
-        if thread::is_own(cache) {
-            // Only a purger can have held it: this thread was not in a slow path when it forked.
-            // SAFETY: 1. so the thread that held the gate is gone.
-            unsafe { cache.gate.force_unlock() };
-            cache.thread.set(os::thread_id());
-        } else {
+        if !cache.is_of_this_process() {
             cache.adopt();
         }
     }
 }
 
 impl ThreadCache {
+    /// Notes the calling thread, whose cache this is.
+    pub(super) fn belong_here(&self) {
+        self.generation.set(GENERATION.get());
+        self.thread.set(os::thread_id());
+    }
+
+    /// Whether the cache is known to be that of a thread of this process.
+    pub(super) fn is_of_this_process(&self) -> bool {
+        self.generation.get() == GENERATION.get()
+    }
+
     /// Takes back the blocks of a thread that is gone. It may have vanished between any two stores:
     /// the newest block of each magazine may be its user's already and is given up, and so is the
-    /// magazine that a slow path was at work on, slots and all.
-    pub(super) fn adopt(&'static self) {
-        let busy = if self.gate.is_locked() {
-            self.busy.get()
-        } else {
-            NO_CLASS
-        };
-        // SAFETY: 1. the thread that held the gate is gone.
-        unsafe { self.gate.force_unlock() };
+    /// magazine that a slow path was at work on, slots and all. The registry's lock is held.
+    fn adopt(&'static self) {
+        let busy = self.busy.get();
         for class in SizeClass::all() {
             if class.index() == usize::from(busy) {
                 self.give_up(class);
@@ -60,6 +86,7 @@ impl ThreadCache {
             }
             self.forget(class);
         }
+        self.busy.set(NO_CLASS);
         self.capacity.set(0);
         self.unlink();
         self.recycle();

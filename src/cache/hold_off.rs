@@ -33,6 +33,12 @@ fn registered() -> impl Iterator<Item = &'static ThreadCache> {
     })
 }
 
+/// The caches of the other threads of this process. Those of a parent's threads are left alone until
+/// the thread that forked takes them over: their words may lie in memory that is used again.
+fn others() -> impl Iterator<Item = &'static ThreadCache> {
+    registered().filter(|cache| !is_own(cache) && cache.is_of_this_process())
+}
+
 /// Gives back all memory that can be given back; bytes returned to the kernel.
 pub(crate) fn purge() -> usize {
     if !thread::is_ready() {
@@ -62,7 +68,7 @@ struct HeldOff {
 impl HeldOff {
     /// The registry's lock is held, and stays so.
     fn all() -> Self {
-        for cache in registered().filter(|cache| !is_own(cache)) {
+        for cache in others() {
             if cache.is_abandoned() {
                 cache.dissolve();
                 cache.unlink();
@@ -80,7 +86,6 @@ impl HeldOff {
 
     /// The blocks in the magazines of the threads, but for the newest of each that is not gated.
     fn idle_blocks(&self) -> Addresses {
-        let others = || registered().filter(|cache| !is_own(cache));
         let count: usize = others().map(ThreadCache::count).sum();
         if count == 0 {
             return Addresses::none();
@@ -109,7 +114,7 @@ impl HeldOff {
 
 impl Drop for HeldOff {
     fn drop(&mut self) {
-        for cache in registered().filter(|cache| !is_own(cache)) {
+        for cache in others() {
             // SAFETY: 1. locked by `all`, and the registry has not changed since.
             unsafe { cache.gate.force_unlock() };
         }

@@ -51,6 +51,8 @@ pub(crate) struct ThreadCache {
     words: AtomicPtr<tls::Words>,
     /// The thread's number in the kernel.
     thread: GuardedUsize,
+    /// The process that the thread belongs to, see `fork::generation`.
+    generation: GuardedUsize,
     /// The registry's list.
     next: Link<Self>,
     previous: Link<Self>,
@@ -72,7 +74,7 @@ const FAR: usize = 8192;
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 8]>();
+    + size_of::<[u64; 9]>();
 /// Bytes from one cache of a bank to the next.
 const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.

@@ -68,6 +68,7 @@ pub(super) fn prepare(config: &Config) -> bool {
 /// In a forked child, makes the allocator whole before anything else happens in it.
 pub(super) fn repair_child() {
     os::after_fork(fork::recover);
+    fork::settle();
 }
 
 /// Threads that get here at the same time write the same, but for the key, of which the first counts:
@@ -148,7 +149,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
         cache
             .words
             .store(ptr::from_ref(words).cast_mut(), Ordering::Relaxed);
-        cache.thread.set(os::thread_id());
+        cache.belong_here();
         cache.link();
     }
     let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
@@ -265,20 +266,20 @@ unsafe extern "C" fn at_exit(cache: *mut c_void) {
     let cache: &'static ThreadCache = unsafe { &*cache.cast::<ThreadCache>() };
     repair_child();
     let words = tls::words();
-    {
-        let _held = REGISTRY.lock.lock();
-        cache.divert();
-        cache.unlink();
-    }
     // ORDERING: this thread's own word. Later calls are served without a cache.
     words
         .own
         .store((&raw const EXITED).cast_mut(), Ordering::Relaxed);
     {
         let _held = cache.gate.lock();
+        let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
+        // ORDERING: only this thread reads the word, others write it under the gate.
+        words.hot.store(empty, Ordering::Relaxed);
+        // Still in the registry: a child of a fork meanwhile takes back what is left.
         cache.empty_all();
     }
     let _held = REGISTRY.lock.lock();
+    cache.unlink();
     cache.recycle();
 }
 
@@ -308,6 +309,8 @@ pub(super) unsafe fn break_locks() {
     let mut previous = None;
     let mut next = REGISTRY.first.get();
     while let Some(cache) = next {
+        // SAFETY: 1. the caller's: who held the gate is gone, or is this thread before its first lock.
+        unsafe { cache.gate.force_unlock() };
         cache.previous.set(previous);
         let threads = &REGISTRY.threads[cache.heap.get() as usize];
         threads.set(threads.get() + 1);

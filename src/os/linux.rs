@@ -204,6 +204,13 @@ pub(crate) fn thread_id() -> usize {
     usize::try_from(id).unwrap_or(0)
 }
 
+/// Whether the calling thread is the one that its process began with: in a forked child, the one that
+/// forked.
+pub(crate) fn is_first_thread() -> bool {
+    // SAFETY: 1. no precondition.
+    usize::try_from(unsafe { libc::getpid() }).is_ok_and(|process| process == thread_id())
+}
+
 /// Whether a thread of this process with that number exists; `true` if the kernel does not tell.
 pub(crate) fn is_alive(thread: usize) -> bool {
     keeping_errno(|| {
@@ -211,8 +218,10 @@ pub(crate) fn is_alive(thread: usize) -> bool {
         let process = unsafe { libc::getpid() };
         // SAFETY: 1. signal 0 is not delivered, only its receiver looked for.
         let found = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) } == 0;
-        // SAFETY: 1. this thread's own.
-        found || unsafe { libc::__errno_location().read() } != libc::ESRCH
+        // SAFETY: 1. no precondition; the result is this thread's own.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: 1. valid for as long as the thread lives.
+        found || unsafe { errno.read() } != libc::ESRCH
     })
 }
 

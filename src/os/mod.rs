@@ -34,8 +34,8 @@ cfg_if! {
 }
 
 pub(crate) use imp::{
-    ThreadKey, cpus, env, expedite, gettime_ms as now_ms, is_alive, is_privileged, resident,
-    thread_id, yield_now,
+    ThreadKey, cpus, env, expedite, gettime_ms as now_ms, is_alive, is_first_thread, is_privileged,
+    resident, thread_id, yield_now,
 };
 
 /// A lock whose waiters give up the processor between looks: holders get preempted.

@@ -1,0 +1,192 @@
+//! The process forks while another thread stands inside a critical section.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use flagstone::Flagstone;
+use flagstone::failpoints::Point;
+
+use super::actor::{Props, Scene, pass, perform};
+use super::child::{expect_panics, fork};
+use super::estate::{Estate, MAGAZINES, SLAB};
+use crate::ALLOC;
+use crate::common::block::Block;
+use crate::common::process::begin;
+
+/// Together they pass every point, on every way there is.
+const SCENES: [Scene; 8] = [
+    small, medium, spans, large, many_large, purge, ticks, leaving,
+];
+
+/// Refills, and flushes by a full magazine.
+fn small(props: &Props) {
+    (0..600).for_each(|_| props.alloc(48));
+    props.free_all();
+}
+
+/// New slabs, and slabs that go back.
+fn medium(props: &Props) {
+    (0..100).for_each(|_| props.alloc(20_000));
+    props.free_all();
+}
+
+fn spans(props: &Props) {
+    (0..30).for_each(|_| props.alloc(400_000));
+    props.free_all();
+}
+
+fn large(props: &Props) {
+    for size in [2 << 20, 5 << 20, 20 << 20] {
+        props.alloc(size);
+        props.realloc(0, size + (1 << 20));
+        props.realloc(0, size / 2);
+    }
+    props.free_all();
+}
+
+/// More mappings at a time than ever before: tables for them have to be made.
+fn many_large(props: &Props) {
+    static MOST: AtomicUsize = AtomicUsize::new(500);
+    let count = MOST.fetch_add(50, Ordering::Relaxed);
+    (0..count).for_each(|_| props.alloc((1 << 20) + 1));
+    props.free_all();
+}
+
+/// Something of everything to purge.
+fn purge(props: &Props) {
+    (0..300).for_each(|_| props.alloc(1_000));
+    (0..10).for_each(|_| props.alloc(500_000));
+    (0..4).for_each(|_| props.alloc(2 << 20));
+    (0..150).for_each(|place| props.free(place));
+    (0..7).for_each(|_| props.free(157));
+    Flagstone::purge();
+    props.free_all();
+    Flagstone::purge();
+}
+
+/// Enough slow paths that magazines are looked at which nothing uses any more.
+fn ticks(props: &Props) {
+    (0..100).for_each(|_| props.alloc(3_000));
+    props.free_all();
+    for _ in 0..700 {
+        props.alloc(30_000);
+        props.alloc(30_000);
+        props.alloc(30_000);
+        props.alloc(30_000);
+        props.free_all();
+    }
+}
+
+/// Full magazines at the thread's end.
+fn leaving(props: &Props) {
+    for size in [16, 100, 1_000, 4_000, 6_000, 8_000, 12_000, 14_000, 20_000] {
+        (0..100).for_each(|_| props.alloc(size));
+        props.free_all();
+    }
+}
+
+fn expect_recovery(point: Point) {
+    let _turn = begin();
+    expect_panics();
+    let mut estate = Estate::new();
+    let mut stops = 0;
+    for scene in SCENES {
+        let props = Props::new();
+        stops += perform(scene, &props, Some(point), || {
+            fork(|| {
+                let (blocks, in_hand) = props.inherit();
+                estate.examine(blocks, MAGAZINES + SLAB + in_hand);
+            })
+        });
+        props.free_all();
+    }
+    assert!(stops > 0, "no thread came to {point:?}");
+    eprintln!("{point:?} {stops}");
+    estate.settle();
+}
+
+#[test]
+fn a_thread_at_its_gate() {
+    expect_recovery(Point::Gate);
+}
+
+#[test]
+fn a_thread_that_refills() {
+    expect_recovery(Point::Refill);
+}
+
+#[test]
+fn a_thread_that_flushes() {
+    expect_recovery(Point::Flush);
+}
+
+#[test]
+fn a_thread_that_claims_units() {
+    expect_recovery(Point::Claim);
+}
+
+#[test]
+fn a_thread_that_releases_units() {
+    expect_recovery(Point::Release);
+}
+
+#[test]
+fn a_thread_that_purges_holes() {
+    expect_recovery(Point::Holes);
+}
+
+#[test]
+fn a_thread_that_purges_units() {
+    expect_recovery(Point::Purge);
+}
+
+#[test]
+fn a_thread_in_the_table_of_mappings() {
+    expect_recovery(Point::Large);
+}
+
+#[test]
+fn a_thread_that_registers() {
+    expect_recovery(Point::Registry);
+}
+
+#[test]
+fn a_thread_that_makes_tables() {
+    expect_recovery(Point::Meta);
+}
+
+/// The magazine of a thread that returns half of it because nothing uses it: part of what it still
+/// lists is free already, and may be somebody else's.
+#[test]
+fn a_thread_that_shrinks_an_unused_magazine() {
+    const SIZE: usize = 4096;
+    const AGAIN: usize = 8;
+    fn scene(props: &Props) {
+        pass(true);
+        props.free_all();
+        pass(false);
+        // Slow paths of another class, none of which gives a slab back.
+        for _ in 0..700 {
+            (0..4).for_each(|_| props.alloc(30_000));
+            props.free_all();
+        }
+    }
+    let _turn = begin();
+    expect_panics();
+    let mut estate = Estate::new();
+    let props = Props::new();
+    // From this thread's heap, so that it can have them again.
+    (0..64).for_each(|_| props.alloc(SIZE));
+    let mut again = Vec::with_capacity(AGAIN);
+    let stops = perform(scene, &props, Some(Point::Release), || {
+        again.extend((0..AGAIN).map(|_| Block::filled(&ALLOC, SIZE, 8, 1)));
+        let ended = fork(|| {
+            let (mut blocks, in_hand) = props.inherit();
+            blocks.append(&mut again);
+            estate.examine(blocks, MAGAZINES + SLAB + in_hand);
+        });
+        again.drain(..).for_each(|block| block.free(&ALLOC));
+        ended
+    });
+    assert!(stops > 0, "no slab went back");
+    estate.settle();
+}

@@ -1,0 +1,502 @@
+//! Without this, freed memory could stay with the process, or a purge could take memory that is in use.
+
+#[expect(dead_code, reason = "each test uses a part of what the tests share")]
+mod common;
+
+#[path = "purge/blocks.rs"]
+mod blocks;
+#[path = "purge/hammer.rs"]
+mod hammer;
+#[path = "purge/sleepers.rs"]
+mod sleepers;
+#[path = "purge/stop.rs"]
+mod stop;
+
+use core::alloc::Layout;
+use std::sync::Mutex;
+
+use blocks::Blocks;
+
+use common::block::Block;
+use common::child::alone;
+use common::process::{begin, live, resident, verify, without_huge_pages};
+use flagstone::Flagstone;
+use flagstone::failpoints::{self, Callback, Point};
+use hammer::while_hammering;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use sleepers::{
+    CACHED, FEW, SLEEPERS, Sleeper, all_sizes, cached_sizes, expect_few_pinned, pinned,
+    with_sleepers,
+};
+use stop::purge_while_stopped;
+
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::new();
+
+const MIB: usize = 1 << 20;
+/// The variable that has everything due at once, so that no test waits for a clock.
+const AT_ONCE: (&str, &str) = ("FLAGSTONE_PURGE_DELAY_MS", "0");
+/// The variable that has nothing due during a test.
+const NEVER: (&str, &str) = ("FLAGSTONE_PURGE_DELAY_MS", "4000000000");
+
+fn alloc_zeroed(size: usize) -> Block {
+    let layout = Layout::from_size_align(size, 8).expect("a valid layout");
+    Block::alloc_zeroed(&ALLOC, layout).expect("memory")
+}
+
+/// Panics unless the process holds at most `most` bytes more than `before`.
+#[track_caller]
+fn expect_back(before: usize, most: usize) {
+    let grown = resident().saturating_sub(before);
+    assert!(grown <= most, "{grown} bytes more are still in memory");
+}
+
+/// Panics unless the process holds at least `least` bytes more than `before`: what is to go back has to
+/// be there first.
+#[track_caller]
+fn expect_grown(before: usize, least: usize) {
+    let grown = resident().saturating_sub(before);
+    assert!(grown >= least, "only {grown} bytes more are in memory");
+}
+
+#[test]
+fn small_blocks_go_back() {
+    let _turn = begin();
+    alone("small_blocks_go_back", &[], || {
+        without_huge_pages();
+        let mut blocks = Blocks::with_room(600_000);
+        let (before, live_before) = (resident(), live());
+        let mut rng = SmallRng::seed_from_u64(1);
+        blocks.fill(&mut rng, 16..513, 128 * MIB);
+        expect_grown(before, 128 * MIB);
+        blocks.free_all();
+        Flagstone::purge();
+        expect_back(before, 8 * MIB);
+        assert_eq!(live(), live_before);
+        verify();
+    });
+}
+
+/// After a peak, few blocks are left and lie everywhere: whole pages between them go back.
+#[test]
+fn pages_between_survivors_go_back() {
+    let _turn = begin();
+    alone("pages_between_survivors_go_back", &[], || {
+        without_huge_pages();
+        let mut blocks = Blocks::with_room(600_000);
+        let before = resident();
+        let mut rng = SmallRng::seed_from_u64(2);
+        blocks.fill(&mut rng, 16..513, 128 * MIB);
+        expect_grown(before, 128 * MIB);
+        blocks.retain(|| rng.random_ratio(1, 20));
+        Flagstone::purge();
+        let after = resident();
+        let pages = blocks.page_bytes();
+        let bound = pages + pages / 10 + MIB;
+        let grown = after.saturating_sub(before);
+        assert!(grown <= bound, "{grown} bytes for {pages} bytes of pages");
+        blocks.check();
+        verify();
+        // What was purged serves again, beside the survivors.
+        let mut more = Blocks::with_room(200_000);
+        more.fill(&mut rng, 16..513, 32 * MIB);
+        blocks.check();
+        more.free_all();
+        blocks.free_all();
+        Flagstone::purge();
+        verify();
+    });
+}
+
+#[test]
+fn memory_of_sleeping_threads_goes_back() {
+    let _turn = begin();
+    alone("memory_of_sleeping_threads_goes_back", &[NEVER], || {
+        without_huge_pages();
+        let (before, live_before) = (resident(), live());
+        let stages: [fn(&mut Sleeper); 3] = [
+            |sleeper| sleeper.alloc(CACHED),
+            Sleeper::free,
+            |sleeper| {
+                sleeper.alloc(CACHED);
+                sleeper.free();
+            },
+        ];
+        with_sleepers(&stages, |stage, sleepers| {
+            verify();
+            if stage == 2 {
+                let cached = Flagstone::stats().cached;
+                assert!(
+                    cached > SLEEPERS * MIB / 4,
+                    "only {cached} bytes are cached"
+                );
+                expect_grown(before, SLEEPERS * MIB);
+                Flagstone::purge();
+                // Stacks and what the sleepers hold themselves come on top.
+                expect_back(before, 2 * MIB);
+                expect_few_pinned(sleepers, cached_sizes());
+                verify();
+            }
+        });
+        Flagstone::purge();
+        expect_back(before, 2 * MIB);
+        assert_eq!(live(), live_before);
+        verify();
+    });
+}
+
+/// A purge that finds blocks in use, or in a magazine, must not make the next one pass them over.
+#[test]
+fn memory_of_sleeping_threads_goes_back_every_time() {
+    let _turn = begin();
+    alone(
+        "memory_of_sleeping_threads_goes_back_every_time",
+        &[NEVER],
+        || {
+            without_huge_pages();
+            let stages: [fn(&mut Sleeper); 4] = [
+                |sleeper| sleeper.alloc(CACHED),
+                Sleeper::free,
+                // These come from magazines and go back there: no slab hears of them.
+                |sleeper| sleeper.alloc(FEW),
+                Sleeper::free,
+            ];
+            with_sleepers(&stages, |stage, sleepers| {
+                Flagstone::purge();
+                if stage.is_multiple_of(2) {
+                    expect_few_pinned(sleepers, cached_sizes());
+                }
+                verify();
+            });
+        },
+    );
+}
+
+/// What [`Flagstone::purge`] promises for threads that used every size class.
+#[test]
+fn memory_of_sleeping_threads_goes_back_in_all_sizes() {
+    let _turn = begin();
+    alone(
+        "memory_of_sleeping_threads_goes_back_in_all_sizes",
+        &[NEVER],
+        || {
+            without_huge_pages();
+            let use_all: fn(&mut Sleeper) = |sleeper| {
+                for size in all_sizes() {
+                    sleeper.alloc(&[(size, 6)]);
+                    sleeper.free();
+                }
+            };
+            with_sleepers(&[use_all], |_, sleepers| {
+                Flagstone::purge();
+                let pinned = pinned(sleepers);
+                assert!(
+                    pinned <= SLEEPERS * MIB,
+                    "{SLEEPERS} threads pin {pinned} bytes"
+                );
+                verify();
+            });
+        },
+    );
+}
+
+/// The other threads keep popping and pushing while a purge takes the pages under their free blocks:
+/// this is the test of holding threads off.
+#[test]
+fn blocks_in_use_survive_purges() {
+    let _turn = begin();
+    alone("blocks_in_use_survive_purges", &[NEVER], || {
+        while_hammering(10, 1, verify);
+        let live_before = live();
+        let (mut purges, mut bytes) = (0_usize, 0);
+        while_hammering(6_000, 200, || {
+            bytes += Flagstone::purge();
+            purges += 1;
+            if purges.is_multiple_of(16) {
+                verify();
+            }
+        });
+        assert!(bytes > 0, "{purges} purges gave nothing back");
+        assert_eq!(live(), live_before);
+        verify();
+    });
+}
+
+/// A thread that is held off may end the one operation that it was in: here it is stopped at any place,
+/// and ends it while the purge is under way.
+#[test]
+fn an_operation_in_flight_survives_a_purge() {
+    let _turn = begin();
+    alone("an_operation_in_flight_survives_a_purge", &[NEVER], || {
+        let bytes = purge_while_stopped(1_000);
+        assert!(bytes > 0, "nothing was given back");
+        verify();
+    });
+}
+
+/// The same while every thread sweeps on its own, as nothing may stay free for long.
+#[test]
+fn blocks_in_use_survive_sweeps() {
+    let _turn = begin();
+    alone("blocks_in_use_survive_sweeps", &[AT_ONCE], || {
+        while_hammering(10, 1, verify);
+        let live_before = live();
+        let mut rng = SmallRng::seed_from_u64(3);
+        let mut survivors = Blocks::with_room(300_000);
+        survivors.fill(&mut rng, 16..513, 16 * MIB);
+        survivors.retain(|| rng.random_ratio(1, 20));
+        while_hammering(6_000, 200, || {
+            survivors.check();
+            verify();
+        });
+        survivors.free_all();
+        drop(survivors);
+        assert_eq!(live(), live_before);
+        verify();
+    });
+}
+
+#[test]
+fn spans_and_mappings_go_back() {
+    let _turn = begin();
+    alone("spans_and_mappings_go_back", &[NEVER], || {
+        without_huge_pages();
+        let mut blocks = Blocks::with_room(1_000);
+        for sizes in [300 << 10..MIB + 1, 2 * MIB..16 * MIB + 1] {
+            Flagstone::purge();
+            let (before, stats_before) = (resident(), Flagstone::stats());
+            let mut rng = SmallRng::seed_from_u64(4);
+            blocks.fill(&mut rng, sizes.clone(), 60 * MIB);
+            expect_grown(before, 60 * MIB);
+            blocks.free_all();
+            Flagstone::purge();
+            expect_back(before, MIB);
+            let stats = Flagstone::stats();
+            assert_eq!(stats.live, stats_before.live, "{sizes:?}");
+            assert!(stats.committed <= stats_before.committed, "{stats:?}");
+            assert!(stats.resident <= stats_before.resident + MIB, "{stats:?}");
+            verify();
+        }
+    });
+}
+
+/// A chunk whose last span is freed while its other units are being purged.
+#[test]
+fn a_chunk_emptied_during_a_purge_goes_back() {
+    const SIZE: usize = 300 << 10;
+    static LAST: Mutex<Option<Block>> = Mutex::new(None);
+    static FREE_LAST: Callback = |point| {
+        if point == Point::Purge {
+            let last = LAST.lock().expect("no panic under this lock").take();
+            last.into_iter().for_each(|block| block.free(&ALLOC));
+        }
+    };
+    let _turn = begin();
+    alone(
+        "a_chunk_emptied_during_a_purge_goes_back",
+        &[AT_ONCE],
+        || {
+            let span = |tag| Block::filled(&ALLOC, SIZE, 8, tag);
+            let committed = || Flagstone::stats().committed;
+            let mut others = Vec::with_capacity(1_000);
+            Flagstone::purge();
+            let before = committed();
+            while committed() == before {
+                others.push(span(others.len()));
+            }
+            // These two are alone in a chunk.
+            let first = others.pop().expect("a span in a new chunk");
+            *LAST.lock().expect("no panic under this lock") = Some(span(0));
+            others.drain(..).for_each(|block| block.free(&ALLOC));
+            Flagstone::purge();
+            let full = committed();
+            failpoints::at_points(Some(&FREE_LAST));
+            first.free(&ALLOC);
+            failpoints::at_points(None);
+            assert!(LAST.lock().expect("no panic under this lock").is_none());
+            Flagstone::purge();
+            assert_eq!(committed(), full - 4 * MIB);
+            verify();
+        },
+    );
+}
+
+/// What is reported follows what happens, and a second purge finds nothing.
+#[test]
+fn reports_agree() {
+    const CHUNK: usize = 4 * MIB;
+    let _turn = begin();
+    alone("reports_agree", &[NEVER], || {
+        without_huge_pages();
+        let mut blocks = Blocks::with_room(200_000);
+        Flagstone::purge();
+        let before = (resident(), Flagstone::stats());
+        let mut rng = SmallRng::seed_from_u64(5);
+        blocks.fill(&mut rng, 16..513, 32 * MIB);
+        let full = (resident(), Flagstone::stats());
+        let grown = full.0 - before.0;
+        let reported = full.1.resident + full.1.metadata - before.1.resident - before.1.metadata;
+        assert!(grown.abs_diff(reported) < MIB, "{before:?} {full:?}");
+        assert!(full.1.live >= before.1.live + 32 * MIB, "{full:?}");
+        assert!(
+            full.1.committed >= before.1.committed + 32 * MIB,
+            "{full:?}"
+        );
+        assert!(full.1.resident <= full.1.committed, "{full:?}");
+
+        blocks.free_all();
+        let purged = Flagstone::purge();
+        let after = (resident(), Flagstone::stats());
+        assert!(purged >= 32 * MIB, "only {purged} bytes went back");
+        assert!(full.0 - after.0 >= 31 * MIB, "{full:?} {after:?}");
+        assert!(
+            full.1.resident - after.1.resident >= 31 * MIB,
+            "{full:?} {after:?}"
+        );
+        let fallen = full.1.committed - after.1.committed;
+        assert!(fallen >= 32 * MIB - 2 * CHUNK, "{full:?} {after:?}");
+        assert_eq!(fallen % CHUNK, 0, "{full:?} {after:?}");
+        assert_eq!(after.1.live, before.1.live);
+
+        // What lies in magazines of the test harness may be given back every time.
+        let again = Flagstone::purge();
+        assert!(again < 2 * MIB, "a second purge gave {again} bytes back");
+        assert_eq!(Flagstone::stats().committed, after.1.committed);
+        verify();
+    });
+}
+
+/// Memory that a purge gave back is zero, memory that the kernel did not take back is not.
+#[test]
+fn zeroed_memory_is_zero_after_purges() {
+    const SIZES: [usize; 10] = [
+        16,
+        500,
+        4_096,
+        20_000,
+        100_000,
+        256 << 10,
+        300_000,
+        MIB,
+        3 * MIB,
+        9 * MIB,
+    ];
+    /// Kernel calls of a purge that pass before one or all are refused; the last refuses none.
+    const PASS: [usize; 9] = [0, 1, 2, 3, 5, 8, 13, 30, usize::MAX];
+    let _turn = begin();
+    alone("zeroed_memory_is_zero_after_purges", &[NEVER], || {
+        let mut blocks: Vec<Block> = Vec::with_capacity(1_000);
+        let mut refused = 0;
+        for (pass, forever) in PASS.iter().flat_map(|pass| [(*pass, false), (*pass, true)]) {
+            for size in SIZES {
+                let count = (MIB / size).clamp(2, 60);
+                blocks.extend((0..count).map(|tag| Block::filled(&ALLOC, size, 8, tag)));
+                // Neighbours stay, so that not whole slabs and chunks go.
+                let kept = blocks.pop().expect("just made");
+                blocks.drain(..).for_each(|block| block.free(&ALLOC));
+                failpoints::refuse_after(pass, forever);
+                Flagstone::purge();
+                refused += failpoints::refuse_none();
+                verify();
+                blocks.extend((0..count).map(|_| alloc_zeroed(size)));
+                for block in &blocks {
+                    assert!(block.is_zero(), "{size} bytes after {pass} calls");
+                    block.fill(1);
+                }
+                kept.check(count - 1);
+                kept.free(&ALLOC);
+                blocks.drain(..).for_each(|block| block.free(&ALLOC));
+            }
+        }
+        assert!(refused > 0, "nothing was refused");
+    });
+}
+
+/// The same where every free purges: what is refused then waits for the next time.
+#[test]
+fn zeroed_memory_is_zero_after_refused_frees() {
+    let _turn = begin();
+    alone(
+        "zeroed_memory_is_zero_after_refused_frees",
+        &[AT_ONCE],
+        || {
+            let mut refused = 0;
+            for size in [100_000, 256 << 10, 300_000, 700_000, MIB, 3 * MIB, 9 * MIB] {
+                for (pass, forever) in (0..6).flat_map(|pass| [(pass, false), (pass, true)]) {
+                    let kept = Block::filled(&ALLOC, size, 8, 1);
+                    let block = Block::filled(&ALLOC, size, 8, 2);
+                    failpoints::refuse_after(pass, forever);
+                    block.free(&ALLOC);
+                    refused += failpoints::refuse_none();
+                    let block = alloc_zeroed(size);
+                    assert!(block.is_zero(), "{size} bytes after {pass} calls");
+                    block.free(&ALLOC);
+                    kept.check(1);
+                    kept.free(&ALLOC);
+                    verify();
+                }
+            }
+            assert!(refused > 0, "nothing was refused");
+        },
+    );
+}
+
+/// With no delay, freed memory goes back without a call of `purge`.
+#[test]
+fn memory_decays() {
+    let _turn = begin();
+    alone("memory_decays", &[AT_ONCE], || {
+        without_huge_pages();
+        let mut blocks = Blocks::with_room(150_000);
+        let mut rng = SmallRng::seed_from_u64(6);
+        for sizes in [
+            16..513,
+            5_000..100_000,
+            300 << 10..MIB + 1,
+            2 * MIB..8 * MIB,
+        ] {
+            let before = resident();
+            blocks.fill(&mut rng, sizes.clone(), 32 * MIB);
+            // Some of it may be reuse of what the round before left.
+            expect_grown(before, 24 * MIB);
+            blocks.free_all();
+            // The thread keeps a few blocks of each class, each class a slab.
+            expect_back(before, 16 * MIB);
+            if sizes.start > 256 << 10 {
+                expect_back(before, MIB);
+            }
+            verify();
+        }
+    });
+}
+
+/// With no delay, free pages inside slabs go back as well, once a program goes on using the allocator.
+#[test]
+fn pages_between_survivors_decay() {
+    const SLOW: usize = 60;
+    let _turn = begin();
+    alone("pages_between_survivors_decay", &[AT_ONCE], || {
+        without_huge_pages();
+        let mut blocks = Blocks::with_room(300_000);
+        let mut burst = Blocks::with_room(4_000);
+        let before = resident();
+        let mut rng = SmallRng::seed_from_u64(7);
+        blocks.fill(&mut rng, 16..513, 64 * MIB);
+        expect_grown(before, 64 * MIB);
+        blocks.retain(|| rng.random_ratio(1, 50));
+        // More blocks than a magazine holds: slow paths, which is when the allocator looks around.
+        for _ in 0..SLOW {
+            burst.fill(&mut rng, 900..1_000, 3 * MIB);
+            burst.free_all();
+        }
+        let after = resident();
+        let pages = blocks.page_bytes();
+        let bound = pages + pages / 10 + 8 * MIB;
+        let grown = after.saturating_sub(before);
+        assert!(grown <= bound, "{grown} bytes for {pages} bytes of pages");
+        blocks.check();
+        blocks.free_all();
+        verify();
+    });
+}
