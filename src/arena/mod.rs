@@ -5,6 +5,7 @@
 //! densely and gain from huge pages, the latter may be touched sparsely and would be ruined by them.
 
 mod chunk;
+mod fresh;
 pub(crate) mod meta;
 mod owner_map;
 mod purge;
@@ -12,14 +13,11 @@ mod purge;
 pub(crate) use chunk::{Chunk, Kind, Span, UNIT_META};
 pub(crate) use purge::{Age, decay};
 
-use core::ptr::NonNull;
-
-use self::chunk::{DESCRIPTOR, Links, first_run, longest_run};
+use self::chunk::{Links, first_run, longest_run};
 use self::owner_map::OwnerMap;
-use crate::config;
 use crate::error::Violation;
-use crate::os::{self, Access, Lock, failpoints};
-use crate::sync::{AtomicPtr, GuardedUsize, Link, Ordering, same};
+use crate::os::{self, Lock, failpoints};
+use crate::sync::{AtomicPtr, GuardedUsize, Link, same};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 
 /// Free-run lists: chunks whose longest free run is `2^i` to `2^(i+1) - 1` units.
@@ -28,12 +26,6 @@ const BINS: usize = 7;
 const NO_BIN: u8 = u8::MAX;
 /// Chunks looked at in the list that may or may not hold a long enough run.
 const TRIES: usize = 4;
-/// A reservation is a quarter of what was reserved before, within these bounds.
-const RESERVATION_MIN: usize = 8 * CHUNK;
-const RESERVATION_MAX: usize = 256 * CHUNK;
-/// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
-const HUGE_FROM: usize = 16;
-
 /// Whether a span's recycled pages are known to be zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Zeroed {
@@ -123,7 +115,7 @@ pub(crate) fn claim(units: UnitCount) -> Option<(Span, Zeroed)> {
             return Some(found);
         }
     }
-    let chunk = new_chunk(units)?;
+    let chunk = fresh::new_chunk(units)?;
     let _held = ARENA.lock.lock();
     insert_held(chunk);
     claim_in(chunk, units)
@@ -276,117 +268,6 @@ fn unbin(chunk: &'static Chunk) {
 
 fn bins_of(chunk: &Chunk) -> &'static Bins {
     &ARENA.bins[usize::from(chunk.dense.get() == 0)]
-}
-
-/// A fresh chunk, in no list yet, made for spans of `units`.
-fn new_chunk(units: UnitCount) -> Option<&'static Chunk> {
-    let chunk = new_descriptor()?;
-    let Some(base) = new_addresses() else {
-        let _held = ARENA.lock.lock();
-        chunk.next_unused.set(ARENA.unused.get());
-        ARENA.unused.set(Some(chunk));
-        return None;
-    };
-    let dense = units.get() == 1;
-    if dense && config::huge_pages() && ARENA.chunks.get() >= HUGE_FROM {
-        os::advise_huge(base, CHUNK);
-    }
-    chunk.dense.set(u8::from(dense));
-    chunk.set_base(base.as_ptr());
-    Some(chunk)
-}
-
-/// A descriptor whose tables are empty.
-fn new_descriptor() -> Option<&'static Chunk> {
-    {
-        let _held = ARENA.lock.lock();
-        if let Some(chunk) = ARENA.unused.get() {
-            ARENA.unused.set(chunk.next_unused.get());
-            return Some(chunk);
-        }
-    }
-    let table = meta::alloc(DESCRIPTOR)?;
-    // SAFETY: 1. zeroed metadata of a descriptor's size, aligned to a line, never freed; all zero
-    // is a descriptor without a chunk.
-    let chunk: &'static Chunk = unsafe { table.cast::<Chunk>().as_ref() };
-    chunk.bin.set(NO_BIN);
-    let _held = ARENA.lock.lock();
-    chunk.next_of_all.set(ARENA.all.get());
-    ARENA.all.set(Some(chunk));
-    Some(chunk)
-}
-
-/// 4 MiB of committed zero memory, with a leaf for it in the owner map.
-fn new_addresses() -> Option<NonNull<u8>> {
-    let base = cut().or_else(|| {
-        reserve()?;
-        cut()
-    })?;
-    if leaf_for(base) {
-        // SAFETY: 1. cut from our own reservation, for nobody else.
-        if unsafe { os::commit(base, CHUNK) } {
-            return Some(base);
-        }
-    }
-    // SAFETY: 1. as above, never used. What stays reserved on failure costs no memory.
-    let _ = unsafe { os::unmap(base, CHUNK) };
-    None
-}
-
-/// The next chunk's worth of the reservation.
-fn cut() -> Option<NonNull<u8>> {
-    let _held = ARENA.lock.lock();
-    let left = ARENA.fresh_left.get().checked_sub(CHUNK)?;
-    // ORDERING: guarded by `ARENA.lock`.
-    let base = NonNull::new(ARENA.fresh.load(Ordering::Relaxed))?;
-    ARENA.fresh_left.set(left);
-    // SAFETY: 1. `fresh_left` counted these bytes.
-    let rest = unsafe { crate::ptr::advance::<u8>(base, CHUNK) };
-    ARENA.fresh.store(rest.as_ptr(), Ordering::Relaxed);
-    Some(base)
-}
-
-/// Reserves address space for more chunks: less where the process may not have so much.
-fn reserve() -> Option<()> {
-    let quarter = ARENA.reserved.get() / 4 / CHUNK * CHUNK;
-    let mut length = quarter.clamp(RESERVATION_MIN, RESERVATION_MAX);
-    let base = loop {
-        if let Some(base) = os::map(length, CHUNK, Access::Reserved) {
-            break base;
-        }
-        length = (length / 2 / CHUNK * CHUNK).max(CHUNK);
-        if length == CHUNK {
-            break os::map(CHUNK, CHUNK, Access::Reserved)?;
-        }
-    };
-    let held = ARENA.lock.lock();
-    ARENA.reserved.set(ARENA.reserved.get() + length);
-    if ARENA.fresh_left.get() >= CHUNK {
-        // Another thread reserved meanwhile, and there is room in its reservation.
-        drop(held);
-        // SAFETY: 1. mapped above, never used.
-        let _ = unsafe { os::unmap(base, length) };
-        return Some(());
-    }
-    // ORDERING: guarded by `ARENA.lock`.
-    ARENA.fresh.store(base.as_ptr(), Ordering::Relaxed);
-    ARENA.fresh_left.set(length);
-    Some(())
-}
-
-fn leaf_for(base: NonNull<u8>) -> bool {
-    let address = base.addr().get();
-    if ARENA.owners.has_leaf(address) {
-        return true;
-    }
-    let Some(leaf) = ARENA.owners.prepare(address) else {
-        return false;
-    };
-    let _held = ARENA.lock.lock();
-    if !ARENA.owners.has_leaf(address) {
-        ARENA.owners.add_leaf(address, leaf);
-    }
-    true
 }
 
 /// Enters a fresh chunk, all free and clean, into the lists and the owner map. Locked.

@@ -5,11 +5,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use flagstone::Flagstone;
 use flagstone::failpoints::Point;
 
-use super::actor::{Props, Scene, pass, perform};
+use super::actor::{Props, Scene, perform};
 use super::child::{expect_panics, fork};
 use super::estate::{Estate, MAGAZINES, SLAB};
-use crate::ALLOC;
-use crate::common::block::Block;
 use crate::common::process::begin;
 
 /// Together they pass every point, on every way there is.
@@ -152,41 +150,4 @@ fn a_thread_that_registers() {
 #[test]
 fn a_thread_that_makes_tables() {
     expect_recovery(Point::Meta);
-}
-
-/// The magazine of a thread that returns half of it because nothing uses it: part of what it still
-/// lists is free already, and may be somebody else's.
-#[test]
-fn a_thread_that_shrinks_an_unused_magazine() {
-    const SIZE: usize = 4096;
-    const AGAIN: usize = 8;
-    fn scene(props: &Props) {
-        pass(true);
-        props.free_all();
-        pass(false);
-        // Slow paths of another class, none of which gives a slab back.
-        for _ in 0..700 {
-            (0..4).for_each(|_| props.alloc(30_000));
-            props.free_all();
-        }
-    }
-    let _turn = begin();
-    expect_panics();
-    let mut estate = Estate::new();
-    let props = Props::new();
-    // From this thread's heap, so that it can have them again.
-    (0..64).for_each(|_| props.alloc(SIZE));
-    let mut again = Vec::with_capacity(AGAIN);
-    let stops = perform(scene, &props, Some(Point::Release), || {
-        again.extend((0..AGAIN).map(|_| Block::filled(&ALLOC, SIZE, 8, 1)));
-        let ended = fork(|| {
-            let (mut blocks, in_hand) = props.inherit();
-            blocks.append(&mut again);
-            estate.examine(blocks, MAGAZINES + SLAB + in_hand);
-        });
-        again.drain(..).for_each(|block| block.free(&ALLOC));
-        ended
-    });
-    assert!(stops > 0, "no slab went back");
-    estate.settle();
 }
