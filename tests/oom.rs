@@ -299,6 +299,9 @@ fn the_limit_of_mappings_is_survived() {
     const MOST: usize = 1 << 20;
     const TOTAL: usize = 24 * MIB;
     const SIZES: [usize; 7] = [64, 4_000, 40_000, 200_000, 400_000, 2 * MIB, 6 * MIB];
+    const LONG: usize = 8 * MIB;
+    /// Freed mappings go back at once, if the kernel takes them.
+    const NO_CACHE: (&str, &str) = ("FLAGSTONE_LARGE_CACHE", "0");
     let _turn = begin();
     let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("the limit of mappings");
     let limit: usize = limit.trim().parse().expect("a number");
@@ -306,7 +309,7 @@ fn the_limit_of_mappings_is_survived() {
         println!("not run: the limit is {limit} mappings");
         return;
     }
-    alone("the_limit_of_mappings_is_survived", &[], || {
+    alone("the_limit_of_mappings_is_survived", &[NO_CACHE], || {
         without_huge_pages();
         let before = live();
         for warm in [false, true] {
@@ -316,7 +319,11 @@ fn the_limit_of_mappings_is_survived() {
                     .iter_mut()
                     .for_each(|chain| chain.grow(chain.blocks(TOTAL)));
             }
+            // Neighbours: the one in the middle cannot be cut out at the limit.
+            let [first, middle, last] = [1, 2, 3].map(|tag| Block::filled(&ALLOC, LONG, 8, tag));
             let filler = Filler::new(limit);
+            middle.check(2);
+            free_quietly(|| middle.free(&ALLOC));
             for _ in 0..3 {
                 for chain in &mut chains {
                     chain.grow(chain.blocks(2 * TOTAL));
@@ -326,6 +333,10 @@ fn the_limit_of_mappings_is_survived() {
                 verify();
             }
             drop(filler);
+            first.check(1);
+            first.free(&ALLOC);
+            last.check(3);
+            last.free(&ALLOC);
             for chain in &mut chains {
                 let count = chain.blocks(2 * TOTAL);
                 chain.grow(count);

@@ -288,6 +288,7 @@ fn expect_recovery(scene: Scene) {
 macro_rules! tests {
     ($($name:ident: $scene:ident,)*) => {$(
         #[test]
+        #[ignore = "single steps take minutes: cargo test --test fork -- --ignored"]
         fn $name() {
             expect_recovery($scene);
         }

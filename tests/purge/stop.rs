@@ -1,7 +1,7 @@
 //! A thread stopped by a signal, wherever it is, until a purge is under way.
 
 use core::alloc::Layout;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::{hint, mem, ptr};
 use std::os::unix::thread::JoinHandleExt;
 use std::thread::{self, JoinHandle};
@@ -19,6 +19,9 @@ static STOPPED: AtomicBool = AtomicBool::new(false);
 static MAY_GO: AtomicBool = AtomicBool::new(false);
 /// Whether the thread that works between signals may end.
 static ENOUGH: AtomicBool = AtomicBool::new(false);
+
+/// Operations that the thread ended, and wrote to what it got.
+static PROGRESS: AtomicUsize = AtomicUsize::new(0);
 
 fn pause() {
     let time = libc::timespec {
@@ -52,10 +55,22 @@ extern "C" fn stop(_signal: libc::c_int) {
 /// at, and write to what it got.
 static LET_GO: Callback = |point| {
     if point == Point::Holes && !MAY_GO.swap(true, Ordering::SeqCst) {
-        pause();
-        pause();
+        let before = PROGRESS.load(Ordering::SeqCst);
+        // It may have been at nothing that it can end now.
+        for _ in 0..10 {
+            pause();
+            if PROGRESS.load(Ordering::SeqCst) != before {
+                break;
+            }
+        }
     }
 };
+
+/// Only one thread counts, and no instruction here takes so long that most signals would meet it.
+fn go_on() {
+    let before = PROGRESS.load(Ordering::Relaxed);
+    PROGRESS.store(before + 1, Ordering::Relaxed);
+}
 
 /// Does little but operations of the allocator, so that many signals meet one.
 fn work() {
@@ -68,12 +83,14 @@ fn work() {
         let burst = [(); 8].map(|()| {
             let block = Block::alloc(&ALLOC, layout).expect("memory");
             block.fill_first(tag, WRITTEN);
+            go_on();
             block
         });
         for block in burst {
             let fine = block.holds(tag, WRITTEN);
             assert!(fine, "block {:#x} lost its contents", block.addr());
             block.free(&ALLOC);
+            go_on();
         }
         tag += 1;
     }
