@@ -3,13 +3,14 @@
 //! of those threads are taken back when the thread that forked comes by: a thread that the child has
 //! started cannot tell its cache from theirs.
 
+use super::slow::is_gated;
 use super::thread::{self, REGISTRY};
 use super::{NO_CLASS, SizeClass, ThreadCache};
 use crate::arena::{self, meta};
 use crate::heap;
 use crate::large;
 use crate::os;
-use crate::sync::GuardedUsize;
+use crate::sync::{GuardedUsize, Slot};
 
 /// Forks between the first process and this one. Caches remember it: those of an earlier one are of
 /// threads that are gone, except for that of the thread that forked.
@@ -71,8 +72,8 @@ impl ThreadCache {
     }
 
     /// Takes back the blocks of a thread that is gone. It may have vanished between any two stores:
-    /// the newest block of each magazine may be its user's already and is given up, and so is the
-    /// magazine that a slow path was at work on, slots and all. The registry's lock is held.
+    /// the newest block of each magazine that is not gated may be its user's already and is given up,
+    /// and so is the magazine that a slow path was at work on, slots and all. The registry's lock is held.
     fn adopt(&'static self) {
         let busy = self.busy.get();
         for class in SizeClass::all() {
@@ -83,6 +84,11 @@ impl ThreadCache {
             let (slots, blocks) = self.contents(class);
             if blocks >= 2 && blocks < slots.len() {
                 heap::recover::adopt(class, &slots[2..=blocks]);
+            }
+            // No fast path leads to a gated magazine: its newest block is still there.
+            let head = self.magazine(class).head();
+            if is_gated(class) && !head.is_null() {
+                heap::recover::adopt(class, &[Slot::new(head)]);
             }
             self.forget(class);
         }

@@ -12,8 +12,9 @@ use crate::common::process::{live, verify};
 use crate::common::raw_thread::on_raw_thread;
 
 /// What may stay lost in a child for each thread that was inside the allocator: the magazine that it
-/// was filling or emptying, and the newest block of every other one ...
-pub(crate) const MAGAZINES: usize = 256 << 10;
+/// was filling or emptying (three blocks of 256 KiB at most), and the newest block of every other one
+/// that is not gated (320 KiB) ...
+pub(crate) const MAGAZINES: usize = (768 + 320) << 10;
 /// ... and a slab that it was giving up.
 pub(crate) const SLAB: usize = 256 << 10;
 /// What std, the test harness and its threads use, at most.

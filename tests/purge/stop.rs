@@ -14,7 +14,8 @@ use rand::{RngExt, SeedableRng};
 use crate::ALLOC;
 use crate::common::block::Block;
 
-/// A thread that was stopped by a signal, and whether it may go on.
+/// How often a thread was stopped, whether it still is, and whether it may go on.
+static STOPS: AtomicUsize = AtomicUsize::new(0);
 static STOPPED: AtomicBool = AtomicBool::new(false);
 static MAY_GO: AtomicBool = AtomicBool::new(false);
 /// Whether the thread that works between signals may end.
@@ -40,6 +41,7 @@ extern "C" fn stop(_signal: libc::c_int) {
     // SAFETY: the errno of this thread is readable.
     let before = unsafe { errno.read() };
     STOPPED.store(true, Ordering::SeqCst);
+    STOPS.fetch_add(1, Ordering::SeqCst);
     for _ in 0..50 {
         if MAY_GO.load(Ordering::SeqCst) {
             break;
@@ -76,19 +78,20 @@ fn go_on() {
 fn work() {
     /// A block is as long as a page, so that a purge may take it.
     const SIZE: usize = 4_096;
-    const WRITTEN: usize = 16;
     let layout = Layout::from_size_align(SIZE, 8).expect("a valid layout");
-    let mut tag = 0;
+    let mut tag = 1_usize;
     while !ENOUGH.load(Ordering::Relaxed) {
         let burst = [(); 8].map(|()| {
             let block = Block::alloc(&ALLOC, layout).expect("memory");
-            block.fill_first(tag, WRITTEN);
+            // SAFETY: the block is longer than a word and aligned for it.
+            unsafe { block.as_ptr().cast::<usize>().write_volatile(tag) };
             go_on();
             block
         });
         for block in burst {
-            let fine = block.holds(tag, WRITTEN);
-            assert!(fine, "block {:#x} lost its contents", block.addr());
+            // SAFETY: written above.
+            let found = unsafe { block.as_ptr().cast::<usize>().read_volatile() };
+            assert_eq!(found, tag, "block {:#x} lost its contents", block.addr());
             block.free(&ALLOC);
             go_on();
         }
@@ -130,10 +133,11 @@ pub(crate) fn purge_while_stopped(purges: usize) -> usize {
 /// Returns once the thread has stopped, or ended.
 fn stop_thread(thread: &JoinHandle<()>) {
     MAY_GO.store(false, Ordering::SeqCst);
+    let before = STOPS.load(Ordering::SeqCst);
     // SAFETY: the thread is joined later.
     let result = unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
     assert_eq!(result, 0, "pthread_kill refused");
-    while !STOPPED.load(Ordering::SeqCst) && !thread.is_finished() {
+    while STOPS.load(Ordering::SeqCst) == before && !thread.is_finished() {
         thread::yield_now();
     }
 }
