@@ -6,7 +6,7 @@ use flagstone::Flagstone;
 use flagstone::failpoints::Point;
 
 use super::actor::{Props, Scene, perform};
-use super::child::{expect_panics, fork};
+use super::child::{alone, expect_panics, fork};
 use super::estate::{Estate, MAGAZINES, SLAB};
 use crate::common::process::begin;
 
@@ -82,24 +82,26 @@ fn leaving(props: &Props) {
     }
 }
 
+/// In a process without the threads of other tests: what a child loses of them is not counted here.
 fn expect_recovery(point: Point) {
     let _turn = begin();
     expect_panics();
-    let mut estate = Estate::new();
-    let mut stops = 0;
-    for scene in SCENES {
-        let props = Props::new();
-        stops += perform(scene, &props, Some(point), || {
-            fork(|| {
-                let (blocks, in_hand) = props.inherit();
-                estate.examine(blocks, MAGAZINES + SLAB + in_hand);
-            })
-        });
-        props.free_all();
-    }
-    assert!(stops > 0, "no thread came to {point:?}");
-    eprintln!("{point:?} {stops}");
-    estate.settle();
+    alone(|| {
+        let mut estate = Estate::new();
+        let mut stops = 0;
+        for scene in SCENES {
+            let props = Props::new();
+            stops += perform(scene, &props, Some(point), || {
+                fork(|| {
+                    let (blocks, in_hand) = props.inherit();
+                    estate.examine(blocks, MAGAZINES + SLAB + in_hand);
+                })
+            });
+            props.free_all();
+        }
+        assert!(stops > 0, "no thread came to {point:?}");
+        estate.settle();
+    });
 }
 
 #[test]
