@@ -108,7 +108,9 @@ impl Work {
             .purging
             .set(self.chunk.purging.get() & !self.claimed);
         self.chunk.free.set(self.chunk.free.get() | self.claimed);
-        set_dirty(self.chunk, self.chunk.dirty.get() | left);
+        // Emptied by others meanwhile: dirty, so that its addresses go too.
+        let empty = u64::from(self.chunk.is_empty());
+        set_dirty(self.chunk, self.chunk.dirty.get() | left | empty);
         if whole {
             enter(self.chunk);
         }
