@@ -3,9 +3,8 @@
 
 /// A snapshot by [`crate::Flagstone::stats`], in bytes.
 ///
-/// Exact while no other thread calls the allocator. Otherwise each thread that does may add an error
-/// of what it moves during the call: one block for each call, one batch of a magazine (at most
-/// 128 KiB, or 3 blocks) for each refill and flush.
+/// Exact while no other thread calls the allocator. Otherwise off by what other threads allocate and
+/// free during the call; they wait meanwhile before a block that they have not at hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -3,11 +3,12 @@
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
 mod common;
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use common::block::Block;
-use common::process::{begin, expect_flat};
+use common::process::{begin, expect_flat, live};
 use flagstone::Flagstone;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -210,4 +211,39 @@ fn random_replacement_over_generations() {
         }
         lines.into_iter().flatten().for_each(open);
     });
+}
+
+/// What a thread gives back as it ends, while it is being counted, is neither live nor cached twice.
+#[test]
+fn live_bytes_are_counted_while_threads_end() {
+    const HELD: usize = 1 << 20;
+    const THREADS: usize = 300;
+    // More than these threads, the harness's and std have at any moment.
+    const ELSE: usize = 4 << 20;
+    /// Leaves the thread with full magazines.
+    fn churn() {
+        for size in [64, 1_000, 8_000, 30_000] {
+            let blocks: Vec<_> = (0..(200 << 10) / size)
+                .map(|tag| Block::filled(&ALLOC, size, 8, tag))
+                .collect();
+            blocks.into_iter().for_each(|block| block.free(&ALLOC));
+        }
+    }
+    let _turn = begin();
+    let held = Block::filled(&ALLOC, HELD, 8, 1);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..THREADS {
+                let thread = thread::spawn(churn);
+                thread.join().expect("the thread did not panic");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let live = live();
+            assert!((HELD..HELD + ELSE).contains(&live), "{live} bytes live");
+        }
+    });
+    held.free(&ALLOC);
 }

@@ -204,23 +204,45 @@ impl Drop for Addresses {
     }
 }
 
+/// The gates of all registered caches, the caller's too: while it lives, no block moves between a
+/// magazine and the bitmaps, and magazines and bitmaps can be counted one after the other.
+struct Gates;
+
+impl Gates {
+    /// The registry's lock is held, and stays so.
+    fn all() -> Self {
+        for cache in registered() {
+            // Let go by `drop`, which walks the same registry.
+            let _gate = ManuallyDrop::new(cache.gate.lock());
+        }
+        Self
+    }
+}
+
+impl Drop for Gates {
+    fn drop(&mut self) {
+        for cache in registered() {
+            // SAFETY: 1. locked by `all`, and the registry has not changed since.
+            unsafe { cache.gate.force_unlock() };
+        }
+    }
+}
+
 /// What the allocator holds.
 pub(crate) fn stats() -> Stats {
     if !thread::is_ready() {
         return Stats::default();
     }
     thread::repair_child();
-    let cached = {
+    let (used, cached) = {
         let _held = REGISTRY.lock.lock();
-        let bytes = |cache: &'static ThreadCache| {
-            let _held = cache.gate.lock();
-            cache.cached_bytes()
-        };
-        registered().map(bytes).sum::<usize>()
+        let _gates = Gates::all();
+        let cached: usize = registered().map(ThreadCache::cached_bytes).sum();
+        (heap::used_bytes(), cached)
     };
     let (mapped, mapped_resident) = large::committed_and_resident();
     Stats {
-        live: (heap::used_bytes() + large::live()).saturating_sub(cached),
+        live: (used + large::live()).saturating_sub(cached),
         cached,
         committed: arena::committed() + mapped,
         resident: arena::resident() + mapped_resident,
