@@ -16,6 +16,9 @@ pub(crate) const UNITS_PER_CHUNK: usize = CHUNK / UNIT;
 
 const_assert!(UNITS_PER_CHUNK == 64);
 
+/// log2 of the bytes that a process can address.
+pub(crate) const ADDRESS_BITS: u32 = 48;
+
 /// A number of units, 1 to 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct UnitCount(u8);

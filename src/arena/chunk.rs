@@ -64,6 +64,8 @@ pub(crate) struct Chunk {
     pub(super) bin: GuardedU8,
     /// 1 where the chunk serves spans of one unit, 0 where it serves longer ones.
     pub(super) dense: GuardedU8,
+    /// 1 where the kernel was told to keep huge pages out, see [`Chunk::stay_small`].
+    pub(super) small_pages: GuardedU8,
     /// Chunks by longest free run.
     pub(super) by_run: Links,
     /// Chunks with dirty units, oldest first.
@@ -117,6 +119,16 @@ impl Chunk {
     pub(super) fn set_base(&self, base: *mut u8) {
         // ORDERING: publishes the emptied tables to readers of `base`.
         self.base.store(base, Ordering::Release);
+    }
+
+    /// Before pages of the chunk are purged while others stay: keeps huge pages out from here on. The
+    /// kernel would fill the holes again to make one (`khugepaged`).
+    pub(crate) fn stay_small(&self) {
+        // Two purgers at once may both ask, which does no harm.
+        if let (Some(base), 0) = (self.base(), self.small_pages.get()) {
+            self.small_pages.set(1);
+            os::refuse_huge(base, CHUNK);
+        }
     }
 
     /// First byte of a unit of a chunk that is there.

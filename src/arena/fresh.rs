@@ -30,6 +30,7 @@ pub(super) fn new_chunk(units: UnitCount) -> Option<&'static Chunk> {
         os::advise_huge(base, CHUNK);
     }
     chunk.dense.set(u8::from(dense));
+    chunk.small_pages.set(0);
     chunk.set_base(base.as_ptr());
     Some(chunk)
 }

@@ -5,12 +5,12 @@ use core::ptr::NonNull;
 use super::chunk::Chunk;
 use super::meta;
 use crate::sync::Link;
-use crate::units::CHUNK_SHIFT;
+use crate::units::{ADDRESS_BITS, CHUNK_SHIFT};
 
-/// Chunks of one leaf, and leaves: together 48 bits of address.
+/// Chunks of one leaf, and leaves: together all addresses.
 const LEAF: usize = 1 << LEAF_SHIFT;
 const LEAF_SHIFT: u32 = 12;
-const ROOT: usize = 1 << (48 - LEAF_SHIFT - CHUNK_SHIFT);
+const ROOT: usize = 1 << (ADDRESS_BITS - LEAF_SHIFT - CHUNK_SHIFT);
 
 /// The chunks of 16 GiB of addresses. All zero is empty.
 struct Leaf([Link<Chunk>; LEAF]);

@@ -89,6 +89,7 @@ impl Work {
         if whole && self.unmap() {
             return CHUNK;
         }
+        self.chunk.stay_small();
         let mut clean = 0_u64;
         for (first, length) in runs(self.units) {
             let base = self.chunk.unit(UnitIndex::new(first));

@@ -12,6 +12,7 @@ use crate::large;
 use crate::os::failpoints;
 use crate::size_class::{MEDIUM_MAX, Request, classify, medium_offset};
 use crate::sync::{Ordering, Slot};
+use crate::units::ADDRESS_BITS;
 
 /// Slow paths of a thread between two looks at what is unused.
 const TICK: u64 = 256;
@@ -89,7 +90,8 @@ fn alloc_big(
     wanted: Zeroed,
     config: &Config,
 ) -> Option<(NonNull<u8>, Zeroed)> {
-    if !thread::prepare(config) {
+    // No memory given back makes room for what no process can address.
+    if size.max(align) >> ADDRESS_BITS != 0 || !thread::prepare(config) {
         return None;
     }
     or_reclaim(|| match request {

@@ -113,6 +113,7 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     let mut bytes = 0;
     let mut refused = false;
     for (offset, length) in holes::runs(row, &free, os::page_size()) {
+        slab.stay_small();
         // SAFETY: 1. a run inside the slab.
         let run = unsafe { crate::ptr::advance::<u8>(base, offset) };
         // SAFETY: 1. our slab; its free blocks cannot leave while it is in no list, nor idle ones

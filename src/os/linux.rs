@@ -91,11 +91,20 @@ pub(super) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<
 }
 
 pub(super) fn advise_huge(base: NonNull<u8>, length: usize) {
+    advise(base, length, libc::MADV_HUGEPAGE);
+}
+
+pub(super) fn refuse_huge(base: NonNull<u8>, length: usize) {
+    advise(base, length, libc::MADV_NOHUGEPAGE);
+}
+
+/// Advice that changes no byte, given in vain or not.
+fn advise(base: NonNull<u8>, length: usize, advice: c_int) {
     if failpoints::refuses() {
         return;
     }
     // SAFETY: 1. changes no byte, whatever is mapped there.
-    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, advice) };
     let _ = keeping_errno(call);
 }
 

@@ -163,6 +163,11 @@ pub(crate) fn advise_huge(base: NonNull<u8>, length: usize) {
     imp::advise_huge(base, length);
 }
 
+/// Asks for no huge pages in a range; a wish, too.
+pub(crate) fn refuse_huge(base: NonNull<u8>, length: usize) {
+    imp::refuse_huge(base, length);
+}
+
 /// The word that tells a forked child, on a page of its own; null before [`watch_forks`].
 static CANARY: AtomicPtr<Canary> = AtomicPtr::new(core::ptr::null_mut());
 

@@ -159,6 +159,13 @@ impl Slab {
         arena::owner(address).map(|chunk| (chunk, UnitIndex::of(address)))
     }
 
+    /// See [`Chunk::stay_small`].
+    pub(crate) fn stay_small(&self) {
+        if let Some((chunk, _)) = self.home() {
+            chunk.stay_small();
+        }
+    }
+
     /// First byte.
     pub(crate) fn base(&self) -> NonNull<u8> {
         // ORDERING: set before the descriptor was published, see `create`.

@@ -132,3 +132,18 @@ pub(crate) fn page_size() -> usize {
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).expect("a page size")
 }
+
+/// Panics unless the process holds at most `most` bytes more than `before`.
+#[track_caller]
+pub(crate) fn expect_back(before: usize, most: usize) {
+    let grown = resident().saturating_sub(before);
+    assert!(grown <= most, "{grown} bytes more are still in memory");
+}
+
+/// Panics unless the process holds at least `least` bytes more than `before`: what is to go back has to
+/// be there first.
+#[track_caller]
+pub(crate) fn expect_grown(before: usize, least: usize) {
+    let grown = resident().saturating_sub(before);
+    assert!(grown >= least, "only {grown} bytes more are in memory");
+}

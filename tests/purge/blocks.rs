@@ -1,6 +1,7 @@
 //! Many blocks whose contents are known, and the pages that they lie in.
 
 use core::ops::Range;
+use std::fs;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -54,6 +55,24 @@ impl Blocks {
         }
     }
 
+    /// Whether the kernel marks all mappings that blocks begin in with `flag` (`VmFlags`).
+    pub(crate) fn are_all_in_mappings_with(&self, flag: &str) -> bool {
+        let all = fs::read_to_string("/proc/self/smaps").expect("a list of mappings");
+        let mut marked = Vec::new();
+        let mut range = 0..0;
+        for line in all.lines() {
+            if let Some(flags) = line.strip_prefix("VmFlags:") {
+                if flags.split_whitespace().any(|word| word == flag) {
+                    marked.push(range.clone());
+                }
+            } else if let Some(found) = addresses_of(line) {
+                range = found;
+            }
+        }
+        let is_marked = |block: &Block| marked.iter().any(|range| range.contains(&block.addr()));
+        self.0.iter().flatten().all(is_marked)
+    }
+
     /// Bytes of the pages that hold a part of a block.
     pub(crate) fn page_bytes(&self) -> usize {
         let mut pages: Vec<usize> = self.0.iter().flatten().flat_map(pages_of).collect();
@@ -61,6 +80,13 @@ impl Blocks {
         pages.dedup();
         pages.len() * page_size()
     }
+}
+
+/// The range at the beginning of a mapping's first line.
+fn addresses_of(line: &str) -> Option<Range<usize>> {
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    let parse = |text| usize::from_str_radix(text, 16).ok();
+    Some(parse(start)?..parse(end)?)
 }
 
 /// The addresses of the pages that hold a part of `block`.

@@ -1,0 +1,185 @@
+//! Without this, a purge could take memory that another thread is using, or leave what sleeping threads keep.
+
+#[expect(dead_code, reason = "shared with the tests of purges")]
+#[path = "purge/blocks.rs"]
+mod blocks;
+#[expect(dead_code, reason = "each test uses a part of what the tests share")]
+mod common;
+#[path = "hold_off/hammer.rs"]
+mod hammer;
+#[path = "hold_off/sleepers.rs"]
+mod sleepers;
+#[path = "hold_off/stop.rs"]
+mod stop;
+
+use blocks::Blocks;
+use common::child::alone;
+use common::process::{
+    begin, expect_back, expect_grown, live, resident, verify, without_huge_pages,
+};
+use flagstone::Flagstone;
+use hammer::while_hammering;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use sleepers::{
+    CACHED, FEW, SLEEPERS, Sleeper, all_sizes, cached_sizes, expect_few_pinned, pinned,
+    with_sleepers,
+};
+use stop::purge_while_stopped;
+
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::new();
+
+const MIB: usize = 1 << 20;
+/// The variable that has everything due at once, so that no test waits for a clock.
+const AT_ONCE: (&str, &str) = ("FLAGSTONE_PURGE_DELAY_MS", "0");
+/// The variable that has nothing due during a test.
+const NEVER: (&str, &str) = ("FLAGSTONE_PURGE_DELAY_MS", "4000000000");
+
+#[test]
+fn memory_of_sleeping_threads_goes_back() {
+    let _turn = begin();
+    alone("memory_of_sleeping_threads_goes_back", &[NEVER], || {
+        without_huge_pages();
+        let (before, live_before) = (resident(), live());
+        let stages: [fn(&mut Sleeper); 3] = [
+            |sleeper| sleeper.alloc(CACHED),
+            Sleeper::free,
+            |sleeper| {
+                sleeper.alloc(CACHED);
+                sleeper.free();
+            },
+        ];
+        with_sleepers(&stages, |stage, sleepers| {
+            verify();
+            if stage == 2 {
+                let cached = Flagstone::stats().cached;
+                assert!(
+                    cached > SLEEPERS * MIB / 4,
+                    "only {cached} bytes are cached"
+                );
+                expect_grown(before, SLEEPERS * MIB);
+                Flagstone::purge();
+                // Stacks and what the sleepers hold themselves come on top.
+                expect_back(before, 2 * MIB);
+                expect_few_pinned(sleepers, cached_sizes());
+                verify();
+            }
+        });
+        Flagstone::purge();
+        expect_back(before, 2 * MIB);
+        assert_eq!(live(), live_before);
+        verify();
+    });
+}
+
+/// A purge that finds blocks in use, or in a magazine, must not make the next one pass them over.
+#[test]
+fn memory_of_sleeping_threads_goes_back_every_time() {
+    let _turn = begin();
+    alone(
+        "memory_of_sleeping_threads_goes_back_every_time",
+        &[NEVER],
+        || {
+            without_huge_pages();
+            let stages: [fn(&mut Sleeper); 4] = [
+                |sleeper| sleeper.alloc(CACHED),
+                Sleeper::free,
+                // These come from magazines and go back there: no slab hears of them.
+                |sleeper| sleeper.alloc(FEW),
+                Sleeper::free,
+            ];
+            with_sleepers(&stages, |stage, sleepers| {
+                Flagstone::purge();
+                if stage.is_multiple_of(2) {
+                    expect_few_pinned(sleepers, cached_sizes());
+                }
+                verify();
+            });
+        },
+    );
+}
+
+/// What [`Flagstone::purge`] promises for threads that used every size class.
+#[test]
+fn memory_of_sleeping_threads_goes_back_in_all_sizes() {
+    let _turn = begin();
+    alone(
+        "memory_of_sleeping_threads_goes_back_in_all_sizes",
+        &[NEVER],
+        || {
+            without_huge_pages();
+            let use_all: fn(&mut Sleeper) = |sleeper| {
+                for size in all_sizes() {
+                    sleeper.alloc(&[(size, 6)]);
+                    sleeper.free();
+                }
+            };
+            with_sleepers(&[use_all], |_, sleepers| {
+                Flagstone::purge();
+                let pinned = pinned(sleepers);
+                assert!(
+                    pinned <= SLEEPERS * MIB,
+                    "{SLEEPERS} threads pin {pinned} bytes"
+                );
+                verify();
+            });
+        },
+    );
+}
+
+/// The other threads keep popping and pushing while a purge takes the pages under their free blocks:
+/// this is the test of holding threads off.
+#[test]
+fn blocks_in_use_survive_purges() {
+    let _turn = begin();
+    alone("blocks_in_use_survive_purges", &[NEVER], || {
+        while_hammering(10, 1, verify);
+        let live_before = live();
+        let (mut purges, mut bytes) = (0_usize, 0);
+        while_hammering(6_000, 200, || {
+            bytes += Flagstone::purge();
+            purges += 1;
+            if purges.is_multiple_of(16) {
+                verify();
+            }
+        });
+        assert!(bytes > 0, "{purges} purges gave nothing back");
+        assert_eq!(live(), live_before);
+        verify();
+    });
+}
+
+/// A thread that is held off may end the one operation that it was in: here it is stopped at any place,
+/// and ends it while the purge is under way.
+#[test]
+fn an_operation_in_flight_survives_a_purge() {
+    let _turn = begin();
+    alone("an_operation_in_flight_survives_a_purge", &[NEVER], || {
+        let bytes = purge_while_stopped(1_000);
+        assert!(bytes > 0, "nothing was given back");
+        verify();
+    });
+}
+
+/// The same while every thread sweeps on its own, as nothing may stay free for long.
+#[test]
+fn blocks_in_use_survive_sweeps() {
+    let _turn = begin();
+    alone("blocks_in_use_survive_sweeps", &[AT_ONCE], || {
+        while_hammering(10, 1, verify);
+        let live_before = live();
+        let mut rng = SmallRng::seed_from_u64(3);
+        let mut survivors = Blocks::with_room(300_000);
+        survivors.fill(&mut rng, 16..513, 16 * MIB);
+        survivors.retain(|| rng.random_ratio(1, 20));
+        while_hammering(6_000, 200, || {
+            survivors.check();
+            verify();
+        });
+        survivors.free_all();
+        drop(survivors);
+        assert_eq!(live(), live_before);
+        verify();
+    });
+}
