@@ -18,6 +18,7 @@
 //!
 //! | feature | default | does |
 //! |---|---|---|
+//! | `counters` | off | counts the locks taken, for this project's benchmarks |
 //! | `failpoints` | off | hooks for this package's own tests: refused kernel calls, critical sections |
 
 #![no_std]
@@ -62,6 +63,9 @@ cfg_if::cfg_if! {
         pub use config::{Config, HugePages};
         pub use error::Violation;
         pub use global::Flagstone;
+        #[cfg(feature = "counters")]
+        #[doc(hidden)]
+        pub use os::counters;
         #[cfg(feature = "failpoints")]
         #[doc(hidden)]
         pub use os::failpoints;

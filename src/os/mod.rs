@@ -23,6 +23,7 @@ cfg_if! {
 }
 
 mod canary;
+mod lock;
 
 cfg_if! {
     if #[cfg(feature = "failpoints")] {
@@ -33,29 +34,14 @@ cfg_if! {
     }
 }
 
+pub(crate) use lock::Lock;
+#[cfg(feature = "counters")]
+pub use lock::counters;
+
 pub(crate) use imp::{
     ThreadKey, cpus, env, expedite, gettime_ms as now_ms, is_alive, is_first_thread, is_privileged,
     resident, thread_id, yield_now,
 };
-
-/// A lock whose waiters give up the processor between looks: holders get preempted.
-pub(crate) type Lock<T> = spin::mutex::SpinMutex<T, Yielding>;
-
-/// How a waiter of a [`Lock`] spends its time.
-#[derive(Debug)]
-pub(crate) struct Yielding;
-
-impl spin::RelaxStrategy for Yielding {
-    fn relax() {
-        // Most critical sections are about a microsecond: look a few times, then let the holder run.
-        for _ in 0..SPINS {
-            core::hint::spin_loop();
-        }
-        yield_now();
-    }
-}
-
-const SPINS: u32 = 16;
 
 /// Bytes of a page, or 0 before the first call of [`page_size`].
 static PAGE: AtomicUsize = AtomicUsize::new(0);
