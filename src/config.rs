@@ -57,7 +57,8 @@ impl Config {
         self
     }
 
-    /// Most bytes of free pages that stay resident whatever their age.
+    /// Most bytes of free units (64 KiB) that stay resident, however young; the oldest go first. Those past
+    /// the delay go in any case.
     #[must_use]
     pub const fn dirty_budget(mut self, bytes: usize) -> Self {
         self.dirty_budget = bytes;

@@ -9,6 +9,8 @@ mod blocks;
 use core::alloc::Layout;
 use std::path::Path;
 use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
 
 use blocks::Blocks;
 
@@ -192,6 +194,26 @@ fn reports_agree() {
         assert!(again < 2 * MIB, "a second purge gave {again} bytes back");
         assert_eq!(Flagstone::stats().committed, after.1.committed);
         verify();
+    });
+}
+
+/// What a purge finds to be due goes with the first slab that it gives up, and counts.
+#[test]
+fn what_became_due_is_counted() {
+    const SPANS: usize = 60;
+    const SPAN: usize = 512 << 10;
+    let _turn = begin();
+    let delay = ("FLAGSTONE_PURGE_DELAY_MS", "1000");
+    alone("what_became_due_is_counted", &[delay], || {
+        // In a magazine until the purge.
+        Block::filled(&ALLOC, 20_000, 8, 0).free(&ALLOC);
+        let spans: Vec<_> = (0..SPANS)
+            .map(|tag| Block::filled(&ALLOC, SPAN, 8, tag))
+            .collect();
+        spans.into_iter().for_each(|span| span.free(&ALLOC));
+        thread::sleep(Duration::from_millis(1_100));
+        let bytes = Flagstone::purge();
+        assert!(bytes >= SPANS * SPAN, "{bytes} bytes given back");
     });
 }
 

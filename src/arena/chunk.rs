@@ -188,8 +188,8 @@ impl Chunk {
         }
     }
 
-    /// Writes the truth about a run of units. What a span is stands with its first unit: that is
-    /// freed first and made something last, so that a half-written span is none.
+    /// Writes the truth about a run of units. What a span is stands with its first unit: that becomes
+    /// no one's first and someone's last, so that a half-written span is none.
     pub(super) fn mark(&self, first: UnitIndex, units: UnitCount, kind: Kind) {
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         self.length[first.get()].set(units.get() as u8);
@@ -199,7 +199,7 @@ impl Chunk {
             self.kind[unit].set(kind as u8);
         };
         let all = first.get()..first.get() + units.get() as usize;
-        if kind == Kind::Free {
+        if matches!(kind, Kind::Free | Kind::Claimed) {
             all.for_each(write)
         } else {
             all.rev().for_each(write)
@@ -223,7 +223,7 @@ impl Chunk {
     }
 
     /// In a forked child: frees the spans that threads which are gone had claimed, or half freed.
-    pub(super) fn free_claimed(&self) {
+    pub(super) fn free_claimed(&'static self) {
         for unit in 0..UNITS_PER_CHUNK {
             let head = self.head[unit].get() as usize % UNITS_PER_CHUNK;
             let kind = Kind::from_bits(self.kind[head].get());
@@ -231,10 +231,15 @@ impl Chunk {
                 self.kind[unit].set(Kind::Free as u8);
             }
         }
-        for kind in &self.kind {
-            if kind.get() == Kind::Claimed as u8 {
-                kind.set(Kind::Free as u8);
-            }
+        for unit in
+            (0..UNITS_PER_CHUNK).filter(|unit| self.kind[*unit].get() == Kind::Claimed as u8)
+        {
+            #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+            let left = self.unit_meta(UnitIndex::new(unit as u32));
+            // What a slab on its way in or out left there.
+            // SAFETY: 1. set aside for this unit, which nobody owns. The child has one thread.
+            unsafe { left.write_bytes(0, UNIT_META) };
+            self.kind[unit].set(Kind::Free as u8);
         }
     }
 

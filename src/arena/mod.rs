@@ -11,13 +11,13 @@ mod owner_map;
 mod purge;
 
 pub(crate) use chunk::{Chunk, Kind, Span, UNIT_META};
-pub(crate) use purge::{Age, decay};
+pub(crate) use purge::{Age, decay, given_back};
 
 use self::chunk::{Links, first_run, longest_run};
 use self::owner_map::OwnerMap;
 use crate::error::Violation;
 use crate::os::{self, Lock, failpoints};
-use crate::sync::{AtomicPtr, GuardedUsize, Link, same};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedUsize, Link, same};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 
 /// Free-run lists: chunks whose longest free run is `2^i` to `2^(i+1) - 1` units.
@@ -56,6 +56,8 @@ struct Arena {
     chunks: GuardedUsize,
     /// Dirty units of all chunks.
     dirty_units: GuardedUsize,
+    /// 1 while a forked child rebuilds: it may fork in turn.
+    broken: GuardedU8,
     owners: OwnerMap,
 }
 
@@ -71,6 +73,7 @@ static ARENA: Arena = Arena {
     reserved: GuardedUsize::new(0),
     chunks: GuardedUsize::new(0),
     dirty_units: GuardedUsize::new(0),
+    broken: GuardedU8::new(0),
     owners: OwnerMap::new(),
 };
 
@@ -127,7 +130,7 @@ pub(crate) fn release(span: Span) {
         let _held = ARENA.lock.lock();
         release_held(&span);
     }
-    purge::after_release();
+    decay(Age::Due);
 }
 
 fn bins_for(units: UnitCount) -> &'static Bins {
@@ -293,12 +296,16 @@ fn enter(chunk: &'static Chunk) {
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
 pub(crate) unsafe fn recover() {
-    let was_held = ARENA.lock.is_locked();
+    if ARENA.lock.is_locked() {
+        ARENA.broken.set(1);
+    }
     // SAFETY: 1. the caller's.
     unsafe { ARENA.lock.force_unlock() };
     let is_torn = |chunk: &Chunk| chunk.purging.get() != 0 || chunk.has_claimed();
-    if was_held || chunks().any(is_torn) {
+    if ARENA.broken.get() != 0 || chunks().any(is_torn) {
+        ARENA.broken.set(1);
         rebuild();
+        ARENA.broken.set(0);
     }
 }
 

@@ -5,6 +5,7 @@ use super::chunk::Chunk;
 use super::{ARENA, NO_BIN, dirty_bytes, enter, rebin, set_dirty, unbin};
 use crate::config;
 use crate::os::{self, failpoints};
+use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{CHUNK, UNIT, UnitIndex, runs};
 
 /// What to give back.
@@ -16,22 +17,26 @@ pub(crate) enum Age {
     Any,
 }
 
-/// After a span came back: purges what is due. One look at the clock for each span released.
-pub(super) fn after_release() {
-    decay(Age::Due);
+/// Bytes given back to the kernel since the process began, modulo 2^64.
+static GIVEN_BACK: AtomicUsize = AtomicUsize::new(0);
+
+pub(crate) fn given_back() -> usize {
+    // ORDERING: statistics.
+    GIVEN_BACK.load(Ordering::Relaxed)
 }
 
-/// Gives dirty units back to the kernel; bytes returned.
-pub(crate) fn decay(age: Age) -> usize {
-    let mut bytes = 0;
+/// Gives dirty units back to the kernel.
+pub(crate) fn decay(age: Age) {
     let mut kept = 0;
     while let Some(work) = next_work(age, kept) {
         match work.purge() {
             0 => kept += 1,
-            purged => bytes += purged,
+            purged => {
+                // ORDERING: statistics.
+                GIVEN_BACK.fetch_add(purged, Ordering::Relaxed);
+            }
         }
     }
-    bytes
 }
 
 /// Units of one chunk claimed for purging. Holding it proves that nobody else can claim them.

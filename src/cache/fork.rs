@@ -46,10 +46,11 @@ pub(super) fn settle() {
 #[cold]
 fn take_over() {
     SETTLED.set(GENERATION.get());
+    // Under the lock: who holds threads off must see this one for a stranger or for what it is.
+    let _held = REGISTRY.lock.lock();
     if let Some(own) = ThreadCache::own() {
         own.belong_here();
     }
-    let _held = REGISTRY.lock.lock();
     let mut next = REGISTRY.first.get();
     while let Some(cache) = next {
         next = cache.next.get();
@@ -60,10 +61,10 @@ fn take_over() {
 }
 
 impl ThreadCache {
-    /// Notes the calling thread, whose cache this is.
+    /// Notes the calling thread, whose cache this is. The registry's lock is held.
     pub(super) fn belong_here(&self) {
-        self.generation.set(GENERATION.get());
         self.thread.set(os::thread_id());
+        self.generation.set(GENERATION.get());
     }
 
     /// Whether the cache is known to be that of a thread of this process.
@@ -75,12 +76,12 @@ impl ThreadCache {
     /// the newest block of each magazine that is not gated may be its user's already and is given up,
     /// and so is the magazine that a slow path was at work on, slots and all. The registry's lock is held.
     fn adopt(&'static self) {
-        let busy = self.busy.get();
+        if let Some(class) = self.busy_with() {
+            self.give_up(class);
+        }
         for class in SizeClass::all() {
-            if class.index() == usize::from(busy) {
-                self.give_up(class);
-                continue;
-            }
+            // This thread may vanish, too, in a child of this child: not a block twice.
+            self.work_on(class);
             let (slots, blocks) = self.contents(class);
             if blocks >= 2 && blocks < slots.len() {
                 heap::recover::adopt(class, &slots[2..=blocks]);

@@ -45,6 +45,7 @@ pub(crate) fn purge() -> usize {
         return 0;
     }
     thread::repair_child();
+    let before = arena::given_back();
     if let Some(own) = ThreadCache::own() {
         let _held = own.gate.lock();
         own.empty_all();
@@ -53,9 +54,10 @@ pub(crate) fn purge() -> usize {
     let threads = HeldOff::all();
     let idle = threads.idle_blocks();
     heap::spares();
-    let mut bytes = heap::all_holes(Idle(idle.addresses()));
-    bytes += arena::decay(Age::Any);
-    bytes + large::decay(Age::Any)
+    let bytes = heap::all_holes(Idle(idle.addresses())) + large::decay(Age::Any);
+    arena::decay(Age::Any);
+    // What became due on the way went without being asked for.
+    bytes + arena::given_back().wrapping_sub(before)
 }
 
 /// Every registered thread but the caller held off. Holding it proves that no other thread takes a
@@ -69,14 +71,15 @@ impl HeldOff {
     /// The registry's lock is held, and stays so.
     fn all() -> Self {
         for cache in others() {
+            // Let go by `drop`, which walks the same registry.
+            let gate = ManuallyDrop::new(cache.gate.lock());
             if cache.is_abandoned() {
-                cache.dissolve();
+                cache.empty_all();
+                drop(ManuallyDrop::into_inner(gate));
                 cache.unlink();
                 cache.recycle();
                 continue;
             }
-            // Let go by `drop`, which walks the same registry.
-            let _gate = ManuallyDrop::new(cache.gate.lock());
             cache.divert();
         }
         Self {
@@ -122,20 +125,20 @@ impl Drop for HeldOff {
 }
 
 impl ThreadCache {
-    /// Takes back what a thread left behind that ended without its clean-up.
-    fn dissolve(&'static self) {
-        let _held = self.gate.lock();
-        self.empty_all();
-    }
-
     /// Blocks in all magazines.
     fn count(&'static self) -> usize {
-        SizeClass::all().map(|class| self.contents(class).1).sum()
+        self.countable().map(|class| self.contents(class).1).sum()
+    }
+
+    /// The classes whose magazines are whole: in a forked child one of a thread that is gone may not be.
+    fn countable(&'static self) -> impl Iterator<Item = SizeClass> {
+        let torn = self.busy_with().filter(|_| !self.is_of_this_process());
+        SizeClass::all().filter(move |class| Some(*class) != torn)
     }
 
     /// Bytes of blocks in all magazines. The gate is held.
     fn cached_bytes(&'static self) -> usize {
-        SizeClass::all()
+        self.countable()
             .map(|class| self.contents(class).1 * class.size())
             .sum()
     }
@@ -262,7 +265,7 @@ pub(crate) fn verify() -> Result<(), Violation> {
     let _held = REGISTRY.lock.lock();
     for cache in registered() {
         let _held = cache.gate.lock();
-        for class in SizeClass::all() {
+        for class in cache.countable() {
             let (slots, blocks) = cache.contents(class);
             if blocks >= slots.len().max(1) {
                 let address = core::ptr::from_ref(cache).addr();

@@ -10,7 +10,7 @@ use crate::arena::{self, Age, Zeroed};
 use crate::heap;
 use crate::large;
 use crate::os::failpoints;
-use crate::size_class::{MEDIUM_MAX, Request, classify, medium_offset};
+use crate::size_class::{CLASSES, MEDIUM_MAX, Request, classify, medium_offset};
 use crate::sync::{Ordering, Slot};
 use crate::units::ADDRESS_BITS;
 
@@ -272,6 +272,12 @@ impl ThreadCache {
         }
         self.work_on(class);
         Working(self)
+    }
+
+    /// The class whose magazine may be half changed.
+    pub(super) fn busy_with(&self) -> Option<SizeClass> {
+        let busy = usize::from(self.busy.get());
+        (busy < CLASSES).then(|| SizeClass::new(busy))
     }
 
     /// Notes which magazine may be half changed from here on.

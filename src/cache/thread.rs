@@ -71,8 +71,9 @@ pub(super) fn repair_child() {
     fork::settle();
 }
 
-/// Threads that get here at the same time write the same, but for the key, of which the first counts:
-/// no lock, that a fork in between could leave locked in the child.
+/// Threads that get here at the same time write the same, but for the key, of which the first counts
+/// (and for the options, if the program declares two allocators that differ): no lock, that a fork in
+/// between could leave locked in the child.
 #[cold]
 fn initialise(config: &Config) -> bool {
     let config = if os::is_privileged() {
@@ -247,13 +248,15 @@ impl ThreadCache {
         !os::is_alive(self.thread.get())
     }
 
-    /// Sends the thread's next call to the slow path. The registry's lock is held and the thread is
-    /// not abandoned, so it has not ended and its words are there.
+    /// Sends the thread's next call to the slow path. The registry's lock and the gate are held, and the
+    /// thread was just found not to be abandoned. So it has not ended and its words are there: a thread
+    /// that cleans up waits for both locks. One that registered in the last round of its key destructors
+    /// does not clean up, and could end in these few instructions (ALGORITHM.md, what is left out).
     pub(super) fn divert(&self) {
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // ORDERING: guarded by the registry's lock.
         let words = self.words.load(Ordering::Relaxed);
-        // SAFETY: 1. the words of a registered thread, see above.
+        // SAFETY: 1. the words of a thread that has not ended, see above.
         let words = unsafe { &*words };
         // ORDERING: `os::expedite` orders it before what the diverting thread reads next.
         words.hot.store(empty, Ordering::Relaxed);

@@ -97,8 +97,13 @@ impl Heap {
 
 /// The class list that a slab belongs to.
 fn home(slab: &Slab) -> &'static ClassHeap {
-    let heap = TABLE[slab.heap()].get().expect("a slab's heap exists");
-    heap.class(slab.class())
+    class_of(slab.class(), slab.heap())
+}
+
+/// The slabs of `class` in the heap of this index, which owns a slab or did.
+fn class_of(class: SizeClass, heap: usize) -> &'static ClassHeap {
+    let heap = TABLE[heap].get().expect("a slab's heap exists");
+    heap.class(class)
 }
 
 impl ClassHeap {
@@ -139,7 +144,7 @@ impl ClassHeap {
         let blocks = row.blocks as usize;
         match slab.place() {
             // Its purger settles it.
-            Place::Holes | Place::Leaving => return None,
+            Place::Holes => return None,
             Place::Binned if free > 0 && free < blocks => {
                 let bin = row.eighths(free);
                 if bin != slab.bin.get() as usize {
@@ -168,7 +173,7 @@ impl ClassHeap {
 
     /// Takes a slab that nothing uses and no list holds out of the class. Locked.
     fn give_up(&self, slab: &'static Slab) {
-        slab.set_place(Place::Leaving);
+        slab.resign();
         self.slabs.set(self.slabs.get() - 1);
         self.free.set(self.free.get() - slab.free());
     }
@@ -183,9 +188,10 @@ impl ClassHeap {
         } else {
             mask.trailing_zeros()
         };
+        // Without any, the bin is past the last.
         match self.bins.get(bin as usize) {
-            Some(list) if mask != 0 => list.get(),
-            _ => self.spare.get(),
+            Some(list) => list.get(),
+            None => self.spare.get(),
         }
     }
 }
@@ -221,7 +227,7 @@ fn verify_class(index: usize, state: &ClassHeap, class: SizeClass) -> Result<(),
     let _held = state.lock.lock();
     let (mut slabs, mut free) = (0, 0);
     for slab in arena::chunks().flat_map(Slab::of_chunk) {
-        if !slab.is_of(class, index) || slab.place() == Place::Leaving {
+        if !slab.is_of(class, index) {
             continue;
         }
         let address = slab.base().addr().get();
@@ -239,7 +245,7 @@ fn verify_class(index: usize, state: &ClassHeap, class: SizeClass) -> Result<(),
             match slab.place() {
                 Place::Full => left == 0,
                 Place::Spare => left == blocks && same(state.spare.get(), slab),
-                Place::Holes | Place::Leaving => true,
+                Place::Holes => true,
                 Place::Binned => {
                     let before = slab
                         .previous

@@ -1,7 +1,7 @@
 //! Returning what slabs hold: spare slabs whole, and free pages inside partly used ones.
 
 use super::flush::release;
-use super::{ClassHeap, heaps, home};
+use super::{ClassHeap, class_of, heaps};
 use crate::arena;
 use crate::os::{self, failpoints};
 use crate::slab::{Place, Slab, holes};
@@ -64,13 +64,13 @@ pub(crate) fn all_holes(idle: Idle<'_>) -> usize {
 }
 
 /// Where [`some_holes`] goes on: a count of slabs.
-static SWEEP: AtomicUsize = AtomicUsize::new(0);
+static CURSOR: AtomicUsize = AtomicUsize::new(0);
 
 /// Purges the free pages of slabs that nothing left or came back to for two sweeps, looking at the
 /// next `count` slabs.
 pub(crate) fn some_holes(count: usize) {
     // ORDERING: a cursor; two sweepers at once look at different slabs.
-    let from = SWEEP.fetch_add(count, Ordering::Relaxed);
+    let from = CURSOR.fetch_add(count, Ordering::Relaxed);
     let mut seen = 0;
     for slab in arena::chunks()
         .flat_map(Slab::of_chunk)
@@ -80,7 +80,7 @@ pub(crate) fn some_holes(count: usize) {
         seen += 1;
         let old = {
             let (class, heap) = (slab.class(), slab.heap());
-            let _held = home(slab).lock.lock();
+            let _held = class_of(class, heap).lock.lock();
             slab.is_of(class, heap) && slab.age()
         };
         if old {
@@ -89,7 +89,7 @@ pub(crate) fn some_holes(count: usize) {
     }
     if seen < count {
         // ORDERING: as above.
-        SWEEP.store(0, Ordering::Relaxed);
+        CURSOR.store(0, Ordering::Relaxed);
     }
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn some_holes(count: usize) {
 /// purged without it, then put back.
 fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     let (class, heap) = (slab.class(), slab.heap());
-    let state = home(slab);
+    let state = class_of(class, heap);
     let row = class.row();
     let mut free = {
         let _held = state.lock.lock();
@@ -144,7 +144,7 @@ impl ClassHeap {
             Place::Binned => self.unlink(slab),
             Place::Spare => self.spare.set(None),
             Place::Full => {}
-            Place::Holes | Place::Leaving => return false,
+            Place::Holes => return false,
         }
         slab.clean();
         slab.set_place(Place::Holes);

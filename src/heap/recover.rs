@@ -13,17 +13,19 @@ use crate::sync::{Ordering, Slot};
 /// 1. This is the only thread inside the allocator, and it holds no lock.
 pub(crate) unsafe fn locks() {
     for slab in arena::chunks().flat_map(Slab::of_chunk) {
-        if matches!(slab.place(), Place::Holes | Place::Leaving) {
+        if slab.place() == Place::Holes {
             home(slab).broken.set(1);
         }
     }
     for (index, heap) in heaps() {
         for class in SizeClass::all() {
             let state = heap.class(class);
-            let broken = state.lock.is_locked() || state.broken.get() != 0;
+            if state.lock.is_locked() {
+                state.broken.set(1);
+            }
             // SAFETY: 1. the caller's.
             unsafe { state.lock.force_unlock() };
-            if broken {
+            if state.broken.get() != 0 {
                 state.rebuild(class, index);
             }
         }
@@ -32,7 +34,6 @@ pub(crate) unsafe fn locks() {
 
 impl ClassHeap {
     fn rebuild(&self, class: SizeClass, heap: usize) {
-        self.broken.set(0);
         self.bins.iter().for_each(|bin| bin.set(None));
         self.mask.set(0);
         self.spare.set(None);
@@ -51,6 +52,8 @@ impl ClassHeap {
                 super::flush::release(Some(unused));
             }
         }
+        // Last: this child may fork before.
+        self.broken.set(0);
     }
 }
 

@@ -13,14 +13,14 @@ use self::bitmap::Bitmap;
 use crate::arena::{self, Chunk, Kind, Span, UNIT_META};
 use crate::error::{Misuse, Violation};
 use crate::size_class::{Row, SizeClass};
-use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
 use crate::units::{UNIT_SHIFT, UnitIndex};
 
 /// Where a slab is, as its heap sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Place {
-    /// In no list: no free block.
+    /// In no list: no free block, or on the way from one list to another.
     Full = 0,
     /// In the bin of its free count.
     Binned = 1,
@@ -28,8 +28,6 @@ pub(crate) enum Place {
     Spare = 2,
     /// Out of the lists while free pages are purged.
     Holes = 3,
-    /// All blocks free, taken out of its class; its span is about to go back.
-    Leaving = 4,
 }
 
 /// A slab's descriptor, kept with its chunk's. All fields are guarded by the lock of the class in
@@ -75,16 +73,26 @@ impl Slab {
         slab.colour
             .set(colour(span.base().addr().get(), row.blocks));
         slab.bitmap.fill(row.blocks as usize);
+        // ORDERING: pairs with the fence in `is_of`.
+        fence(Ordering::Release);
         span.become_kind(Kind::Slab);
         slab
     }
 
-    /// The slab's span, once all blocks are free and no list leads to it.
+    /// Is no slab any more: all blocks are free, and no list leads to it. Locked, so that who holds the
+    /// lock can rely on [`is_of`](Self::is_of).
+    pub(crate) fn resign(&'static self) {
+        let (chunk, unit) = self.site();
+        // SAFETY: 1. the slab was its span's owner. The span is dropped, which leaves it to `leave`.
+        unsafe { chunk.span(unit) }.become_kind(Kind::Claimed);
+    }
+
+    /// The span of a slab that has [resigned](Self::resign).
     ///
     /// # Safety
     /// 1. The caller holds the last link to the slab.
     pub(crate) unsafe fn leave(&'static self) -> Span {
-        let (chunk, unit) = self.home().expect("a slab's chunk is in the owner map");
+        let (chunk, unit) = self.site();
         debug_assert!(self.free.get() == self.row().blocks);
         self.bitmap.clear();
         // SAFETY: 1. the caller's: the slab was its span's owner.
@@ -145,25 +153,31 @@ impl Slab {
     /// Whether the slab still is one, of this class and heap. Under that class's lock the answer
     /// holds until the lock is let go.
     pub(crate) fn is_of(&self, class: SizeClass, heap: usize) -> bool {
-        let is_slab = self.home().is_some_and(|(chunk, unit)| {
+        let is_slab = self.known_site().is_some_and(|(chunk, unit)| {
             let begins = chunk.kind(unit) == Kind::Slab && chunk.head(unit) == unit;
             begins && core::ptr::eq(Self::at(chunk, unit), self)
         });
+        // ORDERING: pairs with the fence in `create`: of a slab made anew since, the new class is read.
+        fence(Ordering::Acquire);
         is_slab && self.class() == class && self.heap() == heap
     }
 
     /// The chunk and unit that this descriptor belongs to; `None` for one whose chunk has gone.
-    fn home(&self) -> Option<(&'static Chunk, UnitIndex)> {
+    fn known_site(&self) -> Option<(&'static Chunk, UnitIndex)> {
         // ORDERING: set before the descriptor was published, see `create`.
         let address = self.base.load(Ordering::Relaxed).addr();
         arena::owner(address).map(|chunk| (chunk, UnitIndex::of(address)))
     }
 
+    /// The same while the slab owns its span.
+    fn site(&self) -> (&'static Chunk, UnitIndex) {
+        self.known_site()
+            .expect("a slab's chunk is in the owner map")
+    }
+
     /// See [`Chunk::stay_small`].
     pub(crate) fn stay_small(&self) {
-        if let Some((chunk, _)) = self.home() {
-            chunk.stay_small();
-        }
+        self.site().0.stay_small();
     }
 
     /// First byte.
@@ -195,7 +209,6 @@ impl Slab {
             1 => Place::Binned,
             2 => Place::Spare,
             3 => Place::Holes,
-            4 => Place::Leaving,
             _ => Place::Full,
         }
     }
@@ -290,12 +303,14 @@ impl Slab {
             reason = "a slab has at most 4096 blocks"
         )]
         self.free.set(self.bitmap.rebuild() as u16);
+        self.touch();
     }
 
     /// Puts back a block that a vanished thread held, if it is not back already.
     pub(crate) fn put_again(&self, block: usize) {
         if self.bitmap.put(block) {
             self.free.set(self.free.get() + 1);
+            self.touch();
         }
     }
 
@@ -309,9 +324,8 @@ impl Slab {
                 address,
             });
         }
-        let is_span = self
-            .home()
-            .is_some_and(|(chunk, unit)| u32::from(chunk.span_length(unit)) == row.units.get());
+        let (chunk, unit) = self.site();
+        let is_span = u32::from(chunk.span_length(unit)) == row.units.get();
         if !is_span || !address.is_multiple_of(1 << UNIT_SHIFT) {
             return Err(Violation {
                 invariant: "I4: a slab is a span of its class's length",
