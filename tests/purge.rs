@@ -7,10 +7,10 @@ mod common;
 mod blocks;
 
 use core::alloc::Layout;
+use core::time::Duration;
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
 use blocks::Blocks;
 
