@@ -1,0 +1,18 @@
+//! The workload rows over sefer_alloc.
+
+use std::process::ExitCode;
+
+use sefer_alloc::SeferAlloc;
+
+#[cfg(feature = "in_binary")]
+#[path = "../../workload/src/lib.rs"]
+#[allow(unreachable_pub, reason = "public where it is a library")]
+mod workload;
+
+#[global_allocator]
+static GLOBAL: SeferAlloc = SeferAlloc::new();
+
+fn main() -> ExitCode {
+    // It has no call that gives memory back; its cache of large blocks decays by itself.
+    workload::main(|| {})
+}
