@@ -1,6 +1,6 @@
 //! Blocks straight from the global allocator, without the bookkeeping of `Box` or `Vec`.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
 
 const ALIGN: usize = align_of::<u64>();
@@ -32,6 +32,32 @@ impl BlockLayout {
     }
 }
 
+/// A fresh allocation that nobody has written to. Dropping it leaks the block.
+pub(crate) struct Unwritten(NonNull<u64>);
+
+impl Unwritten {
+    #[inline(always)]
+    pub(crate) fn alloc(layout: BlockLayout) -> Self {
+        // SAFETY: 1. the size is not zero (`BlockLayout::new`).
+        let address = unsafe { alloc(layout.layout()) };
+        Self(checked(address, layout))
+    }
+
+    /// Writes the first word, as a program would.
+    #[inline(always)]
+    pub(crate) fn write(self, word: u64) -> Block {
+        // SAFETY: 1. valid for the layout's size, which is at least a word. 2. aligned to a word.
+        unsafe { self.0.write(word) };
+        Block(self.0)
+    }
+}
+
+/// Ends the program if the allocator had no memory.
+#[inline(always)]
+fn checked(address: *mut u8, layout: BlockLayout) -> NonNull<u64> {
+    NonNull::new(address.cast::<u64>()).unwrap_or_else(|| handle_alloc_error(layout.layout()))
+}
+
 /// A handle to an allocated block whose first word has been written. Dropping it leaks the block.
 #[derive(Clone, Copy)]
 pub(crate) struct Block(NonNull<u64>);
@@ -40,17 +66,32 @@ pub(crate) struct Block(NonNull<u64>);
 unsafe impl Send for Block {}
 
 impl Block {
-    /// Allocates a block and writes its first word, as a program would.
+    /// Allocates a block and writes its first word.
     #[inline(always)]
     pub(crate) fn alloc(layout: BlockLayout, word: u64) -> Self {
+        Unwritten::alloc(layout).write(word)
+    }
+
+    /// Allocates a block of zeros.
+    #[inline(always)]
+    pub(crate) fn alloc_zeroed(layout: BlockLayout) -> Self {
         // SAFETY: 1. the size is not zero (`BlockLayout::new`).
-        let address = unsafe { alloc(layout.layout()) };
-        let Some(address) = NonNull::new(address.cast::<u64>()) else {
-            handle_alloc_error(layout.layout());
-        };
-        // SAFETY: 1. valid for the layout's size, which is at least a word. 2. aligned to a word.
-        unsafe { address.write(word) };
-        Self(address)
+        let address = unsafe { alloc_zeroed(layout.layout()) };
+        Self(checked(address, layout))
+    }
+
+    /// Makes the block larger or smaller; it may move.
+    ///
+    /// # Safety
+    /// 1. The block has not been freed, and no copy of the handle is used again.
+    /// 2. `old` is the layout it was allocated with.
+    #[inline(always)]
+    pub(crate) unsafe fn realloc(self, old: BlockLayout, new: BlockLayout) -> Self {
+        let start = self.0.as_ptr().cast::<u8>();
+        // SAFETY: 1. live, and 2. of this layout, by the caller's promise. 3. the new size is
+        // neither zero nor near isize::MAX (`BlockLayout::new`).
+        let address = unsafe { realloc(start, old.layout(), new.size()) };
+        Self(checked(address, new))
     }
 
     #[inline(always)]

@@ -1,43 +1,47 @@
-//! The program around the rows: `ROW [--scale F]`, `--list` or `--memory`.
+//! The program around the rows: `ROW [--scale F] [--soak]` or `--list`.
 
 use std::env;
 use std::process::ExitCode;
 
-use super::memory::{self, MEMORY_ROWS};
-use super::meter::Meter;
-use super::rows::ROWS;
-use super::rss::Resident;
+use super::rows;
+use super::setting::{Locks, Setting};
 
-const USAGE: &str = "usage: ROW [--scale F] | --list | --memory";
+const USAGE: &str = "usage: ROW [--scale F] [--soak] | --list";
 
 enum Command {
-    ListTime,
-    ListMemory,
-    Run { row: String, scale: f64 },
+    List,
+    Run { row: String, scale: f64, soak: bool },
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
     let first = args.next().ok_or(USAGE)?;
     let command = match first.as_str() {
-        "--list" => Command::ListTime,
-        "--memory" => Command::ListMemory,
+        "--list" => Command::List,
         option if option.starts_with('-') => {
             return Err(format!("unknown option {option}\n{USAGE}"));
         }
         _ => {
             let mut scale = 1.0;
-            if let Some(option) = args.next() {
-                if option != "--scale" {
-                    return Err(format!("unknown argument {option}\n{USAGE}"));
+            let mut soak = false;
+            while let Some(option) = args.next() {
+                match option.as_str() {
+                    "--scale" => {
+                        let value = args.next().ok_or("--scale needs a number")?;
+                        scale = value
+                            .parse()
+                            .ok()
+                            .filter(|scale: &f64| scale.is_finite() && *scale > 0.0)
+                            .ok_or_else(|| format!("--scale: {value} is not a positive number"))?;
+                    }
+                    "--soak" => soak = true,
+                    _ => return Err(format!("unknown argument {option}\n{USAGE}")),
                 }
-                let value = args.next().ok_or("--scale needs a number")?;
-                scale = value
-                    .parse()
-                    .ok()
-                    .filter(|scale: &f64| scale.is_finite() && *scale > 0.0)
-                    .ok_or_else(|| format!("--scale: {value} is not a positive number"))?;
             }
-            Command::Run { row: first, scale }
+            Command::Run {
+                row: first,
+                scale,
+                soak,
+            }
         }
     };
     match args.next() {
@@ -46,36 +50,40 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
     }
 }
 
-fn run(row: &str, scale: f64, purge: fn()) -> Result<(), String> {
-    if let Some(row) = ROWS.iter().find(|candidate| candidate.name == row) {
-        let reading = (row.run)(&Meter::new(scale));
-        let peak = Resident::read().map_or(0, |resident| resident.peak_kb);
-        println!(
-            "{}\t{:.5}\t{:016x}\t{peak}",
-            row.name, reading.ns_per_op, reading.checksum
-        );
-        return Ok(());
-    }
-    if let Some(row) = MEMORY_ROWS.iter().find(|candidate| candidate.name == row) {
-        return memory::run(row, scale, purge);
-    }
-    Err(format!("no row named {row}; --list and --memory name them"))
+fn run(name: &str, setting: &Setting) -> Result<(), String> {
+    let row = rows::all()
+        .find(|row| row.name == name)
+        .ok_or_else(|| format!("no row named {name}; --list names them"))?;
+    let outcome = row.run(setting)?;
+    println!("{}", outcome.line(name));
+    Ok(())
 }
 
 /// The whole of an allocator's program. `purge` makes it return what memory it can.
 pub fn main(purge: fn()) -> ExitCode {
+    run_program(purge, None)
+}
+
+/// As [`main`], for an allocator that counts its locks: all it took, and those it had to wait for.
+pub fn main_counting(purge: fn(), locks: fn() -> (usize, usize)) -> ExitCode {
+    run_program(purge, Some(locks))
+}
+
+fn run_program(purge: fn(), locks: Option<Locks>) -> ExitCode {
     let done = parse(env::args().skip(1)).and_then(|command| {
         match command {
-            Command::ListTime => {
-                ROWS.iter()
-                    .for_each(|row| println!("{}\t{}", row.name, row.about));
+            Command::List => {
+                rows::all().for_each(|row| println!("{}\t{}\t{}", row.name, row.kind(), row.about));
             }
-            Command::ListMemory => {
-                MEMORY_ROWS
-                    .iter()
-                    .for_each(|row| println!("{}\t{}", row.name, row.about));
+            Command::Run { row, scale, soak } => {
+                let setting = Setting {
+                    scale,
+                    soak,
+                    purge,
+                    locks,
+                };
+                run(&row, &setting)?;
             }
-            Command::Run { row, scale } => run(&row, scale, purge)?,
         }
         Ok(())
     });

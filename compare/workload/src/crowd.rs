@@ -5,8 +5,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use super::block::{Block, BlockLayout};
-use super::memory::{Figures, Setting};
+use super::outcome::Outcome;
 use super::rss::Resident;
+use super::setting::Setting;
 
 const THREADS: f64 = 1000.0;
 const STACK: usize = 64 << 10;
@@ -66,7 +67,7 @@ fn attend(meetings: &Meetings) {
     free_every_second(1);
 }
 
-pub(crate) fn idle(setting: &Setting) -> Result<Figures, String> {
+pub(crate) fn idle(setting: &Setting) -> Result<Outcome, String> {
     let threads = ((THREADS * setting.scale) as usize).max(1);
     let meetings = Arc::new(Meetings::new(threads + 1));
     let mut handles = Vec::with_capacity(threads);
@@ -88,10 +89,10 @@ pub(crate) fn idle(setting: &Setting) -> Result<Figures, String> {
     }
     let grown = after.now_kb as f64 - before.now_kb as f64;
     let kept: usize = SIZES.iter().skip(1).step_by(2).sum();
-    Ok(vec![
+    Ok(Outcome::of(vec![
         ("before_kb", before.now_kb as f64),
         ("after_kb", after.now_kb as f64),
         ("bytes_per_thread", grown * 1024.0 / threads as f64),
         ("live_bytes_per_thread", kept as f64),
-    ])
+    ]))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::meter::{Meter, Reading};
 use super::random::Random;
 
-const TEXT: usize = 8 << 20;
+const TEXT: usize = 1 << 20;
 
 /// An array of records with strings, numbers and nested arrays.
 fn text() -> Result<String, fmt::Error> {
@@ -63,7 +63,7 @@ fn text() -> Result<String, fmt::Error> {
 /// An operation is one byte of text.
 pub(crate) fn parse(meter: &Meter) -> Reading {
     let text = text().expect("writing to a string does not fail");
-    meter.run(1, text.len(), |rounds| {
+    meter.run(6, text.len(), |rounds| {
         let mut sum = 0_u64;
         for _ in 0..rounds {
             let tree: Value = serde_json::from_str(black_box(&text)).expect("the text is valid");

@@ -8,23 +8,48 @@
 
 // The program: command line, tables of rows.
 mod cli;
+mod latency;
 mod memory;
+mod outcome;
 mod rows;
+mod setting;
+mod time;
 
 // Time rows, one file per group.
-mod churn; // h_
+mod churn; // h_churn
 mod growth; // d_
 mod handoff; // g_
 mod json; // j_
-mod large; // e_
-mod maps; // i_
-mod order; // b_
+mod large; // e_med, e_large
+mod maps; // i_hash, i_btree, i_lru
+mod order; // b_, f_pair8
 mod pairs; // a_
-mod replace; // c_, f_
+mod replace; // c_, f_ws, h_larson
+mod replay; // t_
+mod sharing; // k_
+mod trees; // i_tree
+mod zeroed; // e_zero, e_zsmall
+
+// What latency rows are made of.
+mod clock;
+mod stopwatch;
 
 // Memory rows.
 mod crowd; // m_threads
-mod spike; // m_keep0, m_keep5
+mod drift; // m_drift
+mod pool; // m_pool
+mod server; // m_server
+mod shift; // m_shift
+mod spike; // m_keep, m_life
+mod steps; // m_peak, m_maps
+
+// What memory rows are made of.
+mod address_space;
+mod bag;
+mod held;
+mod sampler;
+mod sizes;
+mod wheel;
 
 // What the rows are made of.
 mod block;
@@ -35,4 +60,4 @@ mod ring;
 mod rss;
 mod team;
 
-pub use cli::main;
+pub use cli::{main, main_counting};

@@ -5,14 +5,26 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::block::Block;
 
-/// Types for which memory filled with zeros is a valid value, and which need no drop.
+const PAGE: usize = 4096;
+
+/// Bytes of all arrays there are, in whole pages.
+// ORDERING: relaxed everywhere; a count that publishes nothing.
+static TOTAL: AtomicUsize = AtomicUsize::new(0);
+
+/// What all arrays add to the resident size and to the committed size of the process.
+pub(crate) fn total_kb() -> u64 {
+    (TOTAL.load(Ordering::Relaxed) / 1024) as u64
+}
+
+/// Types for which memory filled with zeros is a valid value. Elements are not dropped.
 ///
 /// # Safety
 /// 1. All bytes zero is a value of the type. 2. Its alignment is at most a page.
-pub(crate) unsafe trait Zeroed: Copy {}
+pub(crate) unsafe trait Zeroed {}
 
 // SAFETY: 1. every pattern is a u64. 2. aligned to 8.
 unsafe impl Zeroed for u64 {}
@@ -47,16 +59,17 @@ impl<T: Zeroed> MappedArray<T> {
         let start = NonNull::new(address.cast::<T>()).ok_or("the mapping is at address zero")?;
         // SAFETY: 1. the mapping has this length. 2. zeros are a value (`Zeroed`).
         unsafe { start.write_bytes(0, length) };
-        Ok(Self {
+        let array = Self {
             start,
             length,
             _owns: PhantomData,
-        })
+        };
+        TOTAL.fetch_add(array.whole_pages(), Ordering::Relaxed);
+        Ok(array)
     }
 
-    /// What the array adds to the resident size, but for the rounding up to a page.
-    pub(crate) fn resident_kb(&self) -> u64 {
-        (self.length * size_of::<T>()).div_ceil(1024) as u64
+    fn whole_pages(&self) -> usize {
+        (self.length * size_of::<T>()).next_multiple_of(PAGE)
     }
 }
 
@@ -78,6 +91,7 @@ impl<T: Zeroed> DerefMut for MappedArray<T> {
 
 impl<T: Zeroed> Drop for MappedArray<T> {
     fn drop(&mut self) {
+        TOTAL.fetch_sub(self.whole_pages(), Ordering::Relaxed);
         // SAFETY: 1. the whole of a mapping that we own and nobody uses any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length * size_of::<T>()) };
     }

@@ -2,25 +2,33 @@
 
 use std::time::Instant;
 
-/// One preemption spoils one slice, and the median of nine ignores up to four.
-const SLICES: usize = 9;
-const WARM_UPS: usize = 2;
+use super::setting::{Locks, Setting};
+
+/// One preemption spoils one slice, and the median of five ignores up to two.
+const SLICES: usize = 5;
+const WARM_UPS: usize = 1;
 
 /// What a time row reports.
 pub(crate) struct Reading {
     pub(crate) ns_per_op: f64,
     /// Depends on the work alone, so it is the same under every allocator.
     pub(crate) checksum: u64,
+    /// For a million operations: locks taken, and locks waited for.
+    pub(crate) locks: Option<(f64, f64)>,
 }
 
 /// Measures slices of a fixed number of rounds.
 pub(crate) struct Meter {
     scale: f64,
+    locks: Option<Locks>,
 }
 
 impl Meter {
-    pub(crate) fn new(scale: f64) -> Self {
-        Self { scale }
+    pub(crate) fn new(setting: &Setting) -> Self {
+        Self {
+            scale: setting.scale,
+            locks: setting.locks,
+        }
     }
 
     /// Times `slice`, which runs as many rounds as it is told and returns their checksum.
@@ -45,15 +53,22 @@ impl Meter {
         for _ in 0..WARM_UPS {
             take();
         }
+        let before = self.locks.map(|locks| locks());
         let mut times = [0.0; SLICES];
         for time in &mut times {
             *time = take();
         }
         times.sort_by(f64::total_cmp);
         let ops = rounds as f64 * ops_per_round as f64;
+        let per_million = |count: usize| count as f64 * 1e6 / (ops * SLICES as f64);
+        let locks = self.locks.zip(before).map(|(locks, (taken, waited))| {
+            let now = locks();
+            (per_million(now.0 - taken), per_million(now.1 - waited))
+        });
         Reading {
             ns_per_op: times[SLICES / 2] / ops,
             checksum,
+            locks,
         }
     }
 }

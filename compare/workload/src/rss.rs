@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::Read;
 
+pub(crate) const NEEDS_LINUX: &str = "sizes of the process are read from /proc: Linux only";
+
 /// KiB.
 #[derive(Clone, Copy)]
 pub(crate) struct Resident {
@@ -11,19 +13,24 @@ pub(crate) struct Resident {
 }
 
 impl Resident {
-    /// `smaps_rollup` walks the page tables and is exact; the counters in `status` may lag by some
-    /// pages per processor, but only there is the peak.
     pub(crate) fn read() -> Result<Self, &'static str> {
-        let peak_kb = field("/proc/self/status", b"VmHWM:");
-        let now_kb = field("/proc/self/smaps_rollup", b"Rss:");
-        now_kb
-            .zip(peak_kb)
-            .map(|(now_kb, peak_kb)| Self {
-                now_kb,
-                peak_kb: peak_kb.max(now_kb),
-            })
-            .ok_or("no /proc/self/smaps_rollup and status here: resident sizes need Linux")
+        let peak_kb = peak_kb()?;
+        let now_kb = now_kb()?;
+        Ok(Self {
+            now_kb,
+            peak_kb: peak_kb.max(now_kb),
+        })
     }
+}
+
+/// `smaps_rollup` walks the page tables and is exact (6 ms for 1 GiB); the counters in `status`
+/// may lag by some pages per processor, but only there is the peak.
+pub(crate) fn now_kb() -> Result<u64, &'static str> {
+    field("/proc/self/smaps_rollup", b"Rss:").ok_or(NEEDS_LINUX)
+}
+
+pub(crate) fn peak_kb() -> Result<u64, &'static str> {
+    field("/proc/self/status", b"VmHWM:").ok_or(NEEDS_LINUX)
 }
 
 fn field(path: &str, name: &[u8]) -> Option<u64> {

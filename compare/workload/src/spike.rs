@@ -1,23 +1,29 @@
-//! m_keep0, m_keep5: a spike of small blocks, freed; what stays resident at once, after two idle
-//! seconds, after an explicit purge, and two seconds later?
+//! m_keep, m_life: a spike of small blocks, freed but for some survivors. What stays resident in a
+//! program that then does nothing, and in one that lives on quietly?
 
-use std::hint::black_box;
-use std::thread::sleep;
 use std::time::Duration;
 
+use super::bag::Bag;
 use super::block::{Block, BlockLayout};
+use super::held::Touch;
 use super::mapped::MappedArray;
-use super::memory::{Figures, Setting};
-use super::random::{mix, mixed_layout};
-use super::rss::Resident;
+use super::outcome::{Outcome, Sample};
+use super::random::{Random, mix, mixed_layout};
+use super::sampler::Sampler;
+use super::setting::Setting;
 
 const SPIKE: f64 = (1_u64 << 30) as f64;
-const IDLE: Duration = Duration::from_secs(2);
 const PAGE: usize = 4096;
+/// Blocks between two looks.
+const STRIDE: usize = 4096;
+
+/// A light life: in every tick, so many of the blocks at hand are replaced.
+const REPLACED: usize = 3000;
+const AT_HAND: usize = 4000;
 
 /// Which blocks outlive the spike.
 #[derive(Clone, Copy)]
-enum Survivors {
+pub(crate) enum Survivors {
     None,
     OneIn(u64),
 }
@@ -32,83 +38,160 @@ impl Survivors {
     }
 }
 
-pub(crate) fn keep_none(setting: &Setting) -> Result<Figures, String> {
-    spike(setting, Survivors::None)
-}
-
-pub(crate) fn keep_some(setting: &Setting) -> Result<Figures, String> {
-    spike(setting, Survivors::OneIn(20))
-}
-
 /// Each block is filled with its own byte, so that a survivor can be checked.
 fn pattern(index: u64) -> u8 {
     mix(index) as u8
 }
 
-fn spike(setting: &Setting, survivors: Survivors) -> Result<Figures, String> {
-    let count = block_count(SPIKE * setting.scale);
-    let mut blocks = MappedArray::<Option<Block>>::new(count)?;
-    // a first allocation, so that the start includes what the allocator sets up once
-    drop(black_box(Box::new(0_u64)));
-
-    let net = |resident: Resident| resident.now_kb.saturating_sub(blocks.resident_kb());
-    let start = net(Resident::read()?);
-    let harness = blocks.resident_kb();
-
-    for (index, slot) in blocks.iter_mut().enumerate() {
-        let layout = mixed_layout(index as u64);
-        let block = Block::alloc(layout, 0);
-        // SAFETY: 1. allocated above. 2. with this layout.
-        unsafe { block.fill(layout, pattern(index as u64)) };
-        *slot = Some(block);
-    }
-    let peak = Resident::read()?.peak_kb.saturating_sub(harness);
-
-    for (index, slot) in blocks.iter_mut().enumerate() {
-        if !survivors.include(index as u64)
-            && let Some(block) = slot.take()
-        {
-            // SAFETY: 1. taken out of its slot. 2. the layout of this index.
-            unsafe { block.free(mixed_layout(index as u64)) };
-        }
-    }
-    let net = |resident: Resident| resident.now_kb.saturating_sub(harness);
-    let freed = net(Resident::read()?);
-    sleep(IDLE);
-    let idle = net(Resident::read()?);
+/// Idle, purged, idle again.
+pub(crate) fn keep(setting: &Setting, survivors: Survivors) -> Result<Outcome, String> {
+    let pause = Duration::from_secs(if setting.scale < 1.0 { 1 } else { 2 });
+    let mut spike = Spike::new(setting)?;
+    spike.fill()?;
+    let freed = spike.free_but(survivors)?;
+    let live = spike.live_bytes;
+    let sampler = &mut spike.sampler;
+    let idle = sampler.idle(pause, live)?;
     (setting.purge)();
-    let purged = net(Resident::read()?);
-    sleep(IDLE);
-    let later = net(Resident::read()?);
+    let purged = sampler.measure(live)?;
+    let later = sampler.idle(pause, live)?;
+    spike.report(
+        &[
+            ("freed_kb", "freed_ratio", freed),
+            ("idle_kb", "idle_ratio", idle),
+            ("purged_kb", "purged_ratio", purged),
+            ("later_kb", "later_ratio", later),
+        ],
+        0,
+    )
+}
 
-    let mut figures = vec![
-        ("start_kb", start as f64),
-        ("peak_kb", peak as f64),
-        ("freed_kb", freed as f64),
-        ("idle_kb", idle as f64),
-        ("purged_kb", purged as f64),
-        ("later_kb", later as f64),
-    ];
-    if matches!(survivors, Survivors::OneIn(_)) {
-        check(&blocks)?;
-        let needed = survivor_pages_kb(&blocks)? as f64;
-        figures.push(("survivor_pages_kb", needed));
-        for (key, resident) in [
-            ("freed_ratio", freed),
-            ("idle_ratio", idle),
-            ("purged_ratio", purged),
-            ("later_ratio", later),
-        ] {
-            figures.push((key, (resident as f64 - start as f64) / needed));
-        }
+/// Nobody calls the purge hook, but the allocator is called all the time.
+pub(crate) fn live_on(setting: &Setting, survivors: Survivors) -> Result<Outcome, String> {
+    let half = Duration::from_millis(if setting.scale < 1.0 { 750 } else { 1750 });
+    let mut spike = Spike::new(setting)?;
+    let mut bag = Bag::new(AT_HAND, Touch::All)?;
+    let mut random = Random::new(20);
+    for index in 0..AT_HAND as u64 {
+        bag.add(mixed_layout(index).size());
     }
-    for (index, slot) in blocks.iter_mut().enumerate() {
-        if let Some(block) = slot.take() {
-            // SAFETY: 1. a survivor, taken out of its slot. 2. the layout of this index.
-            unsafe { block.free(mixed_layout(index as u64)) };
+    spike.fill()?;
+    let freed = spike.free_but(survivors)?;
+    let survivors_bytes = spike.live_bytes;
+    let mut tick = || {
+        for _ in 0..REPLACED {
+            bag.free(random.below(AT_HAND))?;
+            bag.add(mixed_layout(random.next()).size());
         }
+        Ok(survivors_bytes + bag.bytes())
+    };
+    let mid = spike.sampler.live_on(half, &mut tick)?;
+    let end = spike.sampler.live_on(half, &mut tick)?;
+    let at_hand = bag.bytes();
+    bag.empty()?;
+    spike.report(
+        &[
+            ("freed_kb", "freed_ratio", freed),
+            ("mid_kb", "mid_ratio", mid),
+            ("end_kb", "end_ratio", end),
+        ],
+        at_hand,
+    )
+}
+
+struct Spike {
+    blocks: MappedArray<Option<Block>>,
+    live_bytes: usize,
+    sampler: Sampler,
+    top: Option<Sample>,
+    survivors: Survivors,
+}
+
+impl Spike {
+    fn new(setting: &Setting) -> Result<Self, String> {
+        Ok(Self {
+            blocks: MappedArray::new(block_count(SPIKE * setting.scale))?,
+            live_bytes: 0,
+            sampler: Sampler::begin()?,
+            top: None,
+            survivors: Survivors::None,
+        })
     }
-    Ok(figures)
+
+    fn fill(&mut self) -> Result<(), String> {
+        for (index, slot) in self.blocks.iter_mut().enumerate() {
+            let layout = mixed_layout(index as u64);
+            let block = Block::alloc(layout, 0);
+            // SAFETY: 1. allocated above. 2. with this layout.
+            unsafe { block.fill(layout, pattern(index as u64)) };
+            *slot = Some(block);
+            self.live_bytes += layout.size();
+            if index % STRIDE == 0 {
+                self.sampler.look(self.live_bytes)?;
+            }
+        }
+        self.top = Some(self.sampler.measure(self.live_bytes)?);
+        Ok(())
+    }
+
+    fn free_but(&mut self, survivors: Survivors) -> Result<Sample, String> {
+        self.survivors = survivors;
+        for index in 0..self.blocks.len() {
+            if !survivors.include(index as u64) {
+                self.free(index)?;
+            }
+            if index % STRIDE == 0 {
+                self.sampler.look(self.live_bytes)?;
+            }
+        }
+        self.sampler.measure(self.live_bytes)
+    }
+
+    /// Checks the ends of a block, if it is there, and frees it.
+    fn free(&mut self, index: usize) -> Result<(), String> {
+        let Some(block) = self.blocks[index].take() else {
+            return Ok(());
+        };
+        let layout = mixed_layout(index as u64);
+        // SAFETY: 1. live. 2. its layout. 3. only this function uses it now. 4. filled.
+        let bytes = unsafe { block.bytes(layout) };
+        let word = [pattern(index as u64); 8];
+        if !bytes.starts_with(&word) || !bytes.ends_with(&word) {
+            return Err(format!("block {index} has been overwritten"));
+        }
+        // SAFETY: 1. taken out of its slot. 2. the layout of this index.
+        unsafe { block.free(layout) };
+        self.live_bytes -= layout.size();
+        Ok(())
+    }
+
+    /// The figures; `besides` is what the row holds apart from the survivors.
+    fn report(
+        mut self,
+        moments: &[(&'static str, &'static str, Sample)],
+        besides: usize,
+    ) -> Result<Outcome, String> {
+        let start = self.sampler.start_kb();
+        let top = self.top.map_or(0.0, |top| top.resident_kb);
+        let mut figures = vec![("start_kb", start), ("full_kb", top)];
+        figures.extend(moments.iter().map(|(key, _, at)| (*key, at.resident_kb)));
+        if matches!(self.survivors, Survivors::OneIn(_)) {
+            check(&self.blocks)?;
+            let pages = survivor_pages_kb(&self.blocks)? as f64;
+            figures.push(("survivor_pages_kb", pages));
+            let needed = pages + besides as f64 / 1024.0;
+            figures.extend(
+                moments
+                    .iter()
+                    .map(|(_, key, at)| (*key, (at.resident_kb - start) / needed)),
+            );
+        }
+        let outcome = self.sampler.outcome(figures);
+        for index in 0..self.blocks.len() {
+            self.free(index)?;
+        }
+        Ok(outcome)
+    }
 }
 
 /// How many of the mixed sizes add up to `bytes`.

@@ -18,6 +18,18 @@ pub(crate) fn run<Slice: FnMut(u64) -> u64>(
     ops_per_round: usize,
     worker: impl Fn(usize) -> Slice + Sync,
 ) -> Reading {
+    run_prepared(meter, threads, rounds, ops_per_round, || {}, worker)
+}
+
+/// The same; `prepare` runs on the calling thread before each slice.
+pub(crate) fn run_prepared<Slice: FnMut(u64) -> u64>(
+    meter: &Meter,
+    threads: usize,
+    rounds: u64,
+    ops_per_round: usize,
+    mut prepare: impl FnMut(),
+    worker: impl Fn(usize) -> Slice + Sync,
+) -> Reading {
     let barrier = Barrier::new(threads + 1);
     // ORDERING: both words are relaxed; the barrier publishes them.
     let order = AtomicU64::new(STOP);
@@ -40,6 +52,7 @@ pub(crate) fn run<Slice: FnMut(u64) -> u64>(
             scope.spawn(move || attend(index));
         }
         let reading = meter.run(rounds, ops_per_round, |rounds| {
+            prepare();
             order.store(rounds, Ordering::Relaxed);
             barrier.wait();
             barrier.wait();
