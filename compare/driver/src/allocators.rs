@@ -1,32 +1,151 @@
 //! The table of allocators. A new peer is one package beside this one and one entry here.
 
-use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Allocator {
+/// What a program is measured for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
     /// The allocator of this repository.
-    Flagstone,
-    /// mimalloc v3, crate mimalloc 0.1.52.
-    Mimalloc,
-    /// rusty_alloc 2.4.0.
-    RustyAlloc,
-    /// What Rust uses by default: the C library's malloc.
-    System,
+    Ours,
+    /// The same program under a second name: how far apart two equal programs come out.
+    Again,
+    /// One to be compared with.
+    Peer,
+    /// No allocator for use: the least that the calls can cost.
+    Floor,
 }
 
-impl Allocator {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Flagstone => "flagstone",
-            Self::Mimalloc => "mimalloc",
-            Self::RustyAlloc => "rusty_alloc",
-            Self::System => "system",
-        }
-    }
-
+#[derive(Debug)]
+pub(crate) struct Allocator {
+    pub(crate) name: &'static str,
+    /// For narrow columns.
+    pub(crate) short: &'static str,
     /// The package, and the binary in it.
-    pub(crate) fn package(self) -> String {
-        format!("with-{}", self.name())
+    pub(crate) package: &'static str,
+    pub(crate) role: Role,
+    /// Crate and version.
+    pub(crate) about: &'static str,
+}
+
+const fn peer(
+    name: &'static str,
+    short: &'static str,
+    package: &'static str,
+    about: &'static str,
+) -> Allocator {
+    Allocator {
+        name,
+        short,
+        package,
+        role: Role::Peer,
+        about,
     }
+}
+
+/// Ours first, peers next.
+pub(crate) const ALL: &[Allocator] = &[
+    Allocator {
+        name: "flagstone",
+        short: "fs",
+        package: "with-flagstone",
+        role: Role::Ours,
+        about: "this repository",
+    },
+    peer(
+        "mimalloc",
+        "mi3",
+        "with-mimalloc",
+        "mimalloc 3.3.2, crate mimalloc 0.1.52",
+    ),
+    peer(
+        "mimalloc_v2",
+        "mi2",
+        "with-mimalloc_v2",
+        "mimalloc 2.3.2, crate mimalloc 0.1.52 with feature v2",
+    ),
+    peer(
+        "jemalloc",
+        "je",
+        "with-jemalloc",
+        "jemalloc 5.3.1, crate tikv-jemallocator 0.7.0",
+    ),
+    peer(
+        "snmalloc",
+        "sn",
+        "with-snmalloc",
+        "crate snmalloc-rs 0.7.6, built by cmake",
+    ),
+    peer(
+        "rpmalloc",
+        "rp",
+        "with-rpmalloc",
+        "rpmalloc 1.4, crate rpmalloc 0.2.2",
+    ),
+    peer(
+        "tcmalloc",
+        "tc",
+        "with-tcmalloc",
+        "Google's tcmalloc, crate tcmalloc-better 0.1.19",
+    ),
+    peer(
+        "rusty_alloc",
+        "ra",
+        "with-rusty_alloc",
+        "crate rusty_alloc 2.4.0, its inlining entry points",
+    ),
+    peer("system", "sys", "with-system", "the C library's malloc"),
+    peer(
+        "dlmalloc",
+        "dl",
+        "with-dlmalloc",
+        "crate dlmalloc 0.2.14, one lock",
+    ),
+    peer(
+        "sefer_alloc",
+        "se",
+        "with-sefer_alloc",
+        "crate sefer-alloc 0.2.1, production features",
+    ),
+    peer("talc", "ta", "with-talc", "crate talc 5.1.1, one lock"),
+    peer(
+        "scudo",
+        "sc",
+        "with-scudo",
+        "LLVM's scudo, crate scudo 0.1.3",
+    ),
+    peer(
+        "hardened_malloc",
+        "hm",
+        "with-hardened_malloc",
+        "hardened_malloc 12 light, crate hardened_malloc-rs 0.1.2",
+    ),
+    Allocator {
+        name: "again",
+        short: "again",
+        package: "with-flagstone",
+        role: Role::Again,
+        about: "flagstone a second time, as a control",
+    },
+    Allocator {
+        name: "floor",
+        short: "floor",
+        package: "with-floor",
+        role: Role::Floor,
+        about: "stacks of free blocks for one thread, nothing checked: what a row costs at least",
+    },
+];
+
+/// Ours with its locks counted, which costs time: for counts, not for times.
+pub(crate) const COUNTED: Allocator = Allocator {
+    name: "flagstone, counted",
+    short: "counted",
+    package: "with-flagstone_counted",
+    role: Role::Ours,
+    about: "this repository",
+};
+
+/// The allocator of this name.
+pub(crate) fn named(name: &str) -> Option<&'static Allocator> {
+    ALL.iter().find(|allocator| allocator.name == name)
 }

@@ -1,25 +1,56 @@
 //! The command line, and the plan that it amounts to.
 
-use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
 
-use crate::allocators::Allocator;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::allocators::{self, Allocator, Role};
 
 /// Compare allocators: the same rows over each, one process per cell, interleaved.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]
 pub(crate) struct Args {
     /// Run only rows whose name contains this.
-    #[arg(long, value_name = "SUBSTR", default_value = "")]
+    #[arg(long, value_name = "ROW", default_value = "")]
     filter: String,
 
-    /// Allocators to run, separated by commas. The first is the one that the ratios are about
-    /// unless flagstone is among them.
-    #[arg(long, value_name = "A,B", value_delimiter = ',', value_enum)]
-    allocators: Vec<Allocator>,
+    /// Run only rows of these kinds.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_enum)]
+    only: Vec<Kind>,
 
-    /// Repetitions of every cell [default: 5, with --quick or --memory 3].
+    /// Allocators to run, separated by commas [default: all]. flagstone always comes first.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = allocator_parser())]
+    allocators: Vec<&'static Allocator>,
+
+    /// Repetitions of every cell [default: 4, memory rows 2; with --quick 2, memory rows 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     reps: Option<u32>,
+
+    /// A tenth of the work per cell: good for a look, not for a claim.
+    #[arg(long)]
+    quick: bool,
+
+    /// Minutes of drift, of shifting sizes and of bursts, instead of seconds: a few rows alone.
+    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    soak: bool,
+
+    /// Name the rows that moved since this earlier --json file, beyond the spread.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+
+    /// Write everything measured to this file.
+    #[arg(long, value_name = "OUT")]
+    json: Option<PathBuf>,
+
+    /// Write a page of tables and pictures to this file.
+    #[arg(long, value_name = "OUT")]
+    html: Option<PathBuf>,
+
+    /// Do not measure: show this earlier --json file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "only", "allocators", "reps", "quick", "soak", "json", "list"])]
+    show: Option<PathBuf>,
 
     /// Build with link-time optimisation (fat, or thin if so told) instead of Cargo's default
     /// release profile.
@@ -32,31 +63,35 @@ pub(crate) struct Args {
     #[arg(long)]
     in_binary: bool,
 
-    /// A tenth of the work per cell: good for a look, not for a claim.
-    #[arg(long)]
-    quick: bool,
-
     /// Use the binaries of an earlier run as they are.
     #[arg(long)]
     no_build: bool,
-
-    /// Run the memory rows instead: resident sizes rather than times.
-    #[arg(long)]
-    memory: bool,
-
-    /// After the times, show each row's peak resident size too.
-    #[arg(long, conflicts_with = "memory")]
-    peak: bool,
 
     /// List the rows and stop.
     #[arg(long)]
     list: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+fn allocator_parser() -> impl TypedValueParser<Value = &'static Allocator> {
+    let names = allocators::ALL.iter().map(|allocator| allocator.name);
+    PossibleValuesParser::new(names)
+        .map(|name| allocators::named(&name).expect("a possible value is a name"))
+}
+
+/// What a row measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
+    /// Nanoseconds for each operation.
     Time,
+    /// How long single operations take at most.
+    Latency,
+    /// Resident sizes, some of them over time.
     Memory,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Time, Self::Latency, Self::Memory];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,53 +140,100 @@ impl Profile {
     }
 }
 
+/// What to measure.
 pub(crate) struct Plan {
     pub(crate) filter: String,
-    /// No duplicates; the first is the base of the ratios.
-    pub(crate) allocators: Vec<Allocator>,
-    pub(crate) reps: u32,
+    pub(crate) kinds: Vec<Kind>,
+    /// No duplicates, ours first.
+    pub(crate) allocators: Vec<&'static Allocator>,
+    /// As told, for every kind.
+    reps: Option<u32>,
+    pub(crate) quick: bool,
+    pub(crate) soak: bool,
     pub(crate) profile: Profile,
-    pub(crate) scale: f64,
     pub(crate) build: bool,
-    pub(crate) kind: Kind,
-    pub(crate) show_peak: bool,
-    pub(crate) list_only: bool,
+}
+
+impl Plan {
+    /// Repetitions of a row of this kind.
+    pub(crate) fn reps(&self, kind: Kind) -> u32 {
+        self.reps.unwrap_or(match (kind, self.quick || self.soak) {
+            (Kind::Memory, true) => 1,
+            (Kind::Memory, false) | (_, true) => 2,
+            (_, false) => 4,
+        })
+    }
+
+    pub(crate) fn scale(&self) -> f64 {
+        if self.quick { 0.1 } else { 1.0 }
+    }
+}
+
+/// What to do.
+pub(crate) enum Task {
+    Measure(Plan),
+    Show(PathBuf),
+    List(Plan),
+}
+
+/// Where results go beside the terminal.
+pub(crate) struct Outputs {
+    pub(crate) baseline: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
 }
 
 impl Args {
-    pub(crate) fn plan(self) -> Result<Plan, String> {
+    pub(crate) fn plan(self) -> Result<(Task, Outputs), String> {
+        let outputs = Outputs {
+            baseline: self.baseline,
+            json: self.json,
+            html: self.html,
+        };
+        if let Some(file) = self.show {
+            return Ok((Task::Show(file), outputs));
+        }
         let mut allocators = self.allocators;
         if allocators.is_empty() {
-            allocators = Allocator::value_variants().to_vec();
+            allocators = allocators::ALL.iter().collect();
         }
         for (index, allocator) in allocators.iter().enumerate() {
-            if allocators[..index].contains(allocator) {
-                return Err(format!("--allocators names {} twice", allocator.name()));
+            if allocators[..index]
+                .iter()
+                .any(|before| before.name == allocator.name)
+            {
+                return Err(format!("--allocators names {} twice", allocator.name));
             }
         }
-        // stable: flagstone first, the others as given
-        allocators.sort_by_key(|&allocator| allocator != Allocator::Flagstone);
+        // stable: ours first, the others as given
+        allocators.sort_by_key(|allocator| allocator.role != Role::Ours);
         if self.list {
             allocators.truncate(1);
         }
-        let default_reps = if self.quick || self.memory { 3 } else { 5 };
-        Ok(Plan {
+        let plan = Plan {
             filter: self.filter,
+            kinds: if self.soak {
+                vec![Kind::Memory]
+            } else if self.only.is_empty() {
+                Kind::ALL.to_vec()
+            } else {
+                self.only
+            },
             allocators,
-            reps: self.reps.unwrap_or(default_reps),
+            reps: self.reps,
+            quick: self.quick,
+            soak: self.soak,
             profile: Profile {
                 lto: self.lto,
                 in_binary: self.in_binary,
             },
-            scale: if self.quick { 0.1 } else { 1.0 },
             build: !self.no_build,
-            kind: if self.memory {
-                Kind::Memory
-            } else {
-                Kind::Time
-            },
-            show_peak: self.peak,
-            list_only: self.list,
-        })
+        };
+        let task = if self.list {
+            Task::List(plan)
+        } else {
+            Task::Measure(plan)
+        };
+        Ok((task, outputs))
     }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 
-use crate::allocators::Allocator;
-use crate::args::{Plan, Profile};
+use crate::allocators::{Allocator, COUNTED, Role};
+use crate::args::{Kind, Plan, Profile};
 use crate::interrupt;
+use crate::model::Skipped;
 
 /// A program that is ready to run.
 pub(crate) struct Built {
-    pub(crate) allocator: Allocator,
+    pub(crate) allocator: &'static Allocator,
     pub(crate) binary: PathBuf,
 }
 
@@ -30,11 +31,14 @@ fn target_dir(profile: Profile) -> PathBuf {
     base.join(profile.slug())
 }
 
-/// Builds or finds every allocator's program; names and skips those that fail.
-pub(crate) fn all(plan: &Plan) -> Result<Vec<Built>, String> {
-    let mut built = Vec::new();
+/// Builds or finds every allocator's program, and tells which cannot be had.
+pub(crate) fn all(plan: &Plan) -> Result<(Vec<Built>, Vec<Skipped>), String> {
+    let (mut built, mut skipped): (Vec<Built>, Vec<Skipped>) = (Vec::new(), Vec::new());
     for &allocator in &plan.allocators {
-        let result = if plan.build {
+        let is_there = built
+            .iter()
+            .any(|before| before.allocator.package == allocator.package);
+        let result = if plan.build && !is_there {
             build(allocator, plan.profile)
         } else {
             Ok(())
@@ -42,21 +46,52 @@ pub(crate) fn all(plan: &Plan) -> Result<Vec<Built>, String> {
         if interrupt::requested() {
             return Err("interrupted before the first measurement".to_owned());
         }
-        let found = result.and_then(|()| find(allocator, plan.profile));
-        match found {
+        match result.and_then(|()| find(allocator, plan.profile)) {
             Ok(binary) => built.push(Built { allocator, binary }),
-            Err(reason) => eprintln!("skipped {}: {reason}", allocator.name()),
+            Err(reason) => {
+                eprintln!("skipped {}: {reason}", allocator.name);
+                skipped.push(Skipped {
+                    name: allocator.name.to_owned(),
+                    reason,
+                });
+            }
         }
     }
     if built.is_empty() {
         Err("no allocator could be built".to_owned())
     } else {
-        Ok(built)
+        Ok((built, skipped))
     }
 }
 
-fn find(allocator: Allocator, profile: Profile) -> Result<PathBuf, String> {
-    let name = format!("{}{}", allocator.package(), env::consts::EXE_SUFFIX);
+/// The program that counts locks, if it is wanted and can be had.
+pub(crate) fn counted(plan: &Plan) -> Option<PathBuf> {
+    let is_wanted = plan.kinds.contains(&Kind::Time)
+        && plan
+            .allocators
+            .iter()
+            .any(|allocator| allocator.role == Role::Ours);
+    // its counts do not depend on the profile's inlining, and it has no other form
+    let profile = Profile {
+        in_binary: false,
+        ..plan.profile
+    };
+    let made = || {
+        if plan.build {
+            build(&COUNTED, profile)?;
+        }
+        find(&COUNTED, profile)
+    };
+    if !is_wanted {
+        return None;
+    }
+    made()
+        .inspect_err(|reason| eprintln!("no counts of locks: {reason}"))
+        .ok()
+}
+
+fn find(allocator: &Allocator, profile: Profile) -> Result<PathBuf, String> {
+    let name = format!("{}{}", allocator.package, env::consts::EXE_SUFFIX);
     let binary = target_dir(profile).join("release").join(name);
     if binary.is_file() {
         Ok(binary)
@@ -65,14 +100,14 @@ fn find(allocator: Allocator, profile: Profile) -> Result<PathBuf, String> {
     }
 }
 
-fn build(allocator: Allocator, profile: Profile) -> Result<(), String> {
-    let spinner = ProgressBar::new_spinner().with_message(format!("building {}", allocator.name()));
+fn build(allocator: &Allocator, profile: Profile) -> Result<(), String> {
+    let spinner = ProgressBar::new_spinner().with_message(format!("building {}", allocator.name));
     spinner.enable_steady_tick(Duration::from_millis(100));
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace())
         .args(["build", "--release", "--quiet", "--color=never", "-p"])
-        .arg(allocator.package())
+        .arg(allocator.package)
         .arg("--target-dir")
         .arg(target_dir(profile));
     if profile.in_binary {
@@ -97,13 +132,13 @@ fn build(allocator: Allocator, profile: Profile) -> Result<(), String> {
 }
 
 /// The first error of a failed build; the rest goes to a file.
-fn reason(allocator: Allocator, profile: Profile, messages: &str) -> String {
+fn reason(allocator: &Allocator, profile: Profile, messages: &str) -> String {
     let first = messages
         .lines()
         .find(|line| line.starts_with("error"))
         .or_else(|| messages.lines().next())
         .unwrap_or("cargo failed without a message");
-    let log = target_dir(profile).join(format!("{}.log", allocator.package()));
+    let log = target_dir(profile).join(format!("{}.log", allocator.package));
     match fs::write(&log, messages) {
         Ok(()) => format!("it does not build: {first} (see {})", log.display()),
         Err(_) => format!("it does not build: {first}"),

@@ -1,65 +1,120 @@
 //! Compares flagstone with its peers: builds the workload over each allocator, runs every row in a
-//! process of its own, interleaved, and prints medians, spreads and ratios.
+//! process of its own, interleaved, and shows medians, spreads and ratios.
 
 #![forbid(unsafe_code)]
 
+// The command line, and what there is to run.
 mod allocators;
 mod args;
 mod build;
+
+// Measuring.
+mod facts;
 mod interrupt;
 mod measure;
-mod report;
 mod run;
+
+// What was found.
+mod baseline;
+mod files;
+mod model;
 mod statistics;
+
+// What the user gets to see.
+mod html;
+mod report;
 mod table;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Plan};
+use crate::args::{Args, Outputs, Plan, Task};
 use crate::build::Built;
+use crate::model::Report;
 
 fn main() -> ExitCode {
-    let plan = match Args::parse().plan() {
-        Ok(plan) => plan,
-        Err(message) => return fail(&message),
-    };
-    interrupt::install();
-    match compare(&plan) {
+    match Args::parse()
+        .plan()
+        .and_then(|(task, outputs)| carry_out(task, &outputs))
+    {
         Ok(code) => code,
-        Err(message) => fail(&message),
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn fail(message: &str) -> ExitCode {
-    eprintln!("error: {message}");
-    ExitCode::FAILURE
-}
-
-fn compare(plan: &Plan) -> Result<ExitCode, String> {
-    let built = build::all(plan)?;
-    let rows = rows(plan, &built)?;
-    if plan.list_only {
-        rows.iter()
-            .for_each(|row| println!("{:<12} {}", row.name, row.about));
-        return Ok(ExitCode::SUCCESS);
+fn carry_out(task: Task, outputs: &Outputs) -> Result<ExitCode, String> {
+    // Known before minutes are spent.
+    for path in outputs.json.iter().chain(&outputs.html) {
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(format!("{} is in no folder that exists", path.display()));
+        }
     }
-    let results = measure::all(plan, &built, &rows);
-    report::print(plan, &built, &results);
-    Ok(if interrupt::requested() {
+    if let Some(path) = &outputs.baseline {
+        files::read(path)?;
+    }
+    let report = match task {
+        Task::Show(path) => files::read(&path)?,
+        Task::List(plan) => return list(&plan),
+        Task::Measure(plan) => measure(&plan)?,
+    };
+    report::print(&report);
+    if let Some(path) = &outputs.json {
+        files::write(&report, path)?;
+    }
+    if let Some(path) = &outputs.html {
+        html::write(&report, path)?;
+    }
+    if let Some(path) = &outputs.baseline {
+        let (moves, compared) = baseline::moves(&report, path)?;
+        report::print_moves(&moves, compared, path);
+    }
+    Ok(if report.facts.interrupted {
         ExitCode::from(interrupt::EXIT_CODE)
-    } else if results.complaints.is_empty() {
+    } else if report.sound {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// The rows to run: those of the first program that match the filter.
-fn rows(plan: &Plan, built: &[Built]) -> Result<Vec<run::Row>, String> {
+fn list(plan: &Plan) -> Result<ExitCode, String> {
+    let (built, _) = build::all(plan)?;
+    for row in rows(plan, &built)? {
+        println!("{:<12} {}", row.name, row.about);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(plan: &Plan) -> Result<Report, String> {
+    interrupt::install();
+    let (built, skipped) = build::all(plan)?;
+    let rows = rows(plan, &built)?;
+    let counted = build::counted(plan);
+    let facts = facts::gather(plan);
+    Ok(measure::all(
+        plan,
+        &built,
+        counted.as_deref(),
+        rows,
+        skipped,
+        facts,
+    ))
+}
+
+/// What runs for minutes under `--soak`.
+const SOAKED: [&str; 3] = ["m_drift", "m_server", "m_shift"];
+
+/// The rows to run: those of the first program that are asked for.
+fn rows(plan: &Plan, built: &[Built]) -> Result<Vec<run::RowName>, String> {
     let first = built.first().ok_or("no allocator to run")?;
-    let all = run::list(&first.binary, plan.kind)?;
+    let all = run::list(&first.binary)?;
     let names: Vec<&str> = all.iter().map(|row| row.name.as_str()).collect();
     let nothing = format!(
         "--filter {}: no row matches; rows: {}",
@@ -68,6 +123,8 @@ fn rows(plan: &Plan, built: &[Built]) -> Result<Vec<run::Row>, String> {
     );
     let rows: Vec<_> = all
         .into_iter()
+        .filter(|row| plan.kinds.contains(&row.kind))
+        .filter(|row| !plan.soak || SOAKED.contains(&row.name.as_str()))
         .filter(|row| row.name.contains(&plan.filter))
         .collect();
     if rows.is_empty() {

@@ -1,86 +1,114 @@
 //! The order of the measurements: for each repetition, for each row, every allocator in turn.
 
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::Plan;
+use crate::allocators::Role;
+use crate::args::{Kind, Plan};
 use crate::build::Built;
 use crate::interrupt;
-use crate::run::{self, Cell, Row};
+use crate::model::{Column, Contestant, Facts, Locks, Report, Row, Skipped};
+use crate::run::{self, Amount, Cell, RowName};
 
-/// One row's figures, per allocator.
-pub(crate) struct RowResult {
-    pub(crate) name: String,
-    pub(crate) about: String,
-    /// Parallel to the allocators.
-    pub(crate) columns: Vec<Column>,
-    checksum: Option<String>,
-}
-
-/// The samples of one row under one allocator.
-#[derive(Default)]
-pub(crate) struct Column {
-    /// Key and samples, in the order in which the program prints them.
-    pub(crate) figures: Vec<(String, Vec<f64>)>,
-    failed: bool,
-}
-
-impl Column {
-    fn add(&mut self, cell: Cell) {
-        for figure in cell.figures {
-            match self.figures.iter_mut().find(|(key, _)| *key == figure.key) {
-                Some((_, samples)) => samples.push(figure.value),
-                None => self.figures.push((figure.key, vec![figure.value])),
-            }
-        }
-    }
-
-    pub(crate) fn samples(&self, key: &str) -> &[f64] {
-        self.figures
-            .iter()
-            .find(|(name, _)| name == key)
-            .map_or(&[], |(_, samples)| samples)
-    }
-}
-
-pub(crate) struct Results {
-    /// Complete ones.
-    pub(crate) repetitions: u32,
-    pub(crate) rows: Vec<RowResult>,
-    /// Failed cells and checksums that differ.
-    pub(crate) complaints: Vec<String>,
-}
+/// Memory rows mostly sleep and read sizes of their own process: so many run side by side.
+const MEMORY_ABREAST: usize = 3;
 
 /// Runs the plan. After Ctrl-C, the rows of the repetition under way that are complete count.
-pub(crate) fn all(plan: &Plan, built: &[Built], rows: &[Row]) -> Results {
-    let mut results = Results {
+pub(crate) fn all(
+    plan: &Plan,
+    built: &[Built],
+    counted: Option<&Path>,
+    rows: Vec<RowName>,
+    skipped: Vec<Skipped>,
+    facts: Facts,
+) -> Report {
+    let start = Instant::now();
+    let mut report = Report {
+        format: crate::model::FORMAT,
+        facts,
+        allocators: built.iter().map(contestant).collect(),
+        skipped,
         rows: rows
-            .iter()
-            .map(|row| RowResult {
-                name: row.name.clone(),
-                about: row.about.clone(),
+            .into_iter()
+            .map(|row| Row {
+                name: row.name,
+                kind: row.kind,
+                about: row.about,
                 columns: built.iter().map(|_| Column::default()).collect(),
                 checksum: None,
             })
             .collect(),
+        locks: Vec::new(),
         complaints: Vec::new(),
-        repetitions: 0,
+        sound: true,
     };
-    let cells = u64::from(plan.reps) * (rows.len() * built.len()) as u64;
-    let bar = progress_bar(cells);
-    for rep in 0..plan.reps as usize {
-        for (index, row) in results.rows.iter_mut().enumerate() {
+    let cells = |row: &Row| u64::from(plan.reps(row.kind)) * built.len() as u64;
+    let bar = progress_bar(report.rows.iter().map(cells).sum());
+    let reps = report.rows.iter().map(|row| plan.reps(row.kind)).max();
+    'all: for rep in 0..reps.unwrap_or(0) {
+        for index in 0..report.rows.len() {
+            if rep >= plan.reps(report.rows[index].kind) {
+                continue;
+            }
             // another allocator goes first each time
-            let first = (rep + index) % built.len();
-            measure_row(plan, built, row, first, &bar, &mut results.complaints);
+            let first = (rep as usize + index) % built.len();
+            measure_row(plan, built, &mut report, index, first, &bar);
             if interrupt::requested() {
-                bar.finish_and_clear();
-                return results;
+                report.facts.interrupted = true;
+                break 'all;
             }
         }
-        results.repetitions += 1;
+    }
+    if let Some(binary) = counted
+        && !interrupt::requested()
+    {
+        bar.set_message("locks of flagstone");
+        report.locks = count_locks(plan, binary, &report.rows);
     }
     bar.finish_and_clear();
-    results
+    report.facts.seconds = start.elapsed().as_secs();
+    report
+}
+
+/// One run of each time row.
+fn count_locks(plan: &Plan, binary: &Path, rows: &[Row]) -> Vec<Locks> {
+    let amount = Amount {
+        scale: plan.scale(),
+        soak: false,
+    };
+    let count = |row: &Row| {
+        let cell = run::cell(binary, &row.name, amount).ok()?;
+        let value = |name: &str| {
+            let mut figures = cell.figures.iter();
+            figures
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| *value)
+        };
+        Some(Locks {
+            row: row.name.clone(),
+            taken: value("locks")?,
+            waited: value("waits")?,
+        })
+    };
+    rows.iter()
+        .filter(|row| row.kind == Kind::Time)
+        .take_while(|_| !interrupt::requested())
+        .filter_map(count)
+        .collect()
+}
+
+fn contestant(built: &Built) -> Contestant {
+    let allocator = built.allocator;
+    Contestant {
+        name: allocator.name.to_owned(),
+        short: allocator.short.to_owned(),
+        role: allocator.role,
+        about: allocator.about.to_owned(),
+    }
 }
 
 fn progress_bar(cells: u64) -> ProgressBar {
@@ -94,54 +122,96 @@ fn progress_bar(cells: u64) -> ProgressBar {
 fn measure_row(
     plan: &Plan,
     built: &[Built],
-    row: &mut RowResult,
+    report: &mut Report,
+    index: usize,
     first: usize,
     bar: &ProgressBar,
-    complaints: &mut Vec<String>,
 ) {
-    let mut cells = Vec::with_capacity(built.len());
-    for turn in 0..built.len() {
-        let column = (first + turn) % built.len();
-        let name = built[column].allocator.name();
-        bar.set_message(format!("{} {name}", row.name));
-        if !row.columns[column].failed {
-            let cell = run::cell(&built[column].binary, &row.name, plan.kind, plan.scale);
-            // Ctrl-C reaches the program too, so its failure means nothing then
+    let row = &report.rows[index];
+    let amount = Amount {
+        scale: plan.scale(),
+        soak: plan.soak,
+    };
+    let turns = (0..built.len()).map(|turn| (first + turn) % built.len());
+    let waiting: Mutex<Vec<usize>> = Mutex::new(turns.rev().collect());
+    let done: Mutex<Vec<(usize, Result<Cell, String>)>> = Mutex::new(Vec::new());
+    let next = || waiting.lock().expect("nothing panics under it").pop();
+    let work = || {
+        while let Some(column) = next() {
             if interrupt::requested() {
                 return;
             }
-            cells.push((column, cell));
+            bar.set_message(format!("{} {}", row.name, built[column].allocator.name));
+            // not tried again: a program that hangs would do so in each repetition
+            if row.columns[column].failed.is_none() {
+                let cell = run::cell(&built[column].binary, &row.name, amount);
+                done.lock()
+                    .expect("nothing panics under it")
+                    .push((column, cell));
+            }
+            bar.inc(1);
         }
-        bar.inc(1);
+    };
+    let abreast = if row.kind == Kind::Memory {
+        MEMORY_ABREAST
+    } else {
+        1
+    };
+    thread::scope(|scope| {
+        for _ in 0..abreast {
+            scope.spawn(work);
+        }
+    });
+    // Ctrl-C reaches the programs too, so a failure means nothing then
+    if interrupt::requested() {
+        return;
     }
+    let cells = done.into_inner().expect("nothing panics under it");
     for (column, cell) in cells {
-        let name = built[column].allocator.name();
-        match cell {
-            Ok(cell) => {
-                if let Some(complaint) = compare_checksum(row, &cell, name) {
-                    complaints.push(complaint);
-                }
-                row.columns[column].add(cell);
-            }
-            Err(reason) => {
-                // not tried again: a program that hangs would do so in each repetition
-                row.columns[column] = Column {
-                    failed: true,
-                    ..Column::default()
-                };
-                complaints.push(format!("{} under {name}: {reason}", row.name));
-            }
-        }
+        keep(report, index, column, cell);
     }
 }
 
-fn compare_checksum(row: &mut RowResult, cell: &Cell, name: &str) -> Option<String> {
-    let found = cell.checksum.as_ref()?;
-    let expected = row.checksum.get_or_insert_with(|| found.clone());
-    (found != expected).then(|| {
-        format!(
-            "{} under {name}: checksum {found}, elsewhere {expected}",
-            row.name
-        )
-    })
+fn keep(report: &mut Report, index: usize, column: usize, cell: Result<Cell, String>) {
+    let row = &mut report.rows[index];
+    let name = &report.allocators[column].name;
+    let into = &mut row.columns[column];
+    let cell = match cell {
+        Ok(cell) => cell,
+        Err(reason) => {
+            let complaint = format!("{} under {name}: {reason}", row.name);
+            // what does not apply to an allocator says so
+            if !reason.contains(NOT_APPLICABLE) {
+                report.complaints.push(complaint);
+                report.sound &= report.allocators[column].role == Role::Peer;
+            }
+            *into = Column {
+                failed: Some(reason),
+                ..Column::default()
+            };
+            return;
+        }
+    };
+    if let Some(found) = cell.checksum {
+        let expected = row.checksum.get_or_insert_with(|| found.clone());
+        if *expected != found {
+            report.sound = false;
+            report.complaints.push(format!(
+                "{} under {name}: checksum {found}, elsewhere {expected}",
+                row.name
+            ));
+        }
+    }
+    for (key, value) in cell.figures {
+        match into.figures.iter_mut().find(|(name, _)| *name == key) {
+            Some((_, samples)) => samples.push(value),
+            None => into.figures.push((key, vec![value])),
+        }
+    }
+    if into.series.is_empty() {
+        into.series = cell.series;
+    }
 }
+
+/// In the message of a program that cannot run a row by its nature.
+const NOT_APPLICABLE: &str = "not applicable";

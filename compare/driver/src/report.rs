@@ -1,72 +1,274 @@
-//! What the user gets to see.
+//! The tables on the terminal.
 
-use crate::args::{Kind, Plan};
-use crate::build::Built;
-use crate::interrupt;
-use crate::measure::{Column, Results, RowResult};
-use crate::run::{PEAK, TIME};
-use crate::statistics::{Summary, geometric_mean};
+use std::path::Path;
+
+use crate::allocators::Role;
+use crate::args::Kind;
+use crate::baseline::Move;
+use crate::model::{PEAK, Report, Row, TIME};
+use crate::statistics::{Standing, geometric_mean, standing};
 use crate::table::Table;
 
 /// Where there is nothing to show.
 const NONE: &str = "-";
+/// Of rows that take more memory than the best peer, so many are named.
+const NAMED: usize = 5;
 
-pub(crate) fn print(plan: &Plan, built: &[Built], results: &Results) {
-    if interrupt::requested() {
+pub(crate) fn print(report: &Report) {
+    let facts = &report.facts;
+    if facts.interrupted {
         println!("interrupted: what follows covers the complete measurements only");
     }
-    let profile = plan.profile.describe();
-    match plan.kind {
-        Kind::Time => {
-            println!("\nns per operation, median and (p75-p25)/median; {profile}\n");
-            times(built, results).print();
-            if plan.show_peak {
-                println!("\npeak resident size, median\n");
-                peaks(built, results).print();
-            }
-        }
-        Kind::Memory => {
-            println!("\nmemory, medians; {profile}\n");
-            memory(built, results).print();
-        }
-    }
-    println!(
-        "
-{} of {} repetitions complete, scale {}, nothing pinned to a processor.",
-        results.repetitions, plan.reps, plan.scale
+    let of_kind = |kind: Kind| -> Vec<&Row> {
+        let measured = |row: &&Row| row.kind == kind && row.keys().next().is_some();
+        report.rows.iter().filter(measured).collect()
+    };
+    let (times, latencies, sizes) = (
+        of_kind(Kind::Time),
+        of_kind(Kind::Latency),
+        of_kind(Kind::Memory),
     );
-    if !results.complaints.is_empty() {
+    if !times.is_empty() {
+        println!(
+            "\nns per operation: median and spread, (p75 - p25) / median; ratios: ours / theirs\n"
+        );
+        time_table(report, &times).print();
+    }
+    if !latencies.is_empty() {
+        println!("\nsingle operations: medians of the repetitions' percentiles, ns\n");
+        figure_table(report, &latencies).print();
+    }
+    if !sizes.is_empty() {
+        println!("\nmemory: medians, MiB unless it is a ratio or a count\n");
+        figure_table(report, &sizes).print();
+    }
+    print_peaks(report);
+    print_locks(report);
+    print_legend(report);
+    if !report.complaints.is_empty() {
         println!("\ncomplaints:");
-        results
+        report
             .complaints
             .iter()
-            .for_each(|complaint| println!("  {complaint}"));
+            .for_each(|line| println!("  {line}"));
     }
 }
 
-fn names(built: &[Built]) -> impl Iterator<Item = &'static str> {
-    built.iter().map(|built| built.allocator.name())
+/// How ours stands in one figure of one row against the best of the peers.
+pub(crate) fn standing_of(report: &Report, row: &Row, key: &str) -> Option<Standing> {
+    let ours = row.columns[report.ours()?].samples(key);
+    let peers = report
+        .peers()
+        .map(|peer| (peer, row.columns[peer].samples(key)));
+    standing(ours, peers)
 }
 
-fn headings(built: &[Built], first: &str) -> Vec<String> {
-    let mut headings = vec![first.to_owned()];
-    headings.extend(names(built).map(str::to_owned));
-    if let Some(base) = names(built).next() {
-        headings.extend(names(built).skip(1).map(|peer| format!("{base}/{peer}")));
-    }
-    headings
+/// Ours over another's, by the medians.
+pub(crate) fn ratio_to(report: &Report, row: &Row, key: &str, other: usize) -> Option<f64> {
+    let ours = row.columns[report.ours()?].summary(key)?.median;
+    let theirs = row.columns[other].summary(key)?.median;
+    (theirs > 0.0).then(|| ours / theirs)
 }
 
-/// The base's figure over each peer's.
-fn ratios(medians: &[Option<f64>]) -> Vec<Option<f64>> {
-    let base = medians.first().copied().flatten();
-    let peers = medians.iter().skip(1);
-    peers
-        .map(|peer| Some(base? / peer.filter(|&value| value > 0.0)?))
+/// Everyone but ours.
+fn others(report: &Report) -> Vec<usize> {
+    let ours = report.ours();
+    (0..report.allocators.len())
+        .filter(|index| Some(*index) != ours)
         .collect()
 }
 
-fn show(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
+fn time_table(report: &Report, rows: &[&Row]) -> Table {
+    let others = others(report);
+    let ours = report.ours().unwrap_or(0);
+    let mut headings: Vec<String> = ["row", "ours", "+-%", "best peer", "ratio"]
+        .map(str::to_owned)
+        .into();
+    headings.extend(
+        others
+            .iter()
+            .map(|&other| report.allocators[other].short.clone()),
+    );
+    let mut table = Table::new(headings);
+    let mut standings = Vec::new();
+    let mut columns: Vec<Vec<f64>> = vec![Vec::new(); others.len()];
+    for row in rows {
+        let summary = row.columns[ours].summary(TIME);
+        let standing = standing_of(report, row, TIME);
+        standings.extend(standing.map(|standing| standing.ratio));
+        let mut cells = vec![
+            row.name.clone(),
+            show(summary.map(|summary| summary.median), show_ns),
+            show(summary.map(|summary| 100.0 * summary.spread), |percent| {
+                format!("{percent:.0}")
+            }),
+            show(standing, |standing| {
+                report.allocators[standing.best].short.clone()
+            }),
+            show_ratio(standing.map(|standing| standing.ratio)),
+        ];
+        for (ratios, &other) in columns.iter_mut().zip(&others) {
+            let ratio = ratio_to(report, row, TIME, other);
+            ratios.extend(ratio);
+            cells.push(show_ratio(ratio));
+        }
+        table.add(cells);
+    }
+    table.rule();
+    let mut cells = vec!["geomean".to_owned(); 1];
+    cells.extend([String::new(), String::new(), String::new()]);
+    cells.push(show_ratio(geometric_mean(&standings)));
+    cells.extend(
+        columns
+            .iter()
+            .map(|ratios| show_ratio(geometric_mean(ratios))),
+    );
+    table.add(cells);
+    table
+}
+
+/// Rows of several figures: a line each, everyone's own values.
+fn figure_table(report: &Report, rows: &[&Row]) -> Table {
+    let mut headings = vec!["row and figure".to_owned(), "ratio".to_owned()];
+    headings.extend(
+        report
+            .allocators
+            .iter()
+            .map(|allocator| allocator.short.clone()),
+    );
+    let mut table = Table::new(headings);
+    for row in rows {
+        table.text(format!("{}: {}", row.name, row.about));
+        for key in row.keys() {
+            let label = ["_kb", "_ns"]
+                .iter()
+                .find_map(|suffix| key.strip_suffix(suffix))
+                .unwrap_or(key);
+            let standing = standing_of(report, row, key);
+            let mut cells = vec![
+                format!("  {}", label.replace('_', " ")),
+                show_ratio(standing.map(|standing| standing.ratio)),
+            ];
+            cells.extend(row.columns.iter().map(|column| {
+                show(column.summary(key).map(|summary| summary.median), |value| {
+                    show_figure(key, value)
+                })
+            }));
+            table.add(cells);
+        }
+    }
+    table
+}
+
+/// Peak resident sizes of all rows against the least of the peers, in a few lines.
+fn print_peaks(report: &Report) {
+    let mut peaks: Vec<(f64, &Row, usize)> = report
+        .rows
+        .iter()
+        .filter_map(|row| {
+            let standing = standing_of(report, row, PEAK)?;
+            Some((standing.ratio, row, standing.best))
+        })
+        .collect();
+    let ratios: Vec<f64> = peaks.iter().map(|(ratio, ..)| *ratio).collect();
+    let Some(mean) = geometric_mean(&ratios) else {
+        return;
+    };
+    println!(
+        "\npeak resident size: {mean:.2} of the least peer's, geometric mean of {} rows; most:",
+        ratios.len()
+    );
+    peaks.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (ratio, row, best) in peaks.into_iter().take(NAMED) {
+        println!(
+            "  {:<12} {ratio:.2} of {}",
+            row.name, report.allocators[best].name
+        );
+    }
+}
+
+/// Two processors do not show contention by time; the locks that would suffer from it can be counted.
+fn print_locks(report: &Report) {
+    if report.locks.is_empty() {
+        return;
+    }
+    println!("\nflagstone's locks for a million operations: taken, and of these waited for\n");
+    let mut table = Table::new(["row", "taken", "waited"].map(str::to_owned).into());
+    for locks in &report.locks {
+        table.add(vec![
+            locks.row.clone(),
+            format!("{:.0}", locks.taken),
+            format!("{:.1}", locks.waited),
+        ]);
+    }
+    table.print();
+}
+
+fn print_legend(report: &Report) {
+    let facts = &report.facts;
+    println!();
+    for allocator in &report.allocators {
+        println!(
+            "{:<6} {}: {}",
+            allocator.short, allocator.name, allocator.about
+        );
+    }
+    for skipped in &report.skipped {
+        println!("skipped {}: {}", skipped.name, skipped.reason);
+    }
+    println!(
+        "ratio: against the best peer of the row, chosen on one half of the repetitions and scored on the other
+{}; scale {}; {} x {}; {} MiB; Linux {}; huge pages {}; {}
+{} s, load {} at the start, nothing pinned to a processor",
+        facts.profile,
+        facts.scale,
+        facts.cpus,
+        facts.cpu,
+        facts.memory_mib,
+        facts.kernel,
+        facts.huge_pages,
+        facts.rustc,
+        facts.seconds,
+        facts.load
+    );
+    if let Some(again) = report.position(Role::Again) {
+        let rows = report.rows.iter().filter(|row| row.kind == Kind::Time);
+        let ratios: Vec<f64> = rows
+            .filter_map(|row| ratio_to(report, row, TIME, again))
+            .collect();
+        if let Some(mean) = geometric_mean(&ratios) {
+            println!(
+                "control: ours / ours again is {mean:.3} over {} rows",
+                ratios.len()
+            );
+        }
+    }
+}
+
+/// What [`crate::baseline::moves`] found.
+pub(crate) fn print_moves(moves: &[Move], compared: usize, path: &Path) {
+    println!(
+        "\nsince {}: {} of {compared} figures moved beyond the spread",
+        path.display(),
+        moves.len()
+    );
+    for Move {
+        row,
+        key,
+        before,
+        after,
+    } in moves
+    {
+        println!(
+            "  {row:<12} {key:<16} {} -> {}  {:.2}",
+            show_figure(key, *before),
+            show_figure(key, *after),
+            after / before
+        );
+    }
+}
+
+fn show<T>(value: Option<T>, format: impl Fn(T) -> String) -> String {
     value.map_or_else(|| NONE.to_owned(), format)
 }
 
@@ -75,7 +277,7 @@ fn show_ratio(ratio: Option<f64>) -> String {
 }
 
 /// Three digits that count.
-fn show_ns(ns: f64) -> String {
+pub(crate) fn show_ns(ns: f64) -> String {
     match ns {
         ns if ns < 10.0 => format!("{ns:.2}"),
         ns if ns < 100.0 => format!("{ns:.1}"),
@@ -83,99 +285,13 @@ fn show_ns(ns: f64) -> String {
     }
 }
 
-fn medians(row: &RowResult, key: &str) -> Vec<Option<f64>> {
-    let median = |column: &Column| Some(Summary::of(column.samples(key))?.median);
-    row.columns.iter().map(median).collect()
-}
-
-fn times(built: &[Built], results: &Results) -> Table {
-    let mut table = Table::new(headings(built, "row"));
-    let mut all_ratios: Vec<Vec<f64>> = vec![Vec::new(); built.len().saturating_sub(1)];
-    let mut all_times: Vec<Vec<f64>> = vec![Vec::new(); built.len()];
-    for row in &results.rows {
-        let medians = medians(row, TIME);
-        // a mean over different rows per allocator would compare nothing
-        if medians.iter().all(Option::is_some) {
-            for (times, median) in all_times.iter_mut().zip(medians.iter().flatten()) {
-                times.push(*median);
-            }
-        }
-        let mut cells = vec![row.name.clone()];
-        cells.extend(row.columns.iter().map(|column| {
-            Summary::of(column.samples(TIME)).map_or_else(
-                || NONE.to_owned(),
-                |summary| {
-                    format!(
-                        "{} {:>3.0}%",
-                        show_ns(summary.median),
-                        100.0 * summary.spread
-                    )
-                },
-            )
-        }));
-        for (ratio, all) in ratios(&medians).into_iter().zip(&mut all_ratios) {
-            all.extend(ratio);
-            cells.push(show_ratio(ratio));
-        }
-        table.add(cells);
-    }
-    table.rule();
-    let mut cells = vec!["geomean".to_owned()];
-    cells.extend(all_times.iter().map(|times| {
-        // the blank stands under the per cent of the cells above
-        show(geometric_mean(times), |mean| {
-            format!("{}     ", show_ns(mean))
-        })
-    }));
-    cells.extend(
-        all_ratios
-            .iter()
-            .map(|ratios| show_ratio(geometric_mean(ratios))),
-    );
-    table.add(cells);
-    table
-}
-
-fn peaks(built: &[Built], results: &Results) -> Table {
-    let mut table = Table::new(headings(built, "row"));
-    for row in &results.rows {
-        add_figure(&mut table, row.name.clone(), PEAK, &medians(row, PEAK));
-    }
-    table
-}
-
-fn memory(built: &[Built], results: &Results) -> Table {
-    let mut table = Table::new(headings(built, "row and figure"));
-    for (index, row) in results.rows.iter().enumerate() {
-        if index > 0 {
-            table.rule();
-        }
-        table.text(format!("{}: {}", row.name, row.about));
-        let keys = row.columns.iter().find(|column| !column.figures.is_empty());
-        for (key, _) in keys.map_or(&[][..], |column| &column.figures) {
-            let label = key.strip_suffix("_kb").unwrap_or(key).replace('_', " ");
-            add_figure(&mut table, format!("  {label}"), key, &medians(row, key));
-        }
-    }
-    table
-}
-
-fn add_figure(table: &mut Table, label: String, key: &str, medians: &[Option<f64>]) {
-    let mut cells = vec![label];
-    cells.extend(
-        medians
-            .iter()
-            .map(|&median| show(median, |value| show_figure(key, value))),
-    );
-    cells.extend(ratios(medians).into_iter().map(show_ratio));
-    table.add(cells);
-}
-
-fn show_figure(key: &str, value: f64) -> String {
+pub(crate) fn show_figure(key: &str, value: f64) -> String {
     if key.ends_with("_kb") {
-        format!("{:.1} MiB", value / 1024.0)
+        format!("{:.1}", value / 1024.0)
     } else if key.ends_with("_ratio") {
         format!("{value:.2}")
+    } else if key == TIME || key.ends_with("_ns") {
+        show_ns(value)
     } else {
         format!("{value:.0}")
     }

@@ -3,103 +3,75 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use crate::args::Kind;
+use crate::model::Sample;
 
-/// A cell takes a second or two; one that takes this long hangs.
+/// A cell takes seconds; one that takes this long hangs.
 const LIMIT: Duration = Duration::from_secs(180);
-const POLL: Duration = Duration::from_millis(5);
+/// The same where rows are told to take minutes.
+const SOAK_LIMIT: Duration = Duration::from_secs(30 * 60);
+const POLL: Duration = Duration::from_millis(2);
 
-pub(crate) struct Row {
+pub(crate) struct RowName {
     pub(crate) name: String,
+    pub(crate) kind: Kind,
     pub(crate) about: String,
 }
 
-/// One named figure of a cell, in the order in which the program prints them.
-pub(crate) struct Figure {
-    pub(crate) key: String,
-    pub(crate) value: f64,
-}
-
-/// What one run of one row yields.
+/// What one run of one row yields: the line that the program prints.
+#[derive(Deserialize)]
 pub(crate) struct Cell {
-    pub(crate) figures: Vec<Figure>,
-    /// Equal under every allocator; memory rows have none.
+    row: String,
+    /// In the order in which they are to be shown.
+    pub(crate) figures: Vec<(String, f64)>,
+    /// Equal under every allocator.
     pub(crate) checksum: Option<String>,
+    pub(crate) series: Vec<Sample>,
 }
 
-/// The figures of a time row.
-pub(crate) const TIME: &str = "ns";
-pub(crate) const PEAK: &str = "peak_kb";
+/// How much of its work a program is to do.
+#[derive(Clone, Copy)]
+pub(crate) struct Amount {
+    pub(crate) scale: f64,
+    pub(crate) soak: bool,
+}
 
-/// The rows that a program knows: lines `NAME<TAB>ABOUT`.
-pub(crate) fn list(binary: &Path, kind: Kind) -> Result<Vec<Row>, String> {
-    let option = match kind {
-        Kind::Time => "--list",
-        Kind::Memory => "--memory",
+/// The rows that a program knows: lines `NAME<TAB>KIND<TAB>ABOUT`.
+pub(crate) fn list(binary: &Path) -> Result<Vec<RowName>, String> {
+    let text = output(binary, &["--list"], LIMIT)?;
+    let row = |line: &str| {
+        let mut fields = line.splitn(3, '\t');
+        let name = fields.next()?.to_owned();
+        let kind = <Kind as clap::ValueEnum>::from_str(fields.next()?, false).ok()?;
+        let about = fields.next()?.to_owned();
+        Some(RowName { name, kind, about })
     };
-    let text = output(binary, &[option])?;
     text.lines()
-        .map(|line| {
-            let (name, about) = line.split_once('\t').ok_or_else(|| not_understood(line))?;
-            Ok(Row {
-                name: name.to_owned(),
-                about: about.to_owned(),
-            })
-        })
+        .map(|line| row(line).ok_or_else(|| not_understood(line)))
         .collect()
 }
 
 /// Runs one row in a process of its own.
-pub(crate) fn cell(binary: &Path, row: &str, kind: Kind, scale: f64) -> Result<Cell, String> {
-    let text = output(binary, &[row, "--scale", &scale.to_string()])?;
-    // a row may print lines of its own
-    let line = text
-        .lines()
-        .find(|line| line.split('\t').next() == Some(row));
-    let line = line.ok_or_else(|| not_understood(&text))?;
-    let fields: Vec<&str> = line.split('\t').skip(1).collect();
-    match kind {
-        Kind::Time => time_cell(&fields),
-        Kind::Memory => memory_cell(&fields),
+pub(crate) fn cell(binary: &Path, row: &str, amount: Amount) -> Result<Cell, String> {
+    let scale = amount.scale.to_string();
+    let mut args = vec![row, "--scale", &scale];
+    let mut limit = LIMIT;
+    if amount.soak {
+        args.push("--soak");
+        limit = SOAK_LIMIT;
     }
-    .ok_or_else(|| not_understood(line))
-}
-
-fn time_cell(fields: &[&str]) -> Option<Cell> {
-    let [ns, checksum, peak] = fields else {
-        return None;
-    };
-    let figure = |key: &str, text: &str| {
-        Some(Figure {
-            key: key.to_owned(),
-            value: number(text)?,
-        })
-    };
-    Some(Cell {
-        figures: vec![figure(TIME, ns)?, figure(PEAK, peak)?],
-        checksum: Some((*checksum).to_owned()),
-    })
-}
-
-fn memory_cell(fields: &[&str]) -> Option<Cell> {
-    let figures = fields.iter().map(|field| {
-        let (key, value) = field.split_once('=')?;
-        Some(Figure {
-            key: key.to_owned(),
-            value: number(value)?,
-        })
-    });
-    Some(Cell {
-        figures: figures.collect::<Option<_>>()?,
-        checksum: None,
-    })
-}
-
-fn number(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|value: &f64| value.is_finite())
+    let text = output(binary, &args, limit)?;
+    // a row may print lines of its own
+    let line = text.lines().rfind(|line| line.starts_with('{'));
+    let line = line.ok_or_else(|| not_understood(&text))?;
+    let cell: Cell = serde_json::from_str(line).map_err(|_| not_understood(line))?;
+    let is_sound = cell.row == row && cell.figures.iter().all(|(_, value)| value.is_finite());
+    is_sound.then_some(cell).ok_or_else(|| not_understood(line))
 }
 
 fn not_understood(text: &str) -> String {
@@ -110,7 +82,7 @@ fn not_understood(text: &str) -> String {
 }
 
 /// The program's standard output, if it ends well and in time.
-fn output(binary: &Path, args: &[&str]) -> Result<String, String> {
+fn output(binary: &Path, args: &[&str], limit: Duration) -> Result<String, String> {
     let mut child = Command::new(binary)
         .args(args)
         .stdin(Stdio::null())
@@ -119,31 +91,40 @@ fn output(binary: &Path, args: &[&str]) -> Result<String, String> {
         .spawn()
         .map_err(|error| format!("it does not start: {error}"))?;
     let start = Instant::now();
+    // drained on the side: a curve is longer than a pipe
+    let stdout = drain(child.stdout.take());
+    let stderr = drain(child.stderr.take());
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
-            Ok(None) if start.elapsed() < LIMIT => sleep(POLL),
+            Ok(None) if start.elapsed() < limit => sleep(POLL),
             Ok(None) => {
                 // it may have ended this very moment: nothing to do about a failed kill
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("stopped after {} s", LIMIT.as_secs()));
+                return Err(format!("stopped after {} s", limit.as_secs()));
             }
             Err(error) => return Err(format!("it cannot be waited for: {error}")),
         }
     };
-    let read = |pipe: Option<&mut dyn Read>| {
-        let mut text = String::new();
-        pipe.map(|pipe| pipe.read_to_string(&mut text));
-        text
-    };
-    let stdout = read(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read));
-    let stderr = read(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read));
+    let text = |reader: thread::JoinHandle<String>| reader.join().unwrap_or_default();
+    let (stdout, stderr) = (text(stdout), text(stderr));
     if status.success() {
         Ok(stdout)
     } else {
         Err(failure(status, &stderr))
     }
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // what was read before an error is all there is to show
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }
 
 fn failure(status: ExitStatus, stderr: &str) -> String {
