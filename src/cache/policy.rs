@@ -12,7 +12,7 @@ use crate::heap;
 use crate::sync::{GuardedU8, GuardedU16, Ordering, Slot};
 
 /// Most bytes of blocks in one magazine, unless that is fewer blocks than [`LEAST_LOG`] allows.
-const BYTES: usize = 128 << 10;
+const BYTES: usize = 256 << 10;
 /// Most slots of a magazine, as log2; one slot is not used.
 const MOST_LOG: u8 = 11;
 /// Every class may hold this many blocks: slots, as log2.
