@@ -8,15 +8,17 @@ use serde_json::Value;
 use super::meter::{Meter, Reading};
 use super::random::Random;
 
-const TEXT: usize = 1 << 20;
+/// A file of data, and an answer of a service.
+const LONG: usize = 8 << 20;
+const SHORT: usize = 64 << 10;
 
 /// An array of records with strings, numbers and nested arrays.
-fn text() -> Result<String, fmt::Error> {
+fn text(length: usize) -> Result<String, fmt::Error> {
     let mut random = Random::new(9);
-    let mut text = String::with_capacity(TEXT + 1024);
+    let mut text = String::with_capacity(length + 1024);
     let mut id = 0;
     let mut separator = '[';
-    while text.len() < TEXT {
+    while text.len() < length {
         let word = random.next();
         write!(
             text,
@@ -60,10 +62,18 @@ fn text() -> Result<String, fmt::Error> {
     Ok(text)
 }
 
+pub(crate) fn long(meter: &Meter) -> Reading {
+    parse(meter, LONG, 1)
+}
+
+pub(crate) fn short(meter: &Meter) -> Reading {
+    parse(meter, SHORT, 100)
+}
+
 /// An operation is one byte of text.
-pub(crate) fn parse(meter: &Meter) -> Reading {
-    let text = text().expect("writing to a string does not fail");
-    meter.run(6, text.len(), |rounds| {
+fn parse(meter: &Meter, length: usize, rounds: u64) -> Reading {
+    let text = text(length).expect("writing to a string does not fail");
+    meter.run(rounds, text.len(), |rounds| {
         let mut sum = 0_u64;
         for _ in 0..rounds {
             let tree: Value = serde_json::from_str(black_box(&text)).expect("the text is valid");

@@ -216,7 +216,16 @@ pub(crate) const ROWS: &[Row] = &[
         "use: a cache of 10 000 values under String keys",
         maps::lru,
     ),
-    row("j_json", "byte: JSON text parsed and dropped", json::parse),
+    row(
+        "j_json",
+        "byte: 8 MiB of JSON parsed and dropped",
+        json::long,
+    ),
+    row(
+        "j_short",
+        "byte: 64 KiB of JSON parsed and dropped, again and again",
+        json::short,
+    ),
     row(
         "k_scratch",
         "burst of writes: 2 threads, blocks given by the main thread freed first",
