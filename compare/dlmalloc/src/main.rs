@@ -6,7 +6,7 @@ use dlmalloc::GlobalDlmalloc;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
@@ -14,5 +14,5 @@ static GLOBAL: GlobalDlmalloc = GlobalDlmalloc;
 
 fn main() -> ExitCode {
     // `Dlmalloc::trim` would do it, but the global instance is private to its crate.
-    workload::main(|| {})
+    workload::main(|| {}, None)
 }

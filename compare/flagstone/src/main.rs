@@ -6,14 +6,17 @@ use flagstone::Flagstone;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
 static GLOBAL: Flagstone = Flagstone::new();
 
 fn main() -> ExitCode {
-    workload::main(|| {
-        Flagstone::purge();
-    })
+    workload::main(
+        || {
+            Flagstone::purge();
+        },
+        None,
+    )
 }

@@ -9,10 +9,10 @@ use flagstone::{Flagstone, counters};
 static GLOBAL: Flagstone = Flagstone::new();
 
 fn main() -> ExitCode {
-    workload::main_counting(
+    workload::main(
         || {
             Flagstone::purge();
         },
-        counters::locks,
+        Some(counters::locks),
     )
 }

@@ -10,7 +10,7 @@ use std::ptr;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 /// Stacks up to here are one for each multiple of [`STEP`], above one for each power of two. Blocks aligned to
@@ -160,5 +160,5 @@ fn main() -> ExitCode {
         eprintln!("not applicable: no floor of such a row");
         return ExitCode::FAILURE;
     }
-    workload::main(|| {})
+    workload::main(|| {}, None)
 }

@@ -12,7 +12,7 @@ use hardened_malloc_rs as _;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         (8..=16).contains(&size),
         "hardened_malloc does not serve: a word has {size} bytes"
     );
-    workload::main(purge)
+    workload::main(purge, None)
 }
 
 fn purge() {

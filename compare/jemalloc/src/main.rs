@@ -8,14 +8,14 @@ use tikv_jemallocator::Jemalloc;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
 static GLOBAL: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
-    workload::main(purge)
+    workload::main(purge, None)
 }
 
 /// The calling thread's cache goes back to its arena, then the unused pages of all arenas (4096 is

@@ -6,7 +6,7 @@ use mimalloc::MiMalloc;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         3,
         "this peer is meant to be mimalloc v3, linked is {version}"
     );
-    workload::main(purge)
+    workload::main(purge, None)
 }
 
 fn purge() {

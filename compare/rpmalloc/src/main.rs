@@ -7,14 +7,14 @@ use rpmalloc::RpMalloc;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
 static GLOBAL: RpMalloc = RpMalloc;
 
 fn main() -> ExitCode {
-    workload::main(purge)
+    workload::main(purge, None)
 }
 
 // Ours, because rpmalloc-sys declares the first without its parameter.

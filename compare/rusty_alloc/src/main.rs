@@ -75,12 +75,12 @@ fn alloc_two_words(size: usize) -> *mut u8 {
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
 static GLOBAL: RustyAlloc = RustyAlloc;
 
 fn main() -> ExitCode {
-    workload::main(|| alloc::collect(true))
+    workload::main(|| alloc::collect(true), None)
 }

@@ -6,7 +6,7 @@ use scudo::GlobalScudoAllocator;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
@@ -14,5 +14,5 @@ static GLOBAL: GlobalScudoAllocator = GlobalScudoAllocator;
 
 fn main() -> ExitCode {
     // `releaseToOS` is reached through `mallopt`, which the crate leaves out of its library.
-    workload::main(|| {})
+    workload::main(|| {}, None)
 }

@@ -6,7 +6,7 @@ use sefer_alloc::SeferAlloc;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
@@ -14,5 +14,5 @@ static GLOBAL: SeferAlloc = SeferAlloc::new();
 
 fn main() -> ExitCode {
     // It has no call that gives memory back; its cache of large blocks decays by itself.
-    workload::main(|| {})
+    workload::main(|| {}, None)
 }

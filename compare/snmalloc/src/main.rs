@@ -6,7 +6,7 @@ use snmalloc_rs::SnMalloc;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
@@ -14,5 +14,5 @@ static GLOBAL: SnMalloc = SnMalloc;
 
 fn main() -> ExitCode {
     // Its Rust interface has nothing that gives memory back.
-    workload::main(|| {})
+    workload::main(|| {}, None)
 }

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
 static GLOBAL: System = System;
 
 fn main() -> ExitCode {
-    workload::main(purge)
+    workload::main(purge, None)
 }
 
 #[cfg(target_env = "gnu")]

@@ -10,7 +10,7 @@ use talc::source::GlobalAllocSource;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
@@ -18,7 +18,7 @@ static GLOBAL: TalcLock<RawSpinlock, GlobalAllocSource<System>> =
     TalcLock::new(GlobalAllocSource::new(System));
 
 fn main() -> ExitCode {
-    workload::main(purge)
+    workload::main(purge, None)
 }
 
 /// talc gives a heap back when it is empty: what is left to do is the source's.

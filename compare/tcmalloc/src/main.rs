@@ -7,14 +7,14 @@ use tcmalloc_better::TCMalloc;
 
 #[cfg(feature = "in_binary")]
 #[path = "../../workload/src/lib.rs"]
-#[allow(unreachable_pub, reason = "public where it is a library")]
+#[expect(unreachable_pub, reason = "public where it is a library")]
 mod workload;
 
 #[global_allocator]
 static GLOBAL: TCMalloc = TCMalloc;
 
 fn main() -> ExitCode {
-    workload::main(purge)
+    workload::main(purge, None)
 }
 
 // What `MallocExtension` of the C++ interface calls; the crate binds none of it.

@@ -4,7 +4,7 @@ use std::env;
 use std::process::ExitCode;
 
 use super::rows;
-use super::setting::{Locks, Setting};
+use super::setting::Setting;
 
 const USAGE: &str = "usage: ROW [--scale F] [--soak] | --list";
 
@@ -59,17 +59,9 @@ fn run(name: &str, setting: &Setting) -> Result<(), String> {
     Ok(())
 }
 
-/// The whole of an allocator's program. `purge` makes it return what memory it can.
-pub fn main(purge: fn()) -> ExitCode {
-    run_program(purge, None)
-}
-
-/// As [`main`], for an allocator that counts its locks: all it took, and those it had to wait for.
-pub fn main_counting(purge: fn(), locks: fn() -> (usize, usize)) -> ExitCode {
-    run_program(purge, Some(locks))
-}
-
-fn run_program(purge: fn(), locks: Option<Locks>) -> ExitCode {
+/// The whole of an allocator's program. `purge` makes it return what memory it can; `locks`, of one that
+/// counts them, tells all locks taken and those that it had to wait for.
+pub fn main(purge: fn(), locks: Option<fn() -> (usize, usize)>) -> ExitCode {
     let done = parse(env::args().skip(1)).and_then(|command| {
         match command {
             Command::List => {

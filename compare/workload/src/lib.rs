@@ -60,4 +60,4 @@ mod ring;
 mod rss;
 mod team;
 
-pub use cli::{main, main_counting};
+pub use cli::main;
