@@ -1,7 +1,8 @@
 //! Run-time options: compile-time defaults, then `FLAGSTONE_*`, read once.
 #![forbid(unsafe_code)]
 
-use crate::sync::{GuardedU8, GuardedUsize};
+use crate::hardening::Hardening;
+use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
 
 /// Whether to ask the kernel for huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum HugePages {
 /// | [`large_cache`](Self::large_cache) | `FLAGSTONE_LARGE_CACHE` | bytes, `K` `M` `G` | 64 MiB |
 /// | [`thread_cache`](Self::thread_cache) | `FLAGSTONE_THREAD_CACHE` | bytes, `K` `M` `G` | 2 MiB |
 /// | [`huge_pages`](Self::huge_pages) | `FLAGSTONE_HUGE_PAGES` | `off`, `advise` | `advise` |
+/// | [`hardening`](Self::hardening) | `FLAGSTONE_HARDENED` | `0`, `1`, words | `0` |
+/// | [`sample_one_in`](Self::sample_one_in) | `FLAGSTONE_SAMPLE` | allocations | 0: none |
 ///
 /// A value that does not parse is named in one line on standard error, and the default holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Config {
     large_cache: usize,
     thread_cache: usize,
     huge_pages: HugePages,
+    hardening: Hardening,
+    sample_one_in: usize,
 }
 
 impl Config {
@@ -45,6 +50,8 @@ impl Config {
             large_cache: 64 << 20,
             thread_cache: 2 << 20,
             huge_pages: HugePages::Advise,
+            hardening: Hardening::NONE,
+            sample_one_in: 0,
         }
     }
 
@@ -87,13 +94,35 @@ impl Config {
         self
     }
 
+    /// Which safeguards are on. With none, which is the default, they cost nothing.
+    #[must_use]
+    pub const fn hardening(mut self, safeguards: Hardening) -> Self {
+        self.hardening = safeguards;
+        self
+    }
+
+    /// Puts one in so many allocations of up to a page on a page of its own, whose neighbours cannot
+    /// be accessed, and which cannot be accessed either once the block is freed: an overflow or a use
+    /// after free of such a block is reported with the places that allocated and freed it. 0, the
+    /// default, none; it costs nothing then. At most 64 blocks at a time.
+    #[must_use]
+    pub const fn sample_one_in(mut self, allocations: u32) -> Self {
+        self.sample_one_in = allocations as usize;
+        self
+    }
+
+    /// Whether calls have to take the careful way.
+    pub(crate) fn wants_care(&self) -> bool {
+        Mode::of(self).is_careful()
+    }
+
     /// `self` overridden by what `lookup` finds; each bad value goes to `complain`.
     pub(crate) fn overridden<'a>(
         mut self,
         lookup: impl Fn(&str) -> Option<&'a [u8]>,
         mut complain: impl FnMut(&str, &[u8], &str),
     ) -> Self {
-        let numbers: [(&str, &mut usize, Parse, &str); 4] = [
+        let numbers: [(&str, &mut usize, Parse, &str); 5] = [
             (
                 "FLAGSTONE_PURGE_DELAY_MS",
                 &mut self.purge_delay_ms,
@@ -113,6 +142,12 @@ impl Config {
                 bytes,
                 SIZE,
             ),
+            (
+                "FLAGSTONE_SAMPLE",
+                &mut self.sample_one_in,
+                digits,
+                "a number",
+            ),
         ];
         for (name, value, parse, wanted) in numbers {
             let Some(text) = lookup(name) else { continue };
@@ -127,6 +162,12 @@ impl Config {
             Some(b"advise") => self.huge_pages = HugePages::Advise,
             Some(text) => complain(HUGE_PAGES, text, "off or advise"),
         }
+        if let Some(text) = lookup(HARDENED) {
+            match Hardening::parse(text) {
+                Some(safeguards) => self.hardening = safeguards,
+                None => complain(HARDENED, text, "0, 1 or a list of safeguards"),
+            }
+        }
         self
     }
 }
@@ -138,6 +179,7 @@ impl Default for Config {
 }
 
 const HUGE_PAGES: &str = "FLAGSTONE_HUGE_PAGES";
+const HARDENED: &str = "FLAGSTONE_HARDENED";
 const SIZE: &str = "bytes, or a number with K, M or G";
 
 /// Reads a number, `None` if it is none.
@@ -172,6 +214,7 @@ static CURRENT: Settings = Settings {
     large_cache: GuardedUsize::new(Config::new().large_cache),
     thread_cache: GuardedUsize::new(Config::new().thread_cache),
     huge_pages: GuardedU8::new(1),
+    sample_one_in: GuardedUsize::new(0),
 };
 
 struct Settings {
@@ -180,10 +223,68 @@ struct Settings {
     large_cache: GuardedUsize,
     thread_cache: GuardedUsize,
     huge_pages: GuardedU8,
+    sample_one_in: GuardedUsize,
+}
+
+/// What is done besides allocating and freeing: decided once, by whoever initialises the process
+/// first, because blocks made in one mode must not be freed in another.
+static MODE: AtomicUsize = AtomicUsize::new(Mode::UNDECIDED);
+
+/// The safeguards in force, and whether allocations are sampled.
+#[derive(Clone, Copy)]
+pub(crate) struct Mode(usize);
+
+impl Mode {
+    const UNDECIDED: usize = usize::MAX;
+    const SAMPLING: usize = 1 << 8;
+    /// Isolation concerns tables only.
+    const CAREFUL: usize = !(Hardening::ISOLATION.bits() as usize);
+
+    fn of(config: &Config) -> Self {
+        let sampling = if config.sample_one_in == 0 {
+            0
+        } else {
+            Self::SAMPLING
+        };
+        Self(usize::from(config.hardening.bits()) | sampling)
+    }
+
+    /// Whether every call has to take the careful way; also while that is undecided.
+    #[inline]
+    pub(crate) fn is_careful(self) -> bool {
+        self.0 & Self::CAREFUL != 0
+    }
+
+    #[inline]
+    pub(crate) fn has(self, safeguard: Hardening) -> bool {
+        self.0 & usize::from(safeguard.bits()) != 0
+    }
+
+    /// Whether the mode is decided and nothing is sampled.
+    #[inline]
+    pub(crate) fn is_simple(self) -> bool {
+        self.0 < Self::SAMPLING
+    }
+
+    #[inline]
+    pub(crate) fn samples(self) -> bool {
+        self.0 & Self::SAMPLING != 0
+    }
+}
+
+/// The mode in force.
+#[inline]
+pub(crate) fn mode() -> Mode {
+    // ORDERING: a number that is written once; nothing is published through it.
+    Mode(MODE.load(Ordering::Relaxed))
 }
 
 /// Puts `config` in force.
 pub(crate) fn apply(config: Config) {
+    let (undecided, mode) = (Mode::UNDECIDED, Mode::of(&config).0);
+    // ORDERING: as in `mode`. Of threads that get here at once one decides.
+    let _ = MODE.compare_exchange(undecided, mode, Ordering::Relaxed, Ordering::Relaxed);
+    CURRENT.sample_one_in.set(config.sample_one_in);
     CURRENT.purge_delay_ms.set(config.purge_delay_ms);
     CURRENT.dirty_budget.set(config.dirty_budget);
     CURRENT.large_cache.set(config.large_cache);
@@ -207,6 +308,11 @@ pub(crate) fn large_cache() -> usize {
 
 pub(crate) fn thread_cache() -> usize {
     CURRENT.thread_cache.get()
+}
+
+/// Allocations for each one that is sampled, at least 1.
+pub(crate) fn sample_one_in() -> usize {
+    CURRENT.sample_one_in.get().max(1)
 }
 
 pub(crate) fn huge_pages() -> bool {

@@ -36,6 +36,12 @@ pub(crate) enum Misuse {
     Interior,
     /// The block is free already.
     DoubleFree,
+    /// What stands behind the block is not what was written there.
+    Overflow,
+    /// A free block was written to.
+    UseAfterFree,
+    /// A block about to be handed out is live.
+    Overlap,
 }
 
 impl fmt::Display for Misuse {
@@ -45,6 +51,9 @@ impl fmt::Display for Misuse {
             Self::WrongClass => "free with a layout of another size class",
             Self::Interior => "free of a pointer into the middle of a block",
             Self::DoubleFree => "double free",
+            Self::Overflow => "write past the end of a block, or free with another size",
+            Self::UseAfterFree => "write to a freed block",
+            Self::Overlap => "a live block is among the free ones",
         })
     }
 }

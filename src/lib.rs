@@ -41,14 +41,17 @@ cfg_if::cfg_if! {
         mod cache; // magazines of each thread, fast and slow paths, threads' lives
         mod heap; // the slabs of each class; refill, flush, page holes
         mod large; // a mapping for each large allocation, and spans handed out whole
+        mod sample; // pages between inaccessible ones for sampled allocations
         mod slab; // blocks of one class in a span, a bitmap elsewhere
         mod arena; // chunks of units, spans, owner map, metadata, purging
         mod os; // the only callers of libc
         mod config; // run-time options
+        mod hardening; // the safeguards
         mod size_class; // layout to class
         mod stats; // the snapshot
         mod error; // violations and misuse in one line
         mod ptr; // offsets to pointers
+        mod random; // for the safeguards
         mod sync; // atomics and guarded cells
         mod units; // geometry
 
@@ -63,6 +66,7 @@ cfg_if::cfg_if! {
         pub use config::{Config, HugePages};
         pub use error::Violation;
         pub use global::Flagstone;
+        pub use hardening::Hardening;
         #[cfg(feature = "counters")]
         #[doc(hidden)]
         pub use os::counters;

@@ -187,7 +187,8 @@ pub(crate) struct Row {
 const RECIPROCAL_SHIFT: u32 = 40;
 const EIGHTHS_SHIFT: u32 = 16;
 
-const fn block_size(class: usize) -> usize {
+/// Bytes of a block of the class with this index.
+pub(crate) const fn block_size(class: usize) -> usize {
     if class < LINEAR {
         return MIN + class * 8;
     }
@@ -241,6 +242,14 @@ impl SizeClass {
     pub(crate) fn new(index: usize) -> Self {
         assert!(index < CLASSES);
         #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+        Self(index as u8)
+    }
+
+    /// The class that [`small_offset::<1>`] or [`medium_offset::<1>`] found.
+    #[inline]
+    pub(crate) fn of_offset(index: usize) -> Self {
+        debug_assert!(index < CLASSES);
+        #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
         Self(index as u8)
     }
 

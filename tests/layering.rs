@@ -10,12 +10,13 @@ const LAYERS: &[&[&str]] = &[
     &["cache"],
     &["fork"],
     &["heap"],
-    &["slab", "large"],
+    &["slab", "large", "sample"],
     &["arena"],
     &["meta"],
     &["os"],
     &["stats", "size_class", "config"],
-    &["sync", "units", "ptr", "error", "failpoints"],
+    &["hardening"],
+    &["sync", "units", "ptr", "error", "random", "failpoints"],
 ];
 
 const MAX_LINES: usize = 600;

@@ -5,6 +5,7 @@
 
 use core::ptr::NonNull;
 
+use super::tags::Tags;
 use crate::os;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
 use crate::units::{CHUNK, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
@@ -74,6 +75,8 @@ pub(crate) struct Chunk {
     pub(super) next_of_all: Link<Chunk>,
     /// Descriptors without a chunk.
     pub(super) next_unused: Link<Chunk>,
+    /// In the hardened mode, which blocks are live. Set before the chunk is entered in the owner map.
+    pub(super) tags: Link<Tags>,
     kind: [GuardedU8; UNITS_PER_CHUNK],
     /// First unit of the span that a unit belongs to.
     head: [GuardedU8; UNITS_PER_CHUNK],

@@ -4,8 +4,10 @@
 use core::ptr::NonNull;
 
 use super::chunk::{Chunk, DESCRIPTOR};
+use super::tags::Tags;
 use super::{ARENA, NO_BIN, meta};
 use crate::config;
+use crate::hardening::Hardening;
 use crate::os::{self, Access};
 use crate::sync::Ordering;
 use crate::units::{CHUNK, UnitCount};
@@ -19,7 +21,7 @@ const HUGE_FROM: usize = 16;
 /// A fresh chunk, in no list yet, made for spans of `units`.
 pub(super) fn new_chunk(units: UnitCount) -> Option<&'static Chunk> {
     let chunk = new_descriptor()?;
-    let Some(base) = new_addresses() else {
+    let Some(base) = has_tags(chunk).then(new_addresses).flatten() else {
         let _held = ARENA.lock.lock();
         chunk.next_unused.set(ARENA.unused.get());
         ARENA.unused.set(Some(chunk));
@@ -53,6 +55,21 @@ fn new_descriptor() -> Option<&'static Chunk> {
     chunk.next_of_all.set(ARENA.all.get());
     ARENA.all.set(Some(chunk));
     Some(chunk)
+}
+
+/// Whether the descriptor has the tags that the mode asks for, made on first use.
+fn has_tags(chunk: &Chunk) -> bool {
+    if !config::mode().has(Hardening::CHECKS) || chunk.tags.get().is_some() {
+        return true;
+    }
+    let Some(table) = meta::alloc_pages(size_of::<Tags>()) else {
+        return false;
+    };
+    // SAFETY: 1. zeroed metadata of this size, never freed; all zero is no live block.
+    chunk
+        .tags
+        .set(Some(unsafe { table.cast::<Tags>().as_ref() }));
+    true
 }
 
 /// 4 MiB of committed zero memory, with a leaf for it in the owner map.

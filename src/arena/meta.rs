@@ -5,6 +5,8 @@
 
 use core::ptr::NonNull;
 
+use crate::config;
+use crate::hardening::Hardening;
 use crate::os::{self, Access, Lock, failpoints};
 use crate::sync::{AtomicPtr, GuardedUsize, Ordering};
 use crate::units::round_up;
@@ -66,10 +68,29 @@ fn from_region(bytes: usize, take: impl Fn() -> Option<NonNull<u8>>) -> Option<N
     // No system call under the lock. The rest of the region before is lost, as it is if two threads
     // get here at once: addresses that were never touched.
     let length = round_up(bytes + os::page_size(), REGION)?;
-    let base = os::map(length, os::page_size(), Access::Committed)?;
+    let base = map(length)?;
     let _held = META.lock.lock();
     add_region(base, length);
     take()
+}
+
+/// A mapping for tables; between inaccessible pages, if they are to be isolated.
+fn map(length: usize) -> Option<NonNull<u8>> {
+    let page = os::page_size();
+    if !config::mode().has(Hardening::ISOLATION) {
+        return os::map(length, page, Access::Committed);
+    }
+    let first = os::map(length + 2 * page, page, Access::Committed)?;
+    // SAFETY: 1. two pages more than `length` were mapped.
+    let base = unsafe { crate::ptr::advance::<u8>(first, page) };
+    // SAFETY: 1. as above.
+    let last = unsafe { crate::ptr::advance::<u8>(base, length) };
+    for place in [first, last] {
+        // Tables without a guard are better than none.
+        // SAFETY: 1. a page mapped above, not used.
+        let _ = unsafe { os::guard(place, page) };
+    }
+    Some(base)
 }
 
 /// The next `bytes` of the newest mapping. The lock is held.

@@ -9,6 +9,7 @@ mod fresh;
 pub(crate) mod meta;
 mod owner_map;
 mod purge;
+pub(crate) mod tags;
 
 pub(crate) use chunk::{Chunk, Kind, Span, UNIT_META};
 pub(crate) use purge::{Age, decay, given_back};
@@ -28,6 +29,7 @@ const NO_BIN: u8 = u8::MAX;
 const TRIES: usize = 4;
 /// Whether a span's recycled pages are known to be zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Zeroed {
     Yes,
     No,

@@ -10,6 +10,7 @@ use crate::arena::{self, meta};
 use crate::heap;
 use crate::large;
 use crate::os;
+use crate::sample;
 use crate::sync::{GuardedUsize, Slot};
 
 /// Forks between the first process and this one. Caches remember it: those of an earlier one are of
@@ -30,6 +31,8 @@ pub(super) fn recover() {
     unsafe { heap::recover::locks() };
     // SAFETY: 1. as above.
     unsafe { large::recover() };
+    // SAFETY: 1. as above.
+    unsafe { sample::recover() };
     // SAFETY: 1. as above.
     unsafe { thread::break_locks() };
     GENERATION.set(GENERATION.get() + 1);
@@ -94,6 +97,7 @@ impl ThreadCache {
             self.forget(class);
         }
         self.busy.set(NO_CLASS);
+        self.adopt_waiting();
         self.capacity.set(0);
         self.unlink();
         self.recycle();

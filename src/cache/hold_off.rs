@@ -11,6 +11,7 @@
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
+use super::care::Care;
 use super::slow::is_gated;
 use super::thread::{self, REGISTRY, is_own};
 use super::{SizeClass, ThreadCache};
@@ -138,9 +139,9 @@ impl ThreadCache {
 
     /// Bytes of blocks in all magazines. The gate is held.
     fn cached_bytes(&'static self) -> usize {
-        self.countable()
-            .map(|class| self.contents(class).1 * class.size())
-            .sum()
+        let in_magazines = |class: SizeClass| self.contents(class).1 * class.size();
+        let waiting = self.care.get().map_or(0, Care::bytes);
+        self.countable().map(in_magazines).sum::<usize>() + waiting
     }
 }
 

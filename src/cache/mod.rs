@@ -1,8 +1,11 @@
 //! The thread cache: a magazine per class, and the two fast paths.
 //!
 //! Reading order: `alloc` and `free` here, `slow` for what they fall back to, `thread` for the life
-//! of a cache, `hold_off` for purging behind the back of sleeping threads.
+//! of a cache, `hold_off` for purging behind the back of sleeping threads, `careful` for the way that
+//! calls take in a hardened process.
 
+mod care;
+mod careful;
 mod fork;
 mod hold_off;
 mod magazine;
@@ -53,6 +56,8 @@ pub(crate) struct ThreadCache {
     thread: GuardedUsize,
     /// The process that the thread belongs to, see `fork::generation`.
     generation: GuardedUsize,
+    /// What the careful way keeps.
+    care: Link<care::Care>,
     /// The registry's list.
     next: Link<Self>,
     previous: Link<Self>,
@@ -74,7 +79,7 @@ const FAR: usize = 8192;
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 9]>();
+    + size_of::<[u64; 10]>();
 /// Bytes from one cache of a bank to the next.
 const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.

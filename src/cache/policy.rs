@@ -8,6 +8,7 @@ use super::magazine::Magazine;
 use super::{NO_CLASS, SizeClass, ThreadCache};
 use crate::arena::meta;
 use crate::config;
+use crate::hardening::Hardening;
 use crate::heap;
 use crate::sync::{GuardedU8, GuardedU16, Ordering, Slot};
 
@@ -19,6 +20,8 @@ const MOST_LOG: u8 = 11;
 const LEAST_LOG: u8 = 2;
 /// Slots of a new magazine, as log2: one block, as a thread that does little needs no more.
 const FIRST_LOG: u8 = NIL_LOG;
+/// Slots of a new magazine where blocks are to be handed out at random, as log2: to choose from.
+const RANDOM_LOG: u8 = 5;
 /// Slots of a magazine for one block, as log2: all such magazines of a thread share them.
 const NIL_LOG: u8 = 1;
 /// Slots that one-way traffic is given, as log2.
@@ -63,7 +66,8 @@ impl Record {
 
     /// Blocks for the next refill, and twice as many for the one after it.
     pub(super) fn next_batch(&self) -> usize {
-        let batch = usize::from(self.batch.get().max(1)).min(self.capacity());
+        let least = if is_random() { 1 << RANDOM_LOG } else { 1 };
+        let batch = usize::from(self.batch.get().max(least)).min(self.capacity());
         #[expect(clippy::cast_possible_truncation, reason = "bounded by MOST_LOG")]
         self.batch.set((batch * 2).min(1 << MOST_LOG) as u16);
         batch
@@ -74,6 +78,14 @@ impl Record {
         let turned = self.last.get() != 0 && self.last.get() != direction as u8;
         turned || self.log.get() < ONE_WAY_LOG
     }
+}
+
+fn is_random() -> bool {
+    config::mode().has(Hardening::RANDOM)
+}
+
+fn first_log() -> u8 {
+    if is_random() { RANDOM_LOG } else { FIRST_LOG }
 }
 
 /// Most slots for blocks of `size` bytes, as log2.
@@ -100,7 +112,7 @@ impl ThreadCache {
         let record = self.record(class);
         let (log, size) = (record.log.get(), class.size());
         let next = if log == 0 {
-            FIRST_LOG.min(most_log(size))
+            first_log().min(most_log(size))
         } else {
             log + 1
         };
@@ -175,13 +187,15 @@ impl ThreadCache {
         self.forget(class);
     }
 
-    /// Returns all blocks of all magazines to the heaps, and their slots. The gate is held.
+    /// Returns all blocks of all magazines to the heaps, and their slots, and those in quarantine. The
+    /// gate is held.
     pub(super) fn empty_all(&'static self) {
         for class in SizeClass::all() {
             self.work_on(class);
             self.empty(class);
         }
         self.busy.set(NO_CLASS);
+        self.discharge();
     }
 
     /// Takes the slots away from a magazine without looking at its blocks.

@@ -5,8 +5,12 @@ use core::ptr::{self, NonNull};
 
 use super::magazine::Magazine;
 use super::policy::Move;
-use super::{Config, FAR, NO_CLASS, SizeClass, ThreadCache, hot_magazine, offset_of, thread};
+use super::{
+    Config, FAR, NO_CLASS, SizeClass, ThreadCache, careful, hot_magazine, offset_of, thread,
+};
 use crate::arena::{self, Age, Zeroed};
+use crate::config;
+use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
 use crate::os::failpoints;
@@ -33,6 +37,21 @@ pub(crate) fn alloc_rest(size: usize, align: usize, config: &Config) -> *mut u8 
 
 #[inline(never)]
 extern "C" fn alloc_slow(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if config::mode().is_careful() {
+        return careful::alloc(size, align, Zeroed::No, config);
+    }
+    alloc_decided(size, align, config)
+}
+
+/// In a process whose calls take no care.
+pub(super) fn alloc_plain(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mut u8 {
+    match zeroed {
+        Zeroed::No => alloc_decided(size, align, config),
+        Zeroed::Yes => alloc_zeroed_decided(size, align, config),
+    }
+}
+
+fn alloc_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
     match classify(size, align) {
         Request::Block(class) => {
             let block = if is_gated(class) {
@@ -53,6 +72,13 @@ extern "C" fn alloc_slow(size: usize, align: usize, config: &Config) -> *mut u8 
 /// Zeroed, what is not a small block at hand.
 #[inline(never)]
 pub(crate) extern "C" fn alloc_zeroed_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if config::mode().is_careful() {
+        return careful::alloc(size, align, Zeroed::Yes, config);
+    }
+    alloc_zeroed_decided(size, align, config)
+}
+
+fn alloc_zeroed_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
     let request = classify(size, align);
     let (block, zeroed) = match request {
         Request::Block(_) => (NonNull::new(alloc_rest(size, align, config)), Zeroed::No),
@@ -70,7 +96,7 @@ pub(crate) extern "C" fn alloc_zeroed_rest(size: usize, align: usize, config: &C
 
 /// What `attempt` gives, or gives once all that nobody uses went back to the kernel: empty chunks and
 /// cached mappings of one kind must not be what keeps another from memory.
-fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
+pub(super) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
     attempt().or_else(|| {
         heap::spares();
         arena::decay(Age::Any);
@@ -121,6 +147,20 @@ pub(crate) unsafe fn free_rest(block: NonNull<u8>, size: usize, align: usize, co
 /// 2. Nobody uses it any more.
 #[inline(never)]
 unsafe extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
+    if config::mode().is_careful() {
+        // SAFETY: 1. and 2. the caller's.
+        return unsafe { careful::free(block, size, align, config) };
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { free_plain(block, size, align, config) };
+}
+
+/// In a process whose calls take no care.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. Nobody uses it any more.
+pub(super) unsafe fn free_plain(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
             if is_gated(class) || !hot_magazine(offset_of(class)).push(block) {
@@ -133,7 +173,7 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, co
         // SAFETY: 1. the caller's 2.
         Request::Span(_) => unsafe { large::free_span(block) },
         // SAFETY: 1. the caller's 2.
-        Request::Large => unsafe { large::free(block) },
+        Request::Large => unsafe { large::free(block, size) },
     }
 }
 
@@ -144,6 +184,26 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, co
 /// 2. On success nobody uses the old block any more.
 #[inline(never)]
 pub(crate) unsafe extern "C" fn realloc_rest(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    if config::mode().is_careful() {
+        // SAFETY: 1. and 2. the caller's.
+        return unsafe { careful::realloc(block, size, align, new, config) };
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { realloc_plain(block, size, align, new, config) }
+}
+
+/// In a process whose calls take no care.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+pub(super) unsafe fn realloc_plain(
     block: NonNull<u8>,
     size: usize,
     align: usize,
@@ -163,6 +223,20 @@ pub(crate) unsafe extern "C" fn realloc_rest(
     {
         return moved.as_ptr();
     }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { realloc_by_copy(block, size, align, new, config) }
+}
+
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+pub(super) unsafe fn realloc_by_copy(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
     let Some(target) = NonNull::new(super::alloc(new, align, config)) else {
         return ptr::null_mut();
     };
@@ -175,7 +249,7 @@ pub(crate) unsafe extern "C" fn realloc_rest(
 
 /// The magazine of `class` is empty, or gated, or the thread has none at hand.
 #[cold]
-fn refill(class: SizeClass, config: &Config) -> *mut u8 {
+pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
     let Some(cache) = thread::enter(config) else {
         return refill_shared(class);
     };
@@ -202,7 +276,12 @@ fn refill(class: SizeClass, config: &Config) -> *mut u8 {
         Some(heap::refill(heap, class, &slots[1..=batch])).filter(|taken| *taken > 0)
     }) {
         None => ptr::null_mut(),
-        Some(blocks) => cache.magazine(class).load(slots, blocks),
+        Some(blocks) => {
+            if let (true, Some(care)) = (config::mode().has(Hardening::RANDOM), cache.care.get()) {
+                care.shuffle(&slots[1..=blocks]);
+            }
+            cache.magazine(class).load(slots, blocks)
+        }
     }
 }
 
@@ -221,7 +300,7 @@ fn refill_shared(class: SizeClass) -> *mut u8 {
 /// # Safety
 /// 1. The block is one of `class`, and nobody uses it any more.
 #[cold]
-unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
+pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
     let Some(cache) = thread::enter(config) else {
         // SAFETY: 1. the caller's.
         return unsafe { flush_shared(block, class) };

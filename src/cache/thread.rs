@@ -9,6 +9,8 @@ use crate::arena::meta;
 use crate::config;
 use crate::heap;
 use crate::os::{self, Lock, ThreadKey, failpoints};
+use crate::random;
+use crate::sample;
 use crate::sync::{AtomicUsize, GuardedU64, GuardedUsize, Link, Ordering, same};
 
 /// What [`Words::own`] holds once a thread has ended: served without a cache from then on.
@@ -89,8 +91,15 @@ fn initialise(config: &Config) -> bool {
     if !os::watch_forks() {
         return false;
     }
+    if config.wants_care() {
+        // Before the mode is known: whoever knows it may want a number.
+        random::seed(os::random());
+    }
     config::apply(config);
     heap::initialise();
+    if config::mode().samples() {
+        sample::initialise();
+    }
     let key = ThreadKey::new(at_exit);
     let bits = key.map_or(NO_KEY, |key| key.to_bits() + FIRST_KEY);
     // ORDERING: publishes the above to `is_ready` and `key`; who loses has published nothing.
@@ -139,6 +148,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
         return None;
     }
     cache.busy.set(NO_CLASS);
+    cache.take_care();
     {
         let _held = REGISTRY.lock.lock();
         failpoints::at(failpoints::Point::Registry);
@@ -155,7 +165,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     }
     let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
     words.own.store(own, Ordering::Relaxed);
-    words.hot.store(own, Ordering::Relaxed);
+    words.in_force().store(own, Ordering::Relaxed);
     Some(cache)
 }
 
@@ -238,7 +248,7 @@ impl ThreadCache {
     pub(super) fn come_back(&'static self) {
         // ORDERING: only this thread reads the word, others write it under the gate.
         tls::words()
-            .hot
+            .in_force()
             .store(ptr::from_ref(self).cast_mut().cast(), Ordering::Relaxed);
     }
 
@@ -259,7 +269,7 @@ impl ThreadCache {
         // SAFETY: 1. the words of a thread that has not ended, see above.
         let words = unsafe { &*words };
         // ORDERING: `os::expedite` orders it before what the diverting thread reads next.
-        words.hot.store(empty, Ordering::Relaxed);
+        words.in_force().store(empty, Ordering::Relaxed);
     }
 }
 
@@ -277,7 +287,7 @@ unsafe extern "C" fn at_exit(cache: *mut c_void) {
         let _held = cache.gate.lock();
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // ORDERING: only this thread reads the word, others write it under the gate.
-        words.hot.store(empty, Ordering::Relaxed);
+        words.in_force().store(empty, Ordering::Relaxed);
         // Still in the registry: a child of a fork meanwhile takes back what is left.
         cache.empty_all();
     }

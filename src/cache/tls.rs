@@ -1,4 +1,4 @@
-//! The thread's words: two pointers in static thread-local storage, reached without a call.
+//! The thread's words: three pointers in static thread-local storage, reached without a call.
 //!
 //! `thread_local!` across crates may be an indirect call in the default profile, which costs more
 //! than the rest of the fast path (ALGORITHM.md). So the words are defined in assembly under a name
@@ -7,15 +7,31 @@
 
 use core::arch::{asm, global_asm};
 
+use crate::config;
 use crate::sync::AtomicPtr;
 
 /// The words of one thread.
 #[repr(C)]
 pub(super) struct Words {
-    /// The cache whose magazines the fast path uses: the thread's own, or [`EMPTY`].
+    /// The cache whose magazines the fast path uses: the thread's own, or [`EMPTY`]; always that in a
+    /// process whose calls take the careful way.
     pub(super) hot: AtomicPtr<u8>,
     /// The thread's own cache; null before its first call, [`super::thread::EXITED`] after its end.
     pub(super) own: AtomicPtr<u8>,
+    /// The cache whose magazines the careful way uses: the thread's own, or [`EMPTY`]; always that in a
+    /// process whose calls take the fast path.
+    pub(super) careful: AtomicPtr<u8>,
+}
+
+impl Words {
+    /// The word that leads to the magazines in this process.
+    pub(super) fn in_force(&self) -> &AtomicPtr<u8> {
+        if config::mode().is_careful() {
+            &self.careful
+        } else {
+            &self.hot
+        }
+    }
 }
 
 /// Magazines of capacity 0, in memory that nobody can write: what `hot` leads to when every call is
@@ -47,10 +63,11 @@ global_asm!(
     concat!(".globl ", words!()),
     concat!(".hidden ", words!()),
     concat!(".type ", words!(), ", %object"),
-    concat!(".size ", words!(), ", 16"),
+    concat!(".size ", words!(), ", 24"),
     concat!(words!(), ":"),
     ".quad {empty}",
     ".quad 0",
+    ".quad {empty}",
     ".popsection",
     empty = sym EMPTY,
 );

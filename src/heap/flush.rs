@@ -32,11 +32,17 @@ fn address_in(slot: &Slot) -> usize {
     slot.load(Ordering::Relaxed).addr()
 }
 
+/// Why what is at `address` is no live block of `class`.
 #[cold]
-fn die(misuse: Misuse, address: usize, class: SizeClass) -> ! {
+pub(crate) fn why_not(address: usize, class: SizeClass) -> Misuse {
+    Slab::locate(address, class).map_or_else(|misuse| misuse, |_| Misuse::DoubleFree)
+}
+
+#[cold]
+pub(crate) fn die(misuse: Misuse, address: usize, class: SizeClass) -> ! {
+    let (bytes, thread) = (class.size(), os::thread_id());
     os::die(format_args!(
-        "{misuse}: {address:#x}, class of {} bytes",
-        class.size()
+        "{misuse}: {address:#x}, class of {bytes} bytes, thread {thread}"
     ))
 }
 

@@ -3,8 +3,11 @@
 use core::ptr::NonNull;
 
 use super::{ClassHeap, TABLE, heap};
-use crate::arena;
+use crate::arena::{self, Zeroed};
+use crate::config;
+use crate::hardening::Hardening;
 use crate::os::failpoints;
+use crate::random;
 use crate::size_class::{Row, SizeClass};
 use crate::slab::Slab;
 use crate::sync::{Ordering, Slot};
@@ -99,9 +102,14 @@ fn new_slab(
     row: &Row,
     filling: &mut Filling<'_>,
 ) {
-    let Some((span, _)) = arena::claim(row.units) else {
+    let Some((span, zeroed)) = arena::claim(row.units) else {
         return;
     };
+    if zeroed == Zeroed::No && config::mode().has(Hardening::ZERO) {
+        // What other blocks left: free blocks of this slab are to be zero.
+        // SAFETY: 1. the span is ours alone.
+        unsafe { span.base().write_bytes(0, row.units.bytes()) };
+    }
     let _held = state.lock.lock();
     #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
     let slab = Slab::create(span, class, index as u8);
@@ -123,6 +131,9 @@ impl ClassHeap {
 
     fn draw_from(&self, slab: &'static Slab, row: &Row, filling: &mut Filling<'_>) {
         let count = slab.free().min(filling.room());
+        if slab.free() == row.blocks as usize && config::mode().has(Hardening::RANDOM) {
+            slab.recolour(random::next());
+        }
         slab.take(count, row, |block| filling.push(block));
         self.free.set(self.free.get() - count);
         failpoints::at(failpoints::Point::Refill);

@@ -1,23 +1,31 @@
 //! Freed mappings kept for reuse, bounded in bytes, number and age.
 
-use super::{Age, LARGE, Mapping, descriptor, retire};
+use core::ptr::NonNull;
+
+use super::{Age, LARGE, Mapping, descriptor, guarded, retire};
 use crate::config;
 use crate::os;
 use crate::sync::Link;
 
 /// Most mappings in the cache.
 const ENTRIES: usize = 16;
+/// Mappings freed last that wait before they are reused, where mappings are kept apart.
+const WAITING: usize = 4;
 
 /// A cached mapping of `length` bytes: the shortest that is long enough, its rest staying in the
 /// cache if that is longer than what was asked for; or else the longest shorter one, grown: its pages
 /// save faults even so.
 pub(super) fn take(length: usize) -> Option<&'static Mapping> {
+    if guarded::is_apart() {
+        return take_apart(length);
+    }
     // For the rest, made before the lock is taken; without it nothing is split.
     let mut rest = descriptor();
     let mapping = {
         let _held = LARGE.lock.lock();
-        let link = best(|cached| cached >= length, |new, old| new < old)
-            .or_else(|| best(|cached| cached < length, |new, old| new > old));
+        let all = &LARGE.cached;
+        let link = best(all, |cached| cached >= length, |new, old| new < old)
+            .or_else(|| best(all, |cached| cached < length, |new, old| new > old));
         let mapping = link.and_then(|link| {
             let mapping = link.get()?;
             remove(link, mapping);
@@ -53,6 +61,40 @@ pub(super) fn take(length: usize) -> Option<&'static Mapping> {
             None
         }
     }
+}
+
+/// As [`take`], the mapping whole and not one of those freed last.
+fn take_apart(length: usize) -> Option<&'static Mapping> {
+    let mapping = {
+        let _held = LARGE.lock.lock();
+        let mut newest = &LARGE.cached;
+        for _ in 0..WAITING {
+            newest = &newest.get()?.next;
+        }
+        let fits = |cached| cached >= length && cached / 2 <= length;
+        let link = best(newest, fits, |new, old| new < old)?;
+        let mapping = link.get()?;
+        remove(link, mapping);
+        mapping
+    };
+    if !mapping.open(length) {
+        let _ = unmap(mapping);
+        return None;
+    }
+    Some(mapping)
+}
+
+/// Whether a freed mapping begins at `block`.
+pub(super) fn holds(block: NonNull<u8>) -> bool {
+    let _held = LARGE.lock.lock();
+    let mut link = &LARGE.cached;
+    while let Some(mapping) = link.get() {
+        if mapping.base() == block {
+            return true;
+        }
+        link = &mapping.next;
+    }
+    false
 }
 
 impl Mapping {
@@ -99,12 +141,12 @@ pub(super) fn absorb(mapping: &'static Mapping, more: usize) -> bool {
     true
 }
 
-/// The link to the best mapping whose length will do. Locked.
+/// The link to the best mapping from `link` on whose length will do. Locked.
 fn best(
+    mut link: &'static Link<Mapping>,
     will_do: impl Fn(usize) -> bool,
     is_better: impl Fn(usize, usize) -> bool,
 ) -> Option<&'static Link<Mapping>> {
-    let mut link = &LARGE.cached;
     let mut found: Option<(&Link<Mapping>, usize)> = None;
     while let Some(mapping) = link.get() {
         let length = mapping.length.get();
@@ -136,7 +178,7 @@ fn push(mapping: &'static Mapping) {
 pub(super) fn put(mapping: &'static Mapping) {
     mapping.freed.set(os::now_ms());
     // One mapping may have half of the cache.
-    if mapping.length.get() > config::large_cache() / 2 {
+    if mapping.length.get() > config::large_cache() / 2 || !mapping.shut() {
         unmap(mapping);
     } else {
         let _held = LARGE.lock.lock();
@@ -186,8 +228,9 @@ fn oldest_due(age: Age) -> Option<&'static Mapping> {
 /// Unmaps a mapping that is in no list. At the limit of mappings the kernel may refuse to cut it
 /// out: then its pages go back, and the addresses wait in the cache.
 fn unmap(mapping: &'static Mapping) -> bool {
+    let (start, length) = mapping.whole();
     // SAFETY: 1. in no list any more, so ours alone.
-    if unsafe { os::unmap(mapping.base(), mapping.length.get()) } {
+    if unsafe { os::unmap(start, length) } {
         retire(mapping);
         return true;
     }

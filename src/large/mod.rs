@@ -5,13 +5,15 @@
 //! what is resident.
 
 mod cache;
+mod guarded;
 
 use core::ptr::NonNull;
 
-use crate::arena::{self, Kind, Span, Zeroed, meta};
+use crate::arena::{self, Chunk, Kind, Span, Zeroed, meta};
 use crate::config;
 use crate::error::{Misuse, Violation};
-use crate::os::{self, Access, Lock, failpoints};
+use crate::os::{self, Lock, failpoints};
+use crate::size_class::CLASS_MAX;
 use crate::sync::{AtomicPtr, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex, round_up};
 
@@ -27,6 +29,8 @@ const HUGE_MIN: usize = 8 << 20;
 struct Mapping {
     base: AtomicPtr<u8>,
     length: GuardedUsize,
+    /// Inaccessible bytes before and behind.
+    margins: [GuardedUsize; 2],
     /// When it was freed, in milliseconds.
     freed: GuardedU64,
     next: Link<Self>,
@@ -86,11 +90,13 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         return Some((mapping.base(), Zeroed::No));
     }
     let mapping = descriptor()?;
-    let mapped = os::map(length, align, Access::Committed);
-    let Some(base) = mapped else {
+    let Some((base, margins)) = guarded::map(length, align) else {
         retire(mapping);
         return in_chunk(length, align);
     };
+    for (kept, bytes) in mapping.margins.iter().zip(margins) {
+        kept.set(bytes);
+    }
     if wanted == Zeroed::No && length >= HUGE_MIN && config::huge_pages() {
         os::advise_huge(base, length);
     }
@@ -124,7 +130,7 @@ pub(crate) unsafe fn free_span(block: NonNull<u8>) {
             SPANS.subtract(span.units.bytes());
             arena::release(span);
         }
-        None => die(block),
+        None => die(why_not(block), block.addr().get()),
     }
 }
 
@@ -133,14 +139,18 @@ pub(crate) unsafe fn free_span(block: NonNull<u8>) {
 /// # Safety
 /// 1. Nobody uses the block any more.
 unsafe fn span_at(block: NonNull<u8>) -> Option<Span> {
+    let (chunk, unit) = span_site(block)?;
+    // SAFETY: 1. the user owned the span and gives it up.
+    Some(unsafe { chunk.span(unit) })
+}
+
+/// The place of the span that a user holds at `block`.
+fn span_site(block: NonNull<u8>) -> Option<(&'static Chunk, UnitIndex)> {
     let address = block.addr().get();
     let chunk = arena::owner(address)?;
     let unit = UnitIndex::of(address);
-    if chunk.kind(unit) != Kind::Span || chunk.head(unit) != unit || !address.is_multiple_of(UNIT) {
-        return None;
-    }
-    // SAFETY: 1. the user owned the span and gives it up.
-    Some(unsafe { chunk.span(unit) })
+    let begins = chunk.kind(unit) == Kind::Span && chunk.head(unit) == unit;
+    (begins && address.is_multiple_of(UNIT)).then_some((chunk, unit))
 }
 
 /// Bytes of spans that users hold; its own lock-free counter, as spans bypass this lock.
@@ -160,21 +170,61 @@ impl Counter {
     }
 }
 
+/// Why what is at `block` is no live span or mapping.
 #[cold]
-fn die(block: NonNull<u8>) -> ! {
-    let misuse = Misuse::Foreign;
+fn why_not(block: NonNull<u8>) -> Misuse {
+    if cache::holds(block) {
+        Misuse::DoubleFree
+    } else {
+        Misuse::Foreign
+    }
+}
+
+#[cold]
+pub(crate) fn die(misuse: Misuse, address: usize) -> ! {
+    let (least, thread) = (CLASS_MAX >> 10, os::thread_id());
     os::die(format_args!(
-        "{misuse}: {:#x}, more than 256 KiB",
-        block.addr()
+        "{misuse}: {address:#x}, more than {least} KiB, thread {thread}"
     ))
 }
 
-/// Frees what [`alloc`] gave.
+/// Makes sure that `block` is a live mapping, or a span in its place, of at least `length` bytes.
+pub(crate) fn expect(block: NonNull<u8>, length: usize) {
+    let address = block.addr().get();
+    let bytes = length_at(block).or_else(|| span_length_at(block));
+    match bytes {
+        None => die(why_not(block), address),
+        Some(bytes) if bytes < length => die(Misuse::WrongClass, address),
+        Some(_) => {}
+    }
+}
+
+/// Bytes of the live mapping at `block`.
+fn length_at(block: NonNull<u8>) -> Option<usize> {
+    let mut link = bucket(block.addr().get());
+    let _held = LARGE.lock.lock();
+    while let Some(mapping) = link.get() {
+        if mapping.base() == block {
+            return Some(mapping.length.get());
+        }
+        link = &mapping.next;
+    }
+    None
+}
+
+/// Bytes of the span that a user holds at `block`.
+fn span_length_at(block: NonNull<u8>) -> Option<usize> {
+    let (chunk, unit) = span_site(block)?;
+    Some(usize::from(chunk.span_length(unit)) * UNIT)
+}
+
+/// Frees what [`alloc`] gave for at least `size` bytes.
 ///
 /// # Safety
 /// 1. Nobody uses the block any more.
-pub(crate) unsafe fn free(block: NonNull<u8>) {
+pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
     match leave(block) {
+        Some(mapping) if mapping.length.get() < size => die(Misuse::WrongClass, block.addr().get()),
         Some(mapping) => cache::put(mapping),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. the caller's.
@@ -190,6 +240,12 @@ pub(crate) unsafe fn free(block: NonNull<u8>) {
 pub(crate) unsafe fn resize(block: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     let length = round_up(size, os::page_size())?;
     let mapping = leave(block)?;
+    if guarded::is_apart() {
+        // SAFETY: 1. it was just taken out of the table. 2. the caller's 1.
+        let moved = unsafe { mapping.resize(length) };
+        enter(mapping);
+        return moved;
+    }
     let old = mapping.length.get();
     if length > old && cache::absorb(mapping, length - old) {
         enter(mapping);

@@ -54,6 +54,51 @@ pub(super) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
 
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
+pub(super) unsafe fn protect(base: NonNull<u8>, length: usize) -> bool {
+    if failpoints::refuses() {
+        return false;
+    }
+    // SAFETY: 1. the caller's.
+    keeping_errno(|| unsafe { libc::mprotect(base.as_ptr().cast(), length, libc::PROT_NONE) }) == 0
+}
+
+/// Since Linux 6.13: costs no mapping, as `mprotect` does.
+const MADV_GUARD_INSTALL: c_int = 102;
+const MADV_GUARD_REMOVE: c_int = 103;
+
+/// `false` before 6.13, in locked memory, or in memory that is not ordinary.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+pub(super) unsafe fn guard(base: NonNull<u8>, length: usize) -> bool {
+    if failpoints::refuses() {
+        return false;
+    }
+    // SAFETY: 1. the caller's.
+    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, MADV_GUARD_INSTALL) };
+    keeping_errno(call) == 0
+}
+
+/// Takes guards away, if there are any. `true` as well where the kernel has none.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping.
+pub(super) unsafe fn unguard(base: NonNull<u8>, length: usize) -> bool {
+    if failpoints::refuses() {
+        return false;
+    }
+    keeping_errno(|| {
+        // SAFETY: 1. the caller's.
+        let done = unsafe { libc::madvise(base.as_ptr().cast(), length, MADV_GUARD_REMOVE) } == 0;
+        // SAFETY: 1. no precondition; the result is this thread's own.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: 1. valid for as long as the thread lives.
+        done || unsafe { errno.read() } == libc::EINVAL
+    })
+}
+
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
 pub(super) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
     if failpoints::refuses() {
         return false;
@@ -135,6 +180,27 @@ pub(crate) fn resident(base: NonNull<u8>, length: usize) -> usize {
         offset += part;
     }
     pages * page
+}
+
+/// Two numbers that cannot be foreseen from outside; the clock and an address, if the kernel has none.
+pub(crate) fn random() -> [u64; 2] {
+    let mut numbers = [0_u64; 2];
+    let length = size_of_val(&numbers);
+    // SAFETY: 1. `numbers` is writable for that length.
+    let call =
+        || unsafe { libc::getrandom(numbers.as_mut_ptr().cast(), length, libc::GRND_NONBLOCK) };
+    let got = keeping_errno(call);
+    if failpoints::refuses() || usize::try_from(got) != Ok(length) {
+        // SAFETY: 1. no precondition.
+        let place = unsafe { libc::getauxval(libc::AT_RANDOM) };
+        let bytes = ptr::with_exposed_provenance::<[u64; 2]>(usize::try_from(place).unwrap_or(0));
+        if !bytes.is_null() {
+            // SAFETY: 1. the kernel left sixteen random bytes there.
+            numbers = unsafe { bytes.read_unaligned() };
+        }
+        numbers[0] ^= gettime_ms();
+    }
+    numbers
 }
 
 pub(super) fn page_size() -> usize {
@@ -240,7 +306,7 @@ pub(super) fn write_stderr(line: &[u8]) {
     let _ = keeping_errno(|| unsafe { libc::write(2, line.as_ptr().cast(), line.len()) });
 }
 
-pub(super) fn abort() -> ! {
+pub(crate) fn abort() -> ! {
     // SAFETY: 1. no precondition.
     unsafe { libc::abort() }
 }

@@ -23,6 +23,7 @@ cfg_if! {
 }
 
 mod canary;
+mod fault;
 mod lock;
 
 cfg_if! {
@@ -34,13 +35,14 @@ cfg_if! {
     }
 }
 
+pub(crate) use fault::{backtrace, object_at, on_fault};
 pub(crate) use lock::Lock;
 #[cfg(feature = "counters")]
 pub use lock::counters;
 
 pub(crate) use imp::{
-    ThreadKey, cpus, env, expedite, gettime_ms as now_ms, is_alive, is_first_thread, is_privileged,
-    resident, thread_id, yield_now,
+    ThreadKey, abort, cpus, env, expedite, gettime_ms as now_ms, is_alive, is_first_thread,
+    is_privileged, random, resident, thread_id, yield_now,
 };
 
 /// Bytes of a page, or 0 before the first call of [`page_size`].
@@ -142,6 +144,42 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
 pub(crate) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
     // SAFETY: 1. and 2. the caller's.
     unsafe { imp::remap(base, old, new) }
+}
+
+/// Makes a range inaccessible; its contents are lost. `false`: it is as it was, or its contents are
+/// lost and it is accessible still.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+#[must_use]
+pub(crate) unsafe fn guard(base: NonNull<u8>, length: usize) -> bool {
+    // SAFETY: 1. the caller's.
+    let guarded = unsafe { imp::guard(base, length) };
+    // SAFETY: 1. the caller's.
+    guarded || unsafe { imp::protect(base, length) }
+}
+
+/// Makes a range accessible again that [`guard`] or [`protect`] made inaccessible, or a part of it.
+/// What was guarded reads as zero.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping.
+#[must_use]
+pub(crate) unsafe fn expose(base: NonNull<u8>, length: usize) -> bool {
+    // SAFETY: 1. the caller's.
+    let unguarded = unsafe { imp::unguard(base, length) };
+    // SAFETY: 1. the caller's.
+    unguarded && unsafe { imp::commit(base, length) }
+}
+
+/// Makes a range inaccessible; its contents stay. `false`: it is as it was.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+#[must_use]
+pub(crate) unsafe fn protect(base: NonNull<u8>, length: usize) -> bool {
+    // SAFETY: 1. the caller's.
+    unsafe { imp::protect(base, length) }
 }
 
 /// Asks for huge pages in a range; a wish, so failure says nothing.

@@ -217,6 +217,11 @@ impl Slab {
         self.place.set(place as u8);
     }
 
+    /// Has refills begin elsewhere. The class is locked.
+    pub(crate) fn recolour(&self, random: u64) {
+        self.colour.set(part_of(random, self.row().blocks));
+    }
+
     /// Takes `count` free blocks, at most [`free`](Self::free), in ascending order from the colour
     /// on. The class is locked.
     pub(crate) fn take(&self, count: usize, row: &Row, mut emit: impl FnMut(NonNull<u8>)) {
@@ -340,9 +345,16 @@ impl Slab {
 /// different slabs, spread over the cache sets.
 fn colour(address: usize, blocks: u16) -> u16 {
     // A multiplicative hash of the unit's number (Knuth, TAOCP 6.4).
-    let hash = (((address >> UNIT_SHIFT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
+    part_of(
+        ((address >> UNIT_SHIFT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        blocks,
+    )
+}
+
+/// A block's index, by the upper half of a random number.
+fn part_of(random: u64, blocks: u16) -> u16 {
     #[expect(clippy::cast_possible_truncation, reason = "below `blocks`")]
     {
-        ((u64::from(hash) * u64::from(blocks)) >> 32) as u16
+        (((random >> 32) * u64::from(blocks)) >> 32) as u16
     }
 }

@@ -1,0 +1,181 @@
+//! What a thread keeps for the careful way: blocks in quarantine, its random numbers, its countdown to
+//! the next sampled allocation.
+//!
+//! Only the thread itself writes, with or without its gate, as it does with its magazines; who holds
+//! the gate may read. Blocks in quarantine are free; nobody purges under them.
+
+use core::ptr;
+
+use super::{SizeClass, ThreadCache};
+use crate::arena::meta;
+use crate::config::{self, Mode};
+use crate::hardening::Hardening;
+use crate::heap;
+use crate::random::Random;
+use crate::size_class::{CLASSES, block_size};
+use crate::sync::{GuardedU8, GuardedUsize, Ordering, Slot};
+
+/// Most blocks of a class in each half of the quarantine.
+const WAITING: usize = 16;
+/// Blocks that a shuffle mixes.
+const NEIGHBOURS: usize = 8;
+/// Bytes of blocks in each half, unless that is fewer than [`LEAST`].
+const BYTES: usize = 16 << 10;
+/// Every class keeps this many blocks waiting in each half.
+const LEAST: usize = 2;
+
+/// One thread's state. All zero is an empty one, once [`Random::seed`] was called.
+pub(super) struct Care {
+    random: Random,
+    /// Allocations until the next sample; 0 before the first.
+    countdown: GuardedUsize,
+    wards: [Ward; CLASSES],
+}
+
+/// The blocks of one class that wait. A freed block changes places with one at random, which changes
+/// places with the one that has waited longest in a queue, which is free to be reused.
+struct Ward {
+    at_random: [Slot; WAITING],
+    queue: [Slot; WAITING],
+    /// Where the queue begins and ends.
+    turn: GuardedU8,
+}
+
+/// How many of a half's places each class uses.
+const PLACES: [u8; CLASSES] = {
+    let mut places = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let fit = BYTES / block_size(class);
+        #[expect(clippy::cast_possible_truncation, reason = "at most WAITING")]
+        {
+            places[class] = if fit < LEAST {
+                LEAST
+            } else if fit > WAITING {
+                WAITING
+            } else {
+                fit
+            } as u8;
+        }
+        class += 1;
+    }
+    places
+};
+
+impl Care {
+    /// `None` without memory: then the thread does without.
+    pub(super) fn new() -> Option<&'static Self> {
+        let place = meta::alloc_pages(size_of::<Self>())?;
+        // SAFETY: 1. zeroed metadata of this size, aligned to a page, never freed.
+        let care: &'static Self = unsafe { place.cast::<Self>().as_ref() };
+        care.random.seed();
+        Some(care)
+    }
+
+    /// Takes a freed block in; a block that has waited, or null.
+    #[inline]
+    pub(super) fn admit(&self, mut block: *mut u8, class: SizeClass, mode: Mode) -> *mut u8 {
+        let ward = &self.wards[class.index()];
+        let places = PLACES[class.index()];
+        if mode.has(Hardening::RANDOM) {
+            let place = self.random.below(u32::from(places));
+            block = exchange(&ward.at_random[place % WAITING], block);
+        }
+        if mode.has(Hardening::QUARANTINE) && !block.is_null() {
+            let turn = ward.turn.get();
+            ward.turn.set(if turn + 1 >= places { 0 } else { turn + 1 });
+            block = exchange(&ward.queue[usize::from(turn) % WAITING], block);
+        }
+        block
+    }
+
+    /// Whether the allocation about to be made is one to sample.
+    #[inline]
+    pub(super) fn is_sample(&self) -> bool {
+        let left = self.countdown.get();
+        if left > 1 {
+            self.countdown.set(left - 1);
+            return false;
+        }
+        // Uniform between 1 and twice the mean less one: who knows the program cannot know which.
+        let span = config::sample_one_in() * 2 - 1;
+        let span = u32::try_from(span).unwrap_or(u32::MAX);
+        self.countdown.set(1 + self.random.below(span));
+        left == 1
+    }
+
+    /// Puts the addresses in `slots` in another order, within neighbourhoods: blocks that are used
+    /// together are to stay together.
+    pub(super) fn shuffle(&self, slots: &[Slot]) {
+        slots
+            .chunks(NEIGHBOURS)
+            .for_each(|near| self.shuffle_all(near));
+    }
+
+    fn shuffle_all(&self, slots: &[Slot]) {
+        for last in (1..slots.len()).rev() {
+            let bound = u32::try_from(last + 1).unwrap_or(u32::MAX);
+            let other = self.random.below(bound);
+            // ORDERING: only this thread writes; see the module.
+            let address = slots[last].load(Ordering::Relaxed);
+            let address = exchange(&slots[other], address);
+            slots[last].store(address, Ordering::Relaxed);
+        }
+    }
+
+    /// The blocks of `class` that wait.
+    fn waiting(&self, class: SizeClass) -> impl Iterator<Item = &Slot> {
+        let ward = &self.wards[class.index()];
+        let slots = ward.at_random.iter().chain(&ward.queue);
+        // ORDERING: only the thread itself writes; any of its values will do.
+        slots.filter(|slot| !slot.load(Ordering::Relaxed).is_null())
+    }
+
+    /// Bytes of blocks that wait.
+    pub(super) fn bytes(&self) -> usize {
+        let of_class = |class: SizeClass| self.waiting(class).count() * class.size();
+        SizeClass::all().map(of_class).sum()
+    }
+}
+
+/// Only this thread writes: no atomic exchange is needed.
+#[inline]
+fn exchange(slot: &Slot, new: *mut u8) -> *mut u8 {
+    // ORDERING: as above.
+    let old = slot.load(Ordering::Relaxed);
+    slot.store(new, Ordering::Relaxed);
+    old
+}
+
+impl ThreadCache {
+    /// Lets the blocks in quarantine go back to the heaps. The gate is held by the thread itself, or
+    /// the thread is gone.
+    pub(super) fn discharge(&self) {
+        let Some(care) = self.care.get() else { return };
+        for class in SizeClass::all() {
+            for slot in care.waiting(class) {
+                let block = Slot::new(exchange(slot, ptr::null_mut()));
+                // SAFETY: 1. a free block that is in no magazine, and in quarantine no more.
+                unsafe { heap::flush(class, &[block]) };
+            }
+        }
+    }
+
+    /// In a forked child: takes the blocks back that wait in the quarantine of a thread that is gone.
+    pub(super) fn adopt_waiting(&self) {
+        let Some(care) = self.care.get() else { return };
+        for class in SizeClass::all() {
+            for slot in care.waiting(class) {
+                heap::recover::adopt(class, core::slice::from_ref(slot));
+                exchange(slot, ptr::null_mut());
+            }
+        }
+    }
+
+    /// Gives the cache what the careful way wants, if it has none from an earlier thread.
+    pub(super) fn take_care(&self) {
+        if config::mode().is_careful() && self.care.get().is_none() {
+            self.care.set(Care::new());
+        }
+    }
+}

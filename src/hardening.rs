@@ -1,0 +1,143 @@
+//! Which safeguards are on, and which way calls take.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+/// Safeguards of the hardened mode, each a switch of its own. `SECURITY.md` says what each of them
+/// notices, and what it costs.
+///
+/// ```
+/// use flagstone::{Config, Flagstone, Hardening};
+///
+/// #[global_allocator]
+/// static ALLOCATOR: Flagstone = Flagstone::with_config(Config::new().hardening(Hardening::ALL));
+/// # fn main() {}
+/// ```
+///
+/// In the environment `FLAGSTONE_HARDENED` is `1` or `all`, `0` or `off`, or a list of the words below
+/// with commas between them.
+///
+/// | switch | word |
+/// |---|---|
+/// | [`CHECKS`](Self::CHECKS) | `checks` |
+/// | [`CANARIES`](Self::CANARIES) | `canaries` |
+/// | [`ZERO`](Self::ZERO) | `zero` |
+/// | [`QUARANTINE`](Self::QUARANTINE) | `quarantine` |
+/// | [`RANDOM`](Self::RANDOM) | `random` |
+/// | [`GUARDS`](Self::GUARDS) | `guards` |
+/// | [`ISOLATION`](Self::ISOLATION) | `isolation` |
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hardening(u8);
+
+impl Hardening {
+    /// No safeguard but those that are always on.
+    pub const NONE: Self = Self(0);
+    /// Every block of up to 256 KiB has a tag outside of it that says whether it is live and what
+    /// its class is: a double free, or a free of anything but a live block of the layout's class, is
+    /// noticed at once, whichever threads do it.
+    pub const CHECKS: Self = Self(1);
+    /// Eight bytes behind each block, unforeseeable, checked when it is freed or reallocated.
+    pub const CANARIES: Self = Self(1 << 1);
+    /// The first 256 bytes of a block are zeroed when it is freed, and checked to be zero still when it is
+    /// handed out again.
+    pub const ZERO: Self = Self(1 << 2);
+    /// Freed blocks wait before they can be handed out again; freed mappings cannot be accessed
+    /// meanwhile.
+    pub const QUARANTINE: Self = Self(1 << 3);
+    /// Blocks are handed out in an order that cannot be foreseen from outside.
+    pub const RANDOM: Self = Self(1 << 4);
+    /// Blocks of more than 256 KiB lie between two inaccessible pages.
+    pub const GUARDS: Self = Self(1 << 5);
+    /// The allocator's own tables lie between inaccessible pages.
+    pub const ISOLATION: Self = Self(1 << 6);
+    /// All safeguards.
+    pub const ALL: Self = Self((1 << 7) - 1);
+
+    /// These and `others`.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// These without `others`.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Whether all of `others` are among these.
+    #[must_use]
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// What `FLAGSTONE_HARDENED` says; `None` if that is nothing.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        match text {
+            b"1" | b"all" => return Some(Self::ALL),
+            b"0" | b"off" => return Some(Self::NONE),
+            _ => {}
+        }
+        let mut found = Self::NONE;
+        for word in text.split(|byte| *byte == b',') {
+            let (_, switch) = SWITCHES.iter().find(|(name, _)| name.as_bytes() == word)?;
+            found = found.with(*switch);
+        }
+        Some(found)
+    }
+}
+
+/// The words for the switches.
+const SWITCHES: [(&str, Hardening); 7] = [
+    ("checks", Hardening::CHECKS),
+    ("canaries", Hardening::CANARIES),
+    ("zero", Hardening::ZERO),
+    ("quarantine", Hardening::QUARANTINE),
+    ("random", Hardening::RANDOM),
+    ("guards", Hardening::GUARDS),
+    ("isolation", Hardening::ISOLATION),
+];
+
+impl Default for Hardening {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl fmt::Debug for Hardening {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut set = out.debug_set();
+        for (name, switch) in SWITCHES {
+            if self.has(switch) {
+                set.entry(&format_args!("{name}"));
+            }
+        }
+        set.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+
+    #[test]
+    fn words_are_switches() {
+        assert_eq!(Hardening::parse(b"1"), Some(Hardening::ALL));
+        assert_eq!(Hardening::parse(b"off"), Some(Hardening::NONE));
+        let two = Hardening::ZERO.with(Hardening::GUARDS);
+        assert_eq!(Hardening::parse(b"guards,zero"), Some(two));
+        assert_eq!(format!("{two:?}"), "{zero, guards}");
+        for text in [&b""[..], b"2", b"zero,", b"zero guards", b"ALL", b"\xff"] {
+            assert_eq!(Hardening::parse(text), None, "{text:?}");
+        }
+        let all = SWITCHES
+            .iter()
+            .fold(Hardening::NONE, |sum, (_, switch)| sum.with(*switch));
+        assert_eq!(all, Hardening::ALL);
+    }
+}

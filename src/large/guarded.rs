@@ -1,0 +1,111 @@
+//! Mappings of a hardened process: an inaccessible page before and behind each, and none of the bytes
+//! of a freed one accessible.
+
+use core::ptr::NonNull;
+
+use super::Mapping;
+use crate::config;
+use crate::hardening::Hardening;
+use crate::os::{self, Access};
+
+/// Whether mappings are kept apart: not split, joined, or grown into each other.
+pub(super) fn is_apart() -> bool {
+    config::mode().has(Hardening::GUARDS) || is_shut()
+}
+
+/// Whether freed mappings are inaccessible.
+fn is_shut() -> bool {
+    config::mode().has(Hardening::QUARANTINE)
+}
+
+fn has_guards() -> bool {
+    config::mode().has(Hardening::GUARDS)
+}
+
+/// A fresh mapping: `length` bytes aligned to `align`, and how many bytes lie before and behind. With
+/// an alignment of more than a page nothing lies before.
+pub(super) fn map(length: usize, align: usize) -> Option<(NonNull<u8>, [usize; 2])> {
+    let page = os::page_size();
+    if !has_guards() {
+        return Some((os::map(length, align, Access::Committed)?, [0, 0]));
+    }
+    let margins = if align > page {
+        [0, page]
+    } else {
+        [page, page]
+    };
+    let whole = length.checked_add(margins[0] + margins[1])?;
+    let start = os::map(whole, align.max(page), Access::Committed)?;
+    // SAFETY: 1. `whole` has room for it.
+    let base = unsafe { crate::ptr::advance::<u8>(start, margins[0]) };
+    if margins[0] > 0 {
+        // SAFETY: 1. mapped above, not in use.
+        let _ = unsafe { os::guard(start, page) };
+    }
+    guard_end(base, length, page);
+    Some((base, margins))
+}
+
+/// Makes `bytes` behind the first `length` inaccessible. A mapping without a guard is better than none.
+fn guard_end(base: NonNull<u8>, length: usize, bytes: usize) {
+    if bytes > 0 {
+        // SAFETY: 1. the caller's mapping is that long.
+        let end = unsafe { crate::ptr::advance::<u8>(base, length) };
+        // SAFETY: 1. the caller's mapping, of which nobody uses the end.
+        let _ = unsafe { os::guard(end, bytes) };
+    }
+}
+
+impl Mapping {
+    /// First byte and bytes, with what lies before and behind.
+    pub(super) fn whole(&self) -> (NonNull<u8>, usize) {
+        let [before, behind] = self.margins.each_ref().map(|bytes| bytes.get());
+        // SAFETY: 1. `map` put that many bytes before.
+        let start = unsafe { self.base().sub(before) };
+        (start, before + self.length.get() + behind)
+    }
+
+    /// Makes a freed mapping inaccessible; `false` if that is wanted and the kernel refuses.
+    pub(super) fn shut(&self) -> bool {
+        // SAFETY: 1. freed, and in no list.
+        !is_shut() || unsafe { os::protect(self.base(), self.length.get()) }
+    }
+
+    /// Makes the first `length` bytes of a freed mapping accessible again, and no more where there are
+    /// guards; `false` if the kernel refuses.
+    pub(super) fn open(&self, length: usize) -> bool {
+        let all = self.length.get();
+        // SAFETY: 1. taken out of the cache.
+        if !unsafe { os::expose(self.base(), all) } {
+            return false;
+        }
+        if has_guards() {
+            guard_end(self.base(), length, all - length);
+        }
+        true
+    }
+
+    /// Changes the length with the guards; `None` leaves it as it was.
+    ///
+    /// # Safety
+    /// 1. The mapping is in no list.
+    /// 2. On success nobody uses the old addresses any more.
+    pub(super) unsafe fn resize(&self, length: usize) -> Option<NonNull<u8>> {
+        let [before, behind] = self.margins.each_ref().map(|bytes| bytes.get());
+        let (start, old) = self.whole();
+        // What was inaccessible behind becomes part of the block.
+        // SAFETY: 1. the mapping's own end.
+        if behind > 0 && !unsafe { os::expose(self.base(), self.length.get() + behind) } {
+            guard_end(self.base(), self.length.get(), behind);
+            return None;
+        }
+        // SAFETY: 1. the mapping is the caller's. 2. the caller's.
+        let moved = unsafe { os::remap(start, old, before + length + behind) };
+        if let Some(start) = moved {
+            // SAFETY: 1. as long as before, and as before.
+            self.set(unsafe { crate::ptr::advance(start, before) }, length);
+        }
+        guard_end(self.base(), self.length.get(), behind);
+        moved.map(|_| self.base())
+    }
+}

@@ -1,0 +1,154 @@
+//! Where a thread is, and what happens when it faults: for the reports about sampled blocks.
+use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_int, c_void};
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+
+/// What [`on_fault`] was given; null before.
+static REPORT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// What was done about faults before: written once, before the handler is installed.
+struct Previous(UnsafeCell<MaybeUninit<libc::sigaction>>);
+
+// SAFETY: 1. the cell is what blocks the auto impl; it is written before anything reads it.
+unsafe impl Sync for Previous {}
+
+static PREVIOUS: Previous = Previous(UnsafeCell::new(MaybeUninit::zeroed()));
+/// 1 once the handler was installed.
+static INSTALLED: AtomicUsize = AtomicUsize::new(0);
+
+/// Has `report` called with the address of each access that faults, then goes on as before: by the handler
+/// that was there, or by ending the process.
+pub(crate) fn on_fault(report: fn(usize)) {
+    // ORDERING: the first installs; a handler is installed by a system call, which orders all before.
+    if INSTALLED.swap(1, Ordering::Relaxed) != 0 {
+        return;
+    }
+    REPORT.store(report as *mut (), Ordering::Relaxed);
+    // SAFETY: 1. all zero is an action.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+    // SAFETY: 1. nobody reads the cell before the handler is installed.
+    let previous = unsafe { &mut *PREVIOUS.0.get() };
+    // SAFETY: 1. both are valid for this call.
+    unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), previous.as_mut_ptr()) };
+    // SAFETY: 1. as above.
+    unsafe { libc::sigaction(libc::SIGSEGV, &raw const action, ptr::null_mut()) };
+}
+
+extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: 1. the kernel passes a valid description.
+    let info_of = unsafe { &*info };
+    // SAFETY: 1. a fault has an address.
+    let address = unsafe { info_of.si_addr() }.addr();
+    // ORDERING: written before the handler was installed.
+    let report = REPORT.load(Ordering::Relaxed);
+    // SAFETY: 1. `on_fault` stored a function of this type.
+    let report = unsafe { core::mem::transmute::<*mut (), fn(usize)>(report) };
+    report(address);
+    // SAFETY: 1. written by `on_fault`, and never again.
+    let previous = unsafe { &*PREVIOUS.0.get() };
+    // SAFETY: 1. as above; all zero is an action, too.
+    let previous = unsafe { previous.assume_init_ref() };
+    let next = previous.sa_sigaction;
+    if next == libc::SIG_DFL || next == libc::SIG_IGN {
+        // The access faults again when this returns, and ends the process.
+        // SAFETY: 1. a valid action.
+        unsafe { libc::sigaction(signal, previous, ptr::null_mut()) };
+    } else if previous.sa_flags & libc::SA_SIGINFO != 0 {
+        // SAFETY: 1. the program installed a handler of this type.
+        let next = unsafe {
+            core::mem::transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(
+                next,
+            )
+        };
+        next(signal, info, context);
+    } else {
+        // SAFETY: 1. as above.
+        let next = unsafe { core::mem::transmute::<usize, extern "C" fn(c_int)>(next) };
+        next(signal);
+    }
+}
+
+// Weak: programs without the unwinder of libgcc or LLVM, which Rust's std brings, have no backtraces.
+global_asm!(".weak _Unwind_Backtrace", ".weak _Unwind_GetIP");
+
+type GetIp = unsafe extern "C" fn(*mut c_void) -> usize;
+type Step = extern "C" fn(*mut c_void, *mut c_void) -> c_int;
+type Backtrace = unsafe extern "C" fn(Step, *mut c_void) -> c_int;
+
+macro_rules! weak {
+    ($name:literal) => {{
+        let address: usize;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: 1. reads the linker's table.
+        unsafe {
+            asm!(
+                concat!("mov {address}, qword ptr [rip + ", $name, "@GOTPCREL]"),
+                address = out(reg) address,
+                options(nostack, readonly, pure, preserves_flags),
+            );
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: 1. reads the linker's table.
+        unsafe {
+            asm!(
+                concat!("adrp {address}, :got:", $name),
+                concat!("ldr {address}, [{address}, :got_lo12:", $name, "]"),
+                address = out(reg) address,
+                options(nostack, readonly, pure, preserves_flags),
+            );
+        }
+        address
+    }};
+}
+
+/// Calls `visit` with each return address of the calling thread, innermost first, until it says `false`.
+pub(crate) fn backtrace(mut visit: impl FnMut(usize) -> bool) {
+    let (walk, get) = (weak!("_Unwind_Backtrace"), weak!("_Unwind_GetIP"));
+    if walk == 0 || get == 0 {
+        return;
+    }
+    // SAFETY: 1. the unwinder's function of that name has this type.
+    let walk = unsafe { core::mem::transmute::<usize, Backtrace>(walk) };
+    let mut visitor: &mut dyn FnMut(usize) -> bool = &mut visit;
+    // SAFETY: 1. `step` gets what it expects, for as long as this runs.
+    unsafe { walk(step, (&raw mut visitor).cast()) };
+}
+
+extern "C" fn step(context: *mut c_void, visitor: *mut c_void) -> c_int {
+    const GO_ON: c_int = 0;
+    const STOP: c_int = 5;
+    let get = weak!("_Unwind_GetIP");
+    // SAFETY: 1. the unwinder's function of that name has this type.
+    let get = unsafe { core::mem::transmute::<usize, GetIp>(get) };
+    // SAFETY: 1. the context that the unwinder passed.
+    let address = unsafe { get(context) };
+    // SAFETY: 1. `backtrace` passes this.
+    let visitor = unsafe { &mut *visitor.cast::<&mut dyn FnMut(usize) -> bool>() };
+    if address != 0 && visitor(address) {
+        GO_ON
+    } else {
+        STOP
+    }
+}
+
+/// The path of the object that holds `address`, and where it begins.
+pub(crate) fn object_at(address: usize) -> Option<(&'static CStr, usize)> {
+    // SAFETY: 1. all zero is such a description.
+    let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
+    let place = ptr::without_provenance::<c_void>(address);
+    // SAFETY: 1. `info` is writable; `place` is only compared.
+    let found = unsafe { libc::dladdr(place, &raw mut info) } != 0;
+    if !found || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: 1. a string of the loader's, which lives as long as the object.
+    let path = unsafe { CStr::from_ptr(info.dli_fname) };
+    Some((path, info.dli_fbase.addr()))
+}

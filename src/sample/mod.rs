@@ -1,0 +1,261 @@
+//! Sampled allocations: each on a page of its own between inaccessible ones, and inaccessible itself once
+//! it is freed, so that an overflow or a use after free faults where it happens. The method is that of
+//! GWP-ASan (Serebryany and others, 2023); the pool is small and its pages are reused as late as possible.
+
+mod report;
+
+use core::ptr::NonNull;
+
+use self::report::Trace;
+use crate::arena::meta;
+use crate::os::{self, Access, Lock};
+use crate::sync::{AtomicPtr, AtomicUsize, GuardedU8, GuardedUsize, Link, Ordering};
+use crate::units::round_up;
+
+/// Blocks that the pool holds, live ones and freed ones that are not reused yet.
+const PLACES: usize = 64;
+/// What fills a sampled page behind its block.
+const FILLING: u8 = 0xA5;
+
+/// What a place holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    /// Nothing yet.
+    Unused = 0,
+    /// On its way between two other states, owned by one thread.
+    Moving = 1,
+    Live = 2,
+    Freed = 3,
+}
+
+/// One page for blocks; the pages beside it are never accessible.
+struct Place {
+    state: GuardedU8,
+    /// The block: first byte and bytes.
+    address: GuardedUsize,
+    size: GuardedUsize,
+    /// When it was freed, as a count of frees.
+    freed: GuardedUsize,
+    allocated_by: Trace,
+    freed_by: Trace,
+}
+
+/// All zero is an empty table.
+struct Table([Place; PLACES]);
+
+struct Pool {
+    /// States change under it; between `Moving` and the next, without.
+    lock: Lock<()>,
+    table: Link<Table>,
+    /// First page: a guard, as is every second one.
+    base: AtomicPtr<u8>,
+    frees: GuardedUsize,
+    /// Blocks sampled so far.
+    samples: AtomicUsize,
+}
+
+static POOL: Pool = Pool {
+    lock: Lock::new(()),
+    table: Link::none(),
+    base: AtomicPtr::new(core::ptr::null_mut()),
+    frees: GuardedUsize::new(0),
+    samples: AtomicUsize::new(0),
+};
+
+fn pool_bytes() -> usize {
+    (2 * PLACES + 1) * os::page_size()
+}
+
+/// Makes the pool; without memory for it nothing is sampled. Threads may do this at the same time.
+pub(crate) fn initialise() {
+    let make = || {
+        let table = meta::alloc_pages(size_of::<Table>())?;
+        let length = pool_bytes();
+        let base = os::map(length, os::page_size(), Access::Committed)?;
+        // SAFETY: 1. mapped above.
+        if !unsafe { os::guard(base, length) } {
+            // SAFETY: 1. mapped above, and nobody knows it.
+            let _ = unsafe { os::unmap(base, length) };
+            return None;
+        }
+        Some((table, base))
+    };
+    if POOL.table.get().is_some() {
+        return;
+    }
+    let Some((table, base)) = make() else { return };
+    // ORDERING: pairs with the acquire in `base`; who comes second leaves its pool unused.
+    let (none, publish) = (core::ptr::null_mut(), Ordering::Release);
+    let first = POOL
+        .base
+        .compare_exchange(none, base.as_ptr(), publish, Ordering::Relaxed);
+    if first.is_err() {
+        // SAFETY: 1. mapped above, and nobody knows it.
+        let _ = unsafe { os::unmap(base, pool_bytes()) };
+        return;
+    }
+    // SAFETY: 1. zeroed metadata of this size, never freed; all zero is an empty table.
+    POOL.table
+        .set(Some(unsafe { table.cast::<Table>().as_ref() }));
+    os::on_fault(report::fault);
+}
+
+fn base() -> Option<NonNull<u8>> {
+    // ORDERING: pairs with the release in `initialise`.
+    NonNull::new(POOL.base.load(Ordering::Acquire))
+}
+
+/// How far into the pool `address` lies.
+fn offset_of(address: usize) -> Option<usize> {
+    let offset = address.checked_sub(base()?.addr().get())?;
+    (offset < pool_bytes()).then_some(offset)
+}
+
+/// Whether a pointer leads into the pool.
+#[inline]
+pub(crate) fn owns(block: NonNull<u8>) -> bool {
+    offset_of(block.addr().get()).is_some()
+}
+
+/// The place whose page is the `page`th of the pool.
+fn place_of(page: usize) -> Option<&'static Place> {
+    if page.is_multiple_of(2) {
+        return None;
+    }
+    POOL.table.get()?.0.get(page / 2)
+}
+
+/// The page of the place with this index.
+fn page_at(index: usize) -> Option<NonNull<u8>> {
+    let offset = (2 * index + 1) * os::page_size();
+    // SAFETY: 1. below the pool's length.
+    Some(unsafe { crate::ptr::advance(base()?, offset) })
+}
+
+impl Place {
+    fn state(&self) -> State {
+        match self.state.get() {
+            0 => State::Unused,
+            2 => State::Live,
+            3 => State::Freed,
+            _ => State::Moving,
+        }
+    }
+}
+
+/// A block of zeros on a page of its own; `None` if it does not fit, or the pool is full of live ones.
+pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
+    let page = os::page_size();
+    let rounded = round_up(size, align)?;
+    if rounded > page || align > page {
+        return None;
+    }
+    let (index, place) = claim()?;
+    let start = page_at(index)?;
+    // SAFETY: 1. a page of the pool that this thread owns.
+    if !unsafe { os::expose(start, page) } {
+        place.state.set(State::Freed as u8);
+        return None;
+    }
+    // Most overflows run forwards: three of four blocks end where the page does.
+    // ORDERING: a counter.
+    let samples = POOL.samples.fetch_add(1, Ordering::Relaxed);
+    let offset = if samples % 4 == 3 { 0 } else { page - rounded };
+    // SAFETY: 1. inside the page.
+    let block = unsafe { crate::ptr::advance::<u8>(start, offset) };
+    // SAFETY: 1. the page is this thread's.
+    unsafe { start.write_bytes(FILLING, page) };
+    // SAFETY: 1. inside the page: `rounded` is at least `size`.
+    unsafe { block.write_bytes(0, size) };
+    place.address.set(block.addr().get());
+    place.size.set(size);
+    place.allocated_by.record();
+    place.freed_by.clear();
+    place.state.set(State::Live as u8);
+    Some(block)
+}
+
+/// A place to use: one never used, or the one freed first.
+fn claim() -> Option<(usize, &'static Place)> {
+    let table = POOL.table.get()?;
+    let _held = POOL.lock.lock();
+    let is_free = |place: &Place| matches!(place.state(), State::Unused | State::Freed);
+    let (index, place) = table
+        .0
+        .iter()
+        .enumerate()
+        .filter(|(_, place)| is_free(place))
+        .min_by_key(|(_, place)| place.freed.get())?;
+    place.state.set(State::Moving as u8);
+    Some((index, place))
+}
+
+/// The place of the live block at `block`, which is `size` bytes long; anything else ends the process.
+fn live_at(block: NonNull<u8>, size: usize) -> (usize, &'static Place) {
+    let address = block.addr().get();
+    let page = offset_of(address).map_or(0, |offset| offset / os::page_size());
+    let Some(place) = place_of(page) else {
+        report::die(
+            "free of a pointer that was not allocated here",
+            address,
+            None,
+        );
+    };
+    let fault = match place.state() {
+        State::Live if place.address.get() != address => {
+            "free of a pointer into the middle of a block"
+        }
+        State::Live if place.size.get() != size => "free with another size",
+        State::Live => return (page / 2, place),
+        _ => "double free",
+    };
+    report::die(fault, address, Some(place))
+}
+
+/// Makes sure that `block` is a live one of `size` bytes.
+pub(crate) fn expect(block: NonNull<u8>, size: usize) {
+    let _held = POOL.lock.lock();
+    live_at(block, size);
+}
+
+/// Frees a block of [`alloc`]; what is none ends the process.
+pub(crate) fn free(block: NonNull<u8>, size: usize) {
+    let (index, place) = {
+        let _held = POOL.lock.lock();
+        let found = live_at(block, size);
+        found.1.state.set(State::Moving as u8);
+        found
+    };
+    let Some(start) = page_at(index) else { return };
+    if !is_filled(start, block, size) {
+        let address = block.addr().get();
+        report::die("write beside a block", address, Some(place));
+    }
+    place.freed_by.record();
+    place.state.set(State::Freed as u8);
+    // SAFETY: 1. a page of the pool whose block its user gave up; the place waits behind all others.
+    let _ = unsafe { os::guard(start, os::page_size()) };
+    let _held = POOL.lock.lock();
+    POOL.frees.set(POOL.frees.get() + 1);
+    place.freed.set(POOL.frees.get());
+}
+
+/// Whether the bytes of the page beside the block are as they were.
+fn is_filled(start: NonNull<u8>, block: NonNull<u8>, size: usize) -> bool {
+    let page = os::page_size();
+    let before = block.addr().get() - start.addr().get();
+    // SAFETY: 1. a page that is accessible while its block is live.
+    let bytes = unsafe { core::slice::from_raw_parts(start.as_ptr(), page) };
+    let beside = bytes[..before].iter().chain(&bytes[before + size..]);
+    beside.fold(0, |differs, byte| differs | (byte ^ FILLING)) == 0
+}
+
+/// In a forked child: breaks the lock of a thread that is gone. What was moving is lost.
+///
+/// # Safety
+/// 1. This is the only thread inside the allocator, and it does not hold the lock.
+pub(crate) unsafe fn recover() {
+    // SAFETY: 1. the caller's.
+    unsafe { POOL.lock.force_unlock() };
+}

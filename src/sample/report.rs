@@ -1,0 +1,127 @@
+//! What is said about a sampled block: what happened, and where it was allocated and freed.
+
+use core::fmt;
+
+use super::{Place, State, offset_of, place_of};
+use crate::os;
+use crate::sync::GuardedUsize;
+
+/// Return addresses that are kept.
+const FRAMES: usize = 24;
+/// The allocator's own frames, which say nothing.
+const OWN: usize = 2;
+
+/// Where a thread was.
+pub(super) struct Trace {
+    thread: GuardedUsize,
+    frames: [GuardedUsize; FRAMES],
+}
+
+impl Trace {
+    /// Notes where the calling thread is.
+    pub(super) fn record(&self) {
+        self.thread.set(os::thread_id());
+        let mut known = 0;
+        os::backtrace(|address| {
+            if let Some(frame) = self.frames.get(known) {
+                frame.set(address);
+            }
+            known += 1;
+            known < FRAMES
+        });
+        for frame in self.frames.iter().skip(known) {
+            frame.set(0);
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        self.thread.set(0);
+    }
+
+    fn print(&self, what: &str) {
+        let thread = self.thread.get();
+        if thread == 0 {
+            return;
+        }
+        os::complain(format_args!("{what} by thread {thread}:"));
+        let known = self.frames.iter().map(GuardedUsize::get);
+        for (number, address) in known.take_while(|address| *address != 0).enumerate() {
+            if number >= OWN {
+                os::complain(format_args!("  #{} {}", number - OWN, Frame(address)));
+            }
+        }
+    }
+}
+
+/// A return address with the object that it lies in, for `addr2line -Cfe OBJECT OFFSET`.
+struct Frame(usize);
+
+impl fmt::Display for Frame {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:#x}", self.0)?;
+        let Some((path, base)) = os::object_at(self.0) else {
+            return Ok(());
+        };
+        // The call is before the address that it returns to.
+        let offset = self.0.wrapping_sub(base).wrapping_sub(1);
+        write!(out, " {} {offset:#x}", path.to_str().unwrap_or("?"))
+    }
+}
+
+impl Place {
+    fn print(&self) {
+        let (address, size) = (self.address.get(), self.size.get());
+        os::complain(format_args!("a block of {size} bytes at {address:#x}"));
+        self.allocated_by.print("allocated");
+        self.freed_by.print("freed");
+    }
+}
+
+/// Says what happened to a place, and ends the process.
+#[cold]
+pub(super) fn die(fault: &str, address: usize, place: Option<&Place>) -> ! {
+    let thread = os::thread_id();
+    let line = format_args!("{fault}: {address:#x}, sampled, thread {thread}");
+    match place {
+        Some(place) => {
+            os::complain(line);
+            place.print();
+            os::abort()
+        }
+        None => os::die(line),
+    }
+}
+
+/// Called by the handler of faults: says what it knows if `address` is in the pool.
+pub(super) fn fault(address: usize) {
+    let Some(offset) = offset_of(address) else {
+        return;
+    };
+    let thread = os::thread_id();
+    let page = offset / os::page_size();
+    if let Some(place) = place_of(page) {
+        let what = if place.state() == State::Freed {
+            "use after free"
+        } else {
+            "access beside a block"
+        };
+        os::complain(format_args!(
+            "{what}: {address:#x}, sampled, thread {thread}"
+        ));
+        return place.print();
+    }
+    // Between two places: what lies nearer.
+    let is_near_end = offset % os::page_size() >= os::page_size() / 2;
+    let neighbours = [page.checked_sub(1), Some(page + 1)].map(|page| place_of(page?));
+    let used = |place: &&Place| place.state() != State::Unused;
+    let [before, after] = neighbours.map(|place| place.filter(used));
+    let (what, place) = match (before, after) {
+        (_, Some(after)) if is_near_end || before.is_none() => ("underflow", after),
+        (Some(before), _) => ("overflow", before),
+        _ => return,
+    };
+    os::complain(format_args!(
+        "{what}: {address:#x}, sampled, thread {thread}"
+    ));
+    place.print();
+}

@@ -1,0 +1,175 @@
+//! Without this, a safeguard could be on in name only, or notice a mistake too late to say whose it was.
+
+#[path = "hardened/bounds.rs"]
+mod bounds;
+#[expect(dead_code, reason = "each test uses a part of what the tests share")]
+mod common;
+#[path = "hardened/order.rs"]
+mod order;
+#[path = "hardened/twice.rs"]
+mod twice;
+#[path = "hardened/wrong.rs"]
+mod wrong;
+
+use core::alloc::{GlobalAlloc, Layout};
+use std::io::{self, Write};
+use std::process;
+
+use common::block::Block;
+use common::child::{Exit, run_child_with, scenario};
+use common::process::{begin, verify};
+use flagstone::Flagstone;
+
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::new();
+
+const HARDENED: &str = "FLAGSTONE_HARDENED";
+/// Written by a child in which nothing was noticed.
+const UNNOTICED: &str = "nothing was noticed";
+
+/// A pointer for any thread, live or not.
+#[derive(Clone, Copy)]
+struct Address(*mut u8, Layout);
+
+// SAFETY: the tests say who may do what with it; the mistakes are on purpose.
+unsafe impl Send for Address {}
+
+impl Address {
+    fn of(block: &Block) -> Self {
+        Self(block.as_ptr(), block.layout())
+    }
+
+    fn free(self) {
+        // SAFETY: right or wrong on purpose, in a child process.
+        unsafe { ALLOC.dealloc(self.0, self.1) }
+    }
+
+    /// Writes one byte `offset` bytes from the first.
+    fn write(self, offset: isize, byte: u8) {
+        // SAFETY: as above.
+        unsafe { self.0.wrapping_offset(offset).write_volatile(byte) }
+    }
+
+    fn read(self, offset: isize) -> u8 {
+        // SAFETY: as above.
+        unsafe { self.0.wrapping_offset(offset).read_volatile() }
+    }
+}
+
+fn block(size: usize) -> Block {
+    Block::filled(&ALLOC, size, 8, size)
+}
+
+/// How a mistake has to end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// By `abort`, after one line with one of these.
+    Says(&'static [&'static str]),
+    /// By a fault.
+    Faults,
+}
+
+/// Runs each of `mistakes` in a child process with these safeguards; nothing may follow the mistake.
+///
+/// The child runs the same test, `name`, and comes here again.
+#[track_caller]
+fn expect_noticed<T>(name: &str, safeguards: &str, mistakes: &[(String, T, End)], make: fn(&T)) {
+    let _turn = begin();
+    if let Some(number) = scenario() {
+        let number: usize = number.parse().expect("the number of a mistake");
+        make(&mistakes[number].1);
+        writeln!(io::stdout(), "{UNNOTICED}").expect("a message");
+        process::exit(0);
+    }
+    for (number, (what, _, end)) in mistakes.iter().enumerate() {
+        let exit = run_child_with(name, &number.to_string(), &[(HARDENED, safeguards)]);
+        assert!(!exit.stdout.contains(UNNOTICED), "{what}: {exit:?}");
+        end.check(what, &exit);
+    }
+}
+
+impl End {
+    #[track_caller]
+    fn check(self, what: &str, exit: &Exit) {
+        let lines: Vec<_> = exit
+            .stderr
+            .lines()
+            .filter_map(|line| line.strip_prefix("flagstone: "))
+            .collect();
+        match self {
+            Self::Faults => {
+                let fault = [libc::SIGSEGV, libc::SIGBUS];
+                let faults = exit.signal.is_some_and(|signal| fault.contains(&signal));
+                // Rust's own handler of stack overflows may pass the signal on.
+                assert!(faults, "{what}: {exit:?}");
+            }
+            Self::Says(words) => {
+                assert_eq!(exit.signal, Some(libc::SIGABRT), "{what}: {exit:?}");
+                assert_eq!(lines.len(), 1, "{what}: {exit:?}");
+                let said = words.iter().any(|words| lines[0].contains(words));
+                assert!(said, "{what}: {exit:?}");
+                assert!(lines[0].contains("thread "), "{what}: {exit:?}");
+            }
+        }
+    }
+}
+
+/// A right program, with each safeguard and with all.
+#[test]
+fn right_programs_run_to_their_end() {
+    const NAME: &str = "right_programs_run_to_their_end";
+    let _turn = begin();
+    if scenario().is_some() {
+        for round in 0..300 {
+            let sizes = [
+                1,
+                8,
+                24,
+                100,
+                1_000,
+                5_000,
+                40_000,
+                262_144,
+                300_000,
+                2 << 20,
+            ];
+            let mut blocks: Vec<Block> = Vec::new();
+            for size in sizes {
+                let layout = Layout::from_size_align(size, 8).expect("a layout");
+                let zeros = Block::alloc_zeroed(&ALLOC, layout).expect("memory");
+                assert!(zeros.is_zero(), "{size} bytes");
+                let grown = zeros.realloc(&ALLOC, size + round).expect("memory");
+                grown.fill(round);
+                blocks.push(grown);
+            }
+            for block in blocks {
+                block.check(round);
+                block.free(&ALLOC);
+            }
+        }
+        verify();
+        Flagstone::purge();
+        verify();
+        writeln!(io::stdout(), "{UNNOTICED}").expect("a message");
+        return;
+    }
+    for safeguards in [
+        "1",
+        "checks",
+        "canaries",
+        "zero",
+        "quarantine",
+        "random",
+        "guards",
+        "isolation",
+        "canaries,zero",
+        "guards,quarantine",
+    ] {
+        let exit = run_child_with(NAME, "", &[(HARDENED, safeguards)]);
+        assert!(exit.stdout.contains(UNNOTICED), "{safeguards}: {exit:?}");
+        assert!(
+            !exit.stderr.contains("flagstone: "),
+            "{safeguards}: {exit:?}"
+        );
+    }
+}
