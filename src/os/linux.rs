@@ -232,8 +232,9 @@ pub(super) fn at_fork_in_child(handler: extern "C" fn()) -> bool {
     if failpoints::refuses() {
         return false;
     }
+    // May allocate, by libc's own means.
     // SAFETY: 1. the handler takes no lock and calls nothing.
-    unsafe { libc::pthread_atfork(None, None, Some(handler)) == 0 }
+    keeping_errno(|| unsafe { libc::pthread_atfork(None, None, Some(handler)) }) == 0
 }
 
 pub(crate) fn yield_now() {
@@ -385,7 +386,8 @@ impl ThreadKey {
         if failpoints::refuses() {
             return false;
         }
+        // May allocate, by libc's own means: not without memory, and the caller may be freeing.
         // SAFETY: 1. the key was created by `new` and is never deleted.
-        unsafe { libc::pthread_setspecific(self.0, value.as_ptr()) == 0 }
+        keeping_errno(|| unsafe { libc::pthread_setspecific(self.0, value.as_ptr()) }) == 0
     }
 }
