@@ -7,73 +7,99 @@ use core::ptr;
 
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
-/// What [`on_fault`] was given; null before.
+/// What [`watch_faults`] was given; null before.
 static REPORT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// What was done about faults before: written once, before the handler is installed.
-struct Previous(UnsafeCell<MaybeUninit<libc::sigaction>>);
+/// Times that the handler is installed: Rust's std may be about to install its own when the first
+/// allocation comes, and would take the place of ours.
+const INSTALLS: usize = 2;
 
-// SAFETY: 1. the cell is what blocks the auto impl; it is written before anything reads it.
+/// What was done about faults before each: written once, before the handler is installed.
+struct Previous([UnsafeCell<MaybeUninit<libc::sigaction>>; INSTALLS]);
+
+// SAFETY: 1. the cells are what blocks the auto impl; each is written before anything reads it.
 unsafe impl Sync for Previous {}
 
-static PREVIOUS: Previous = Previous(UnsafeCell::new(MaybeUninit::zeroed()));
-/// 1 once the handler was installed.
+static PREVIOUS: Previous = Previous([const { UnsafeCell::new(MaybeUninit::zeroed()) }; INSTALLS]);
+/// How often the handler was installed.
 static INSTALLED: AtomicUsize = AtomicUsize::new(0);
+/// Handlers of ours that run, on all threads.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
+fn action() -> libc::sigaction {
+    // SAFETY: 1. all zero is an action.
+    unsafe { core::mem::zeroed() }
+}
 
 /// Has `report` called with the address of each access that faults, then goes on as before: by the handler
-/// that was there, or by ending the process.
-pub(crate) fn on_fault(report: fn(usize)) {
-    // ORDERING: the first installs; a handler is installed by a system call, which orders all before.
-    if INSTALLED.swap(1, Ordering::Relaxed) != 0 {
+/// that was there, or by ending the process. Called again, sees to it that this still holds, once; for one
+/// thread at a time.
+pub(crate) fn watch_faults(report: fn(usize)) {
+    let mut current = action();
+    // SAFETY: 1. `current` is writable.
+    unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), &raw mut current) };
+    let handler: Handler = handle;
+    // ORDERING: one thread at a time gets here, under a lock.
+    let times = INSTALLED.load(Ordering::Relaxed);
+    let Some(cell) = PREVIOUS.0.get(times) else {
+        return;
+    };
+    if current.sa_sigaction == handler as usize {
         return;
     }
+    // SAFETY: 1. nobody reads this cell before the handler is installed for that time.
+    unsafe { &mut *cell.get() }.write(current);
+    // ORDERING: the system call below orders these before the first call of the handler.
     REPORT.store(report as *mut (), Ordering::Relaxed);
-    // SAFETY: 1. all zero is an action.
-    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
-    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
-    action.sa_sigaction = handler as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-    // SAFETY: 1. nobody reads the cell before the handler is installed.
-    let previous = unsafe { &mut *PREVIOUS.0.get() };
-    // SAFETY: 1. both are valid for this call.
-    unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), previous.as_mut_ptr()) };
-    // SAFETY: 1. as above.
-    unsafe { libc::sigaction(libc::SIGSEGV, &raw const action, ptr::null_mut()) };
+    INSTALLED.store(times + 1, Ordering::Relaxed);
+    let mut ours = action();
+    ours.sa_sigaction = handler as usize;
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+    // SAFETY: 1. a valid action, whose handler does as the signal demands.
+    unsafe { libc::sigaction(libc::SIGSEGV, &raw const ours, ptr::null_mut()) };
 }
 
 extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: 1. the kernel passes a valid description.
-    let info_of = unsafe { &*info };
+    let known = unsafe { &*info };
     // SAFETY: 1. a fault has an address.
-    let address = unsafe { info_of.si_addr() }.addr();
-    // ORDERING: written before the handler was installed.
+    let address = unsafe { known.si_addr() }.addr();
+    // ORDERING: written before the handler was installed, here and below.
     let report = REPORT.load(Ordering::Relaxed);
-    // SAFETY: 1. `on_fault` stored a function of this type.
+    // SAFETY: 1. `watch_faults` stored a function of this type.
     let report = unsafe { core::mem::transmute::<*mut (), fn(usize)>(report) };
     report(address);
-    // SAFETY: 1. written by `on_fault`, and never again.
-    let previous = unsafe { &*PREVIOUS.0.get() };
+    let times = INSTALLED.load(Ordering::Relaxed);
+    let cell = &PREVIOUS.0[times.saturating_sub(1) % INSTALLS];
+    // SAFETY: 1. written by `watch_faults`, and never again.
+    let previous = unsafe { &*cell.get() };
     // SAFETY: 1. as above; all zero is an action, too.
     let previous = unsafe { previous.assume_init_ref() };
     let next = previous.sa_sigaction;
-    if next == libc::SIG_DFL || next == libc::SIG_IGN {
+    // ORDERING: a counter. A handler that calls the one before it, which is ours, would do so for ever.
+    let is_nested = RUNNING.fetch_add(1, Ordering::Relaxed) > MOST_RUNNING;
+    if next == libc::SIG_DFL || next == libc::SIG_IGN || is_nested {
+        let mut default = action();
+        default.sa_sigaction = libc::SIG_DFL;
         // The access faults again when this returns, and ends the process.
         // SAFETY: 1. a valid action.
-        unsafe { libc::sigaction(signal, previous, ptr::null_mut()) };
+        unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
     } else if previous.sa_flags & libc::SA_SIGINFO != 0 {
         // SAFETY: 1. the program installed a handler of this type.
-        let next = unsafe {
-            core::mem::transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(
-                next,
-            )
-        };
+        let next = unsafe { core::mem::transmute::<usize, Handler>(next) };
         next(signal, info, context);
     } else {
         // SAFETY: 1. as above.
         let next = unsafe { core::mem::transmute::<usize, extern "C" fn(c_int)>(next) };
         next(signal);
     }
+    RUNNING.fetch_sub(1, Ordering::Relaxed);
 }
+
+/// Faults of that many threads at once are handled.
+const MOST_RUNNING: usize = 64;
 
 // Weak: programs without the unwinder of libgcc or LLVM, which Rust's std brings, have no backtraces.
 global_asm!(".weak _Unwind_Backtrace", ".weak _Unwind_GetIP");

@@ -35,7 +35,7 @@ cfg_if! {
     }
 }
 
-pub(crate) use fault::{backtrace, object_at, on_fault};
+pub(crate) use fault::{backtrace, object_at, watch_faults};
 pub(crate) use lock::Lock;
 #[cfg(feature = "counters")]
 pub use lock::counters;

@@ -14,6 +14,8 @@ use crate::units::round_up;
 
 /// Blocks that the pool holds, live ones and freed ones that are not reused yet.
 const PLACES: usize = 64;
+/// Samples until it is believed that the process has installed its handlers of faults.
+const SETTLED: usize = 1 << 10;
 /// What fills a sampled page behind its block.
 const FILLING: u8 = 0xA5;
 
@@ -98,7 +100,6 @@ pub(crate) fn initialise() {
     // SAFETY: 1. zeroed metadata of this size, never freed; all zero is an empty table.
     POOL.table
         .set(Some(unsafe { table.cast::<Table>().as_ref() }));
-    os::on_fault(report::fault);
 }
 
 fn base() -> Option<NonNull<u8>> {
@@ -188,6 +189,10 @@ fn claim() -> Option<(usize, &'static Place)> {
         .filter(|(_, place)| is_free(place))
         .min_by_key(|(_, place)| place.freed.get())?;
     place.state.set(State::Moving as u8);
+    // ORDERING: a counter.
+    if POOL.samples.load(Ordering::Relaxed) <= SETTLED {
+        os::watch_faults(report::fault);
+    }
     Some((index, place))
 }
 

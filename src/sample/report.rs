@@ -92,36 +92,49 @@ pub(super) fn die(fault: &str, address: usize, place: Option<&Place>) -> ! {
     }
 }
 
+/// Prints where the calling thread is, without keeping it.
+fn print_here() {
+    os::complain(format_args!("accessed by thread {}:", os::thread_id()));
+    let mut number = 0;
+    os::backtrace(|address| {
+        os::complain(format_args!("  #{number} {}", Frame(address)));
+        number += 1;
+        number < FRAMES
+    });
+}
+
 /// Called by the handler of faults: says what it knows if `address` is in the pool.
 pub(super) fn fault(address: usize) {
-    let Some(offset) = offset_of(address) else {
-        return;
-    };
-    let thread = os::thread_id();
-    let page = offset / os::page_size();
-    if let Some(place) = place_of(page) {
-        let what = if place.state() == State::Freed {
-            "use after free"
-        } else {
-            "access beside a block"
-        };
+    if let Some((what, place)) = explain(address) {
+        let thread = os::thread_id();
         os::complain(format_args!(
             "{what}: {address:#x}, sampled, thread {thread}"
         ));
-        return place.print();
+        place.print();
+        print_here();
     }
-    // Between two places: what lies nearer.
+}
+
+/// What an access to `address` in the pool was, and to which block.
+fn explain(address: usize) -> Option<(&'static str, &'static Place)> {
+    let offset = offset_of(address)?;
+    let page = offset / os::page_size();
+    if let Some(place) = place_of(page) {
+        let what = match place.state() {
+            State::Freed => "use after free",
+            _ => "access beside a block",
+        };
+        return Some((what, place));
+    }
+    // Between two places: what lies nearer, if it was ever used.
+    let used = |page: usize| place_of(page).filter(|place| place.state() != State::Unused);
+    let before = page.checked_sub(1).and_then(used);
+    let after = used(page + 1);
     let is_near_end = offset % os::page_size() >= os::page_size() / 2;
-    let neighbours = [page.checked_sub(1), Some(page + 1)].map(|page| place_of(page?));
-    let used = |place: &&Place| place.state() != State::Unused;
-    let [before, after] = neighbours.map(|place| place.filter(used));
-    let (what, place) = match (before, after) {
-        (_, Some(after)) if is_near_end || before.is_none() => ("underflow", after),
-        (Some(before), _) => ("overflow", before),
-        _ => return,
-    };
-    os::complain(format_args!(
-        "{what}: {address:#x}, sampled, thread {thread}"
-    ));
-    place.print();
+    match (before, after) {
+        (Some(before), Some(_)) if !is_near_end => Some(("overflow", before)),
+        (_, Some(after)) => Some(("underflow", after)),
+        (Some(before), None) => Some(("overflow", before)),
+        (None, None) => None,
+    }
 }
