@@ -100,6 +100,7 @@ fn initialise(config: &Config) -> bool {
     if config::mode().samples() {
         sample::initialise();
     }
+    os::stay_loaded((&raw const REGISTRY).cast());
     let key = ThreadKey::new(at_exit);
     let bits = key.map_or(NO_KEY, |key| key.to_bits() + FIRST_KEY);
     // ORDERING: publishes the above to `is_ready` and `key`; who loses has published nothing.

@@ -318,6 +318,33 @@ pub(crate) fn is_privileged() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// Has the loader keep the object that `own` lies in until the process ends: the destructor of a
+/// [`ThreadKey`] must not be unmapped before the last thread. In a library that takes the loader's lock;
+/// the program itself is never unloaded, and musl unloads nothing.
+pub(crate) fn stay_loaded(own: *const c_void) {
+    #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
+    keeping_errno(|| {
+        // SAFETY: 1. all zero is a description of nothing.
+        let mut found: libc::Dl_info = unsafe { core::mem::zeroed() };
+        // SAFETY: 1. `found` is writable.
+        if unsafe { libc::dladdr(own, &raw mut found) } == 0 {
+            return;
+        }
+        // SAFETY: 1. no precondition.
+        let program = usize::try_from(unsafe { libc::getauxval(libc::AT_PHDR) }).unwrap_or(0);
+        // The program headers stand in the first page of their object.
+        if program.wrapping_sub(found.dli_fbase.addr()) < super::page_size() {
+            return;
+        }
+        let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+        // A refusal leaves things as they are.
+        // SAFETY: 1. the name is a C string of the loader's. Nothing new is loaded, no constructor runs.
+        let _ = unsafe { libc::dlopen(found.dli_fname, flags) };
+    });
+    #[cfg(not(all(target_env = "gnu", not(target_feature = "crt-static"))))]
+    let _ = own;
+}
+
 unsafe extern "C" {
     static mut environ: *const *const c_char;
 }

@@ -42,7 +42,7 @@ pub use lock::counters;
 
 pub(crate) use imp::{
     ThreadKey, abort, cpus, env, expedite, gettime_ms as now_ms, is_alive, is_first_thread,
-    is_privileged, random, resident, thread_id, yield_now,
+    is_privileged, random, resident, stay_loaded, thread_id, yield_now,
 };
 
 /// Bytes of a page, or 0 before the first call of [`page_size`].
