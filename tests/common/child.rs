@@ -92,4 +92,10 @@ pub(crate) fn alone(name: &str, variables: &[(&str, &str)], body: impl FnOnce())
         "exit code {code:?}, signal {signal:?}\n{}{}",
         exit.stdout, exit.stderr
     );
+    // What the child could not do is seen from outside.
+    let skipped = |line: &&str| line.starts_with("skipped: ");
+    exit.stdout
+        .lines()
+        .filter(skipped)
+        .for_each(|line| println!("{line}"));
 }

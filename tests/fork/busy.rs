@@ -194,7 +194,7 @@ fn inherit(estate: &mut Estate) {
 
 #[test]
 fn threads_may_be_anywhere() {
-    const ROUNDS: usize = 100;
+    const ROUNDS: usize = 150;
     let _turn = begin();
     expect_panics();
     let mut estate = Estate::new();

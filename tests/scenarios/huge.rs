@@ -1,0 +1,147 @@
+//! Huge pages: one touched byte must not cost 2 MiB, and what was purged stays purged when the kernel looks
+//! for huge pages to make.
+
+use std::fs;
+use std::path::Path;
+
+use flagstone::Flagstone;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::common::block::Block;
+use crate::common::child::alone;
+use crate::common::process::{begin, page_size, resident, verify};
+use crate::program::layout;
+use crate::{ALLOC, MIB};
+
+/// `MADV_COLLAPSE`, what `khugepaged` does but at once.
+const COLLAPSE: i32 = 25;
+const HUGE: usize = 2 * MIB;
+
+fn has_huge_pages() -> bool {
+    let exists = Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+    if !exists {
+        println!("skipped: the kernel has no transparent huge pages");
+    }
+    exists
+}
+
+/// Asks for a huge page at this address; whether the kernel made one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in place of the kernel's own thread, which takes minutes"
+)]
+fn collapse(address: usize) -> bool {
+    let start = core::ptr::without_provenance_mut(address - address % HUGE);
+    // SAFETY: changes no byte, whatever is mapped there.
+    unsafe { libc::madvise(start, HUGE, COLLAPSE) == 0 }
+}
+
+/// Asks for a huge page around every block; how many the kernel made.
+fn collapse_around<'a>(blocks: impl Iterator<Item = &'a Block>) -> usize {
+    let mut regions: Vec<usize> = blocks.map(|block| block.addr() / HUGE).collect();
+    regions.sort_unstable();
+    regions.dedup();
+    let made = |region: &&usize| collapse(**region * HUGE);
+    regions.iter().filter(made).count()
+}
+
+/// Whether this kernel makes huge pages when asked: else it proves nothing.
+fn kernel_collapses() -> bool {
+    let block = Block::filled(&ALLOC, 4 * HUGE, 8, 1);
+    let collapses = collapse(block.addr() + 2 * HUGE);
+    block.check(1);
+    block.free(&ALLOC);
+    if !collapses {
+        println!("skipped: the kernel makes no huge pages");
+    }
+    collapses
+}
+
+/// After a peak most pages went back from between few survivors: no huge page may bring them back.
+#[test]
+fn purged_holes_stay_out_of_memory() {
+    const NAME: &str = "huge::purged_holes_stay_out_of_memory";
+    const TOTAL: usize = 128 * MIB;
+    let _turn = begin();
+    if !has_huge_pages() {
+        return;
+    }
+    alone(NAME, &[], || {
+        if !kernel_collapses() {
+            return;
+        }
+        Flagstone::purge();
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut blocks = Vec::with_capacity(TOTAL / 200);
+        let mut survivors = Vec::with_capacity(TOTAL / 200);
+        let before = resident();
+        let mut held = 0;
+        while held < TOTAL {
+            let block = Block::filled(&ALLOC, rng.random_range(200..4_000), 8, blocks.len());
+            held += block.size();
+            blocks.push(block);
+        }
+        let full = resident() - before;
+        for (tag, block) in blocks.into_iter().enumerate() {
+            if tag.is_multiple_of(100) {
+                survivors.push((tag, block));
+            } else {
+                block.free(&ALLOC);
+            }
+        }
+        Flagstone::purge();
+        let purged = resident() - before;
+        let made = collapse_around(survivors.iter().map(|(_, block)| block));
+        let after = resident() - before;
+        println!(
+            "{} MiB, purged {} KiB, {made} huge pages, {} KiB",
+            full / MIB,
+            purged >> 10,
+            after >> 10
+        );
+        assert!(purged < full / 8, "{purged} of {full} bytes");
+        assert!(after <= purged + MIB, "{after} bytes, {purged} before");
+        for (tag, block) in survivors {
+            block.check(tag);
+            block.free(&ALLOC);
+        }
+        verify();
+    });
+}
+
+/// One touched byte costs a page and not a huge one: only memory for small blocks, which fill it, asks for
+/// huge pages.
+#[test]
+fn sparse_use_costs_pages_only() {
+    const NAME: &str = "huge::sparse_use_costs_pages_only";
+    const BLOCKS: usize = 2_000;
+    /// Blocks of a class, a span, and a mapping.
+    const SIZES: [usize; 3] = [200_000, 270_000, 3 * MIB];
+    let _turn = begin();
+    let enabled = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+    let mode = fs::read_to_string(enabled).unwrap_or_default();
+    if mode.contains("[always]") {
+        return println!("skipped: huge pages come unasked");
+    }
+    alone(NAME, &[], || {
+        let mut blocks = Vec::with_capacity(BLOCKS);
+        for size in SIZES {
+            let before = resident();
+            for tag in 0..BLOCKS {
+                let block = Block::alloc(&ALLOC, layout(size, 8)).expect("memory");
+                block.fill_first(tag, 1);
+                blocks.push(block);
+            }
+            let each = (resident() - before) / BLOCKS;
+            println!("{size}: {each} bytes in memory for each block");
+            assert!(each < 3 * page_size(), "{each} bytes for each block");
+            for (tag, block) in blocks.drain(..).enumerate() {
+                assert!(block.holds(tag, 1), "contents lost");
+                block.free(&ALLOC);
+            }
+            Flagstone::purge();
+        }
+        verify();
+    });
+}
