@@ -141,3 +141,8 @@ fn stats_verify_purge() {
         block.free(&ALLOC);
     });
 }
+
+#[test]
+fn again_hardened() {
+    common::child::again_hardened("again_hardened");
+}

@@ -189,3 +189,8 @@ fn programs_are_started_meanwhile() {
     drop(busy);
     verify();
 }
+
+#[test]
+fn again_hardened() {
+    common::child::again_hardened("again_hardened");
+}

@@ -216,3 +216,8 @@ fn collections_may_be_empty() {
         assert_eq!(units.len(), 1 << 40);
     });
 }
+
+#[test]
+fn again_hardened() {
+    common::child::again_hardened("again_hardened");
+}

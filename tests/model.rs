@@ -219,3 +219,8 @@ unsafe impl GlobalAlloc for Broken {
         unsafe { ALLOC.dealloc(block, layout) }
     }
 }
+
+#[test]
+fn again_hardened() {
+    common::child::again_hardened("again_hardened");
+}

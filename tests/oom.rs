@@ -348,3 +348,8 @@ fn the_limit_of_mappings_is_survived() {
         }
     });
 }
+
+#[test]
+fn again_hardened() {
+    common::child::again_hardened("again_hardened");
+}

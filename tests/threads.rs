@@ -247,3 +247,8 @@ fn live_bytes_are_counted_while_threads_end() {
     });
     held.free(&ALLOC);
 }
+
+#[test]
+fn again_hardened() {
+    common::child::again_hardened("again_hardened");
+}

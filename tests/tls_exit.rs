@@ -310,3 +310,8 @@ fn exit_while_threads_allocate() {
         assert_eq!(exit.code, Some(4), "{exit:?}");
     }
 }
+
+#[test]
+fn again_hardened() {
+    common::child::again_hardened("again_hardened");
+}

@@ -4,6 +4,8 @@
 //! when empty and full alternate, because then a larger one would have saved both trips; traffic in
 //! one direction gains nothing beyond a batch. Bounded by class and by thread.
 
+use core::ptr::NonNull;
+
 use super::magazine::Magazine;
 use super::{NO_CLASS, SizeClass, ThreadCache};
 use crate::arena::meta;
@@ -105,6 +107,15 @@ impl ThreadCache {
             self.magazine(class).len_of(slots)
         };
         (slots, blocks)
+    }
+
+    /// Whether the magazine of `class`, which is gated, holds `block`: a few places to look at.
+    pub(super) fn holds(&'static self, class: SizeClass, block: NonNull<u8>) -> bool {
+        let (slots, blocks) = self.contents(class);
+        // ORDERING: only this thread writes.
+        let is_it = |slot: &Slot| slot.load(Ordering::Relaxed) == block.as_ptr();
+        let older = slots.get(2..=blocks).unwrap_or_default();
+        self.magazine(class).head() == block.as_ptr() || older.iter().any(is_it)
     }
 
     /// Makes room in the magazine of `class` if it ran into its bound and may grow; whether it did.
@@ -247,7 +258,7 @@ fn free_slots(slots: &'static [Slot]) {
     if let (Some(first), count) = (slots.first(), slots.len())
         && count > 1 << NIL_LOG
     {
-        let array = core::ptr::NonNull::from(first).cast::<u8>();
+        let array = NonNull::from(first).cast::<u8>();
         // SAFETY: 1. from `alloc_array` with this length; no magazine leads to it any more.
         unsafe { meta::free_array(array, count * size_of::<Slot>()) };
     }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::arena::{self, Age, Zeroed};
 use crate::config;
+use crate::error::Misuse;
 use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
@@ -223,6 +224,10 @@ pub(super) unsafe fn realloc_plain(
     {
         return moved.as_ptr();
     }
+    if let Request::Block(class) = before {
+        // Before bytes are read that may be others'.
+        heap::expect(block.addr().get(), class);
+    }
     // SAFETY: 1. and 2. the caller's.
     unsafe { realloc_by_copy(block, size, align, new, config) }
 }
@@ -309,6 +314,9 @@ pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Co
     cache.come_back();
     let _working = cache.working_on(class);
     failpoints::at(failpoints::Point::Gate);
+    if is_gated(class) && cache.holds(class, block) {
+        heap::die(Misuse::DoubleFree, block.addr().get(), class);
+    }
     if cache.magazine(class).push(block) {
         return;
     }

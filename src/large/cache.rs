@@ -9,6 +9,9 @@ use crate::sync::Link;
 
 /// Most mappings in the cache.
 const ENTRIES: usize = 16;
+/// Mappings that the kernel refused to unmap before, tried again with each free of a mapping: more than
+/// one, so that they become fewer.
+const RETRIES: usize = 2;
 /// Mappings freed last that wait before they are reused, where mappings are kept apart.
 const WAITING: usize = 4;
 
@@ -87,14 +90,16 @@ fn take_apart(length: usize) -> Option<&'static Mapping> {
 /// Whether a freed mapping begins at `block`.
 pub(super) fn holds(block: NonNull<u8>) -> bool {
     let _held = LARGE.lock.lock();
-    let mut link = &LARGE.cached;
-    while let Some(mapping) = link.get() {
-        if mapping.base() == block {
-            return true;
+    [&LARGE.cached, &LARGE.stuck].into_iter().any(|list| {
+        let mut link = list;
+        while let Some(mapping) = link.get() {
+            if mapping.base() == block {
+                return true;
+            }
+            link = &mapping.next;
         }
-        link = &mapping.next;
-    }
-    false
+        false
+    })
 }
 
 impl Mapping {
@@ -187,12 +192,19 @@ pub(super) fn put(mapping: &'static Mapping) {
     decay(Age::Due);
 }
 
-/// Gives cached mappings back; bytes returned.
+/// Gives cached mappings back, and those that the kernel refused before; bytes returned.
 pub(super) fn decay(age: Age) -> usize {
     let mut bytes = 0;
-    // Each mapping is looked at once: what the kernel refuses returns to the list's front.
-    for _ in 0..=ENTRIES {
-        let Some(mapping) = oldest_due(age) else {
+    while let Some(mapping) = oldest_due(age) {
+        let length = mapping.length.get();
+        if !unmap(mapping) {
+            return bytes;
+        }
+        bytes += length;
+    }
+    let tries = if age == Age::Any { usize::MAX } else { RETRIES };
+    for _ in 0..tries {
+        let Some(mapping) = newest_stuck() else {
             break;
         };
         let length = mapping.length.get();
@@ -202,6 +214,30 @@ pub(super) fn decay(age: Age) -> usize {
         bytes += length;
     }
     bytes
+}
+
+/// Takes a mapping that the kernel refused to unmap out of its list.
+fn newest_stuck() -> Option<&'static Mapping> {
+    let _held = LARGE.lock.lock();
+    let mapping = LARGE.stuck.get()?;
+    LARGE.stuck.set(mapping.next.get());
+    Some(mapping)
+}
+
+/// The same, one that is long enough: at the limit of mappings there may be no others.
+pub(super) fn take_stuck(length: usize) -> Option<&'static Mapping> {
+    let mapping = {
+        let _held = LARGE.lock.lock();
+        let link = best(&LARGE.stuck, |stuck| stuck >= length, |new, old| new < old)?;
+        let mapping = link.get()?;
+        link.set(mapping.next.get());
+        mapping
+    };
+    if !mapping.open(length) {
+        let _ = unmap(mapping);
+        return None;
+    }
+    Some(mapping)
 }
 
 /// Takes the mapping freed first out of the cache, if it is due.
@@ -226,7 +262,7 @@ fn oldest_due(age: Age) -> Option<&'static Mapping> {
 }
 
 /// Unmaps a mapping that is in no list. At the limit of mappings the kernel may refuse to cut it
-/// out: then its pages go back, and the addresses wait in the cache.
+/// out: then its pages go back, and the addresses wait to be used or unmapped later.
 fn unmap(mapping: &'static Mapping) -> bool {
     let (start, length) = mapping.whole();
     // SAFETY: 1. in no list any more, so ours alone.
@@ -237,6 +273,7 @@ fn unmap(mapping: &'static Mapping) -> bool {
     // SAFETY: 1. as above.
     let _ = unsafe { os::purge(mapping.base(), mapping.length.get()) };
     let _held = LARGE.lock.lock();
-    push(mapping);
+    mapping.next.set(LARGE.stuck.get());
+    LARGE.stuck.set(Some(mapping));
     false
 }

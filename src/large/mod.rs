@@ -21,6 +21,10 @@ pub(crate) use arena::Age;
 
 const BUCKETS: usize = 4096;
 
+/// Live mappings from which on, where they are kept apart, blocks that fit a chunk come from one: each
+/// costs the kernel up to three mappings of 65530.
+const MOST_APART: usize = 1 << 14;
+
 /// Mappings from this length on may have huge pages, unless their pages are wanted zero: then they
 /// may be meant to stay so.
 const HUGE_MIN: usize = 8 << 20;
@@ -42,11 +46,14 @@ struct Large {
     table: [Link<Mapping>; BUCKETS],
     /// Descriptors without a mapping.
     unused: Link<Mapping>,
-    /// Bytes of live mappings.
+    /// Bytes of live mappings, and how many there are.
     live: GuardedUsize,
+    count: GuardedUsize,
     /// Freed mappings, roughly newest first: what is left of a split one is put in front.
     cached: Link<Mapping>,
     cached_bytes: GuardedUsize,
+    /// Freed mappings that the kernel refused to unmap, their pages given back; newest first.
+    stuck: Link<Mapping>,
 }
 
 static LARGE: Large = Large {
@@ -54,8 +61,10 @@ static LARGE: Large = Large {
     table: [const { Link::none() }; BUCKETS],
     unused: Link::none(),
     live: GuardedUsize::new(0),
+    count: GuardedUsize::new(0),
     cached: Link::none(),
     cached_bytes: GuardedUsize::new(0),
+    stuck: Link::none(),
 };
 
 impl Mapping {
@@ -89,9 +98,21 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         enter(mapping);
         return Some((mapping.base(), Zeroed::No));
     }
+    if guarded::is_apart()
+        && LARGE.count.get() >= MOST_APART
+        && let Some(found) = in_chunk(length, align)
+    {
+        return Some(found);
+    }
     let mapping = descriptor()?;
     let Some((base, margins)) = guarded::map(length, align) else {
         retire(mapping);
+        if align <= page
+            && let Some(stuck) = cache::take_stuck(length)
+        {
+            enter(stuck);
+            return Some((stuck.base(), Zeroed::No));
+        }
         return in_chunk(length, align);
     };
     for (kept, bytes) in mapping.margins.iter().zip(margins) {
@@ -290,6 +311,7 @@ fn enter(mapping: &'static Mapping) {
     mapping.next.set(bucket.get());
     bucket.set(Some(mapping));
     LARGE.live.set(LARGE.live.get() + mapping.length.get());
+    LARGE.count.set(LARGE.count.get() + 1);
 }
 
 /// Takes the mapping at `block` out of the live ones.
@@ -301,6 +323,7 @@ fn leave(block: NonNull<u8>) -> Option<&'static Mapping> {
         if mapping.base() == block {
             link.set(mapping.next.get());
             LARGE.live.set(LARGE.live.get() - mapping.length.get());
+            LARGE.count.set(LARGE.count.get() - 1);
             return Some(mapping);
         }
         link = &mapping.next;
@@ -322,7 +345,7 @@ pub(crate) fn live() -> usize {
 /// Bytes of all mappings, cached ones included, and how many of them are in memory.
 pub(crate) fn committed_and_resident() -> (usize, usize) {
     let _held = LARGE.lock.lock();
-    let lists = LARGE.table.iter().chain([&LARGE.cached]);
+    let lists = LARGE.table.iter().chain([&LARGE.cached, &LARGE.stuck]);
     let (mut committed, mut resident) = (0, 0);
     for mut link in lists {
         while let Some(mapping) = link.get() {
@@ -370,16 +393,23 @@ pub(crate) fn verify() -> Result<(), Violation> {
 pub(crate) unsafe fn recover() {
     // SAFETY: 1. the caller's.
     unsafe { LARGE.lock.force_unlock() };
-    let bytes = |list: &Link<Mapping>| {
-        let (mut link, mut bytes) = (list, 0);
+    let size = |list: &Link<Mapping>| {
+        let (mut link, mut count, mut bytes) = (list, 0, 0);
         while let Some(mapping) = link.get() {
+            count += 1;
             bytes += mapping.length.get();
             link = &mapping.next;
         }
-        bytes
+        (count, bytes)
     };
-    LARGE.live.set(LARGE.table.iter().map(bytes).sum());
-    LARGE.cached_bytes.set(bytes(&LARGE.cached));
+    let sum = |(counts, sizes), list| {
+        let (count, bytes) = size(list);
+        (counts + count, sizes + bytes)
+    };
+    let (count, live) = LARGE.table.iter().fold((0, 0), sum);
+    LARGE.count.set(count);
+    LARGE.live.set(live);
+    LARGE.cached_bytes.set(size(&LARGE.cached).1);
 }
 
 // A span that is the way out for a large allocation fits a chunk.

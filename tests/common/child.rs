@@ -6,9 +6,12 @@ use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
-use super::process::until_others_sleep;
+use super::process::{begin, until_others_sleep};
 
 const SCENARIO: &str = "FLAGSTONE_TEST_SCENARIO";
+
+/// Set in processes that [`again`] started: their children keep their options.
+const AGAIN: &str = "FLAGSTONE_TEST_AGAIN";
 
 /// How a child process ended.
 #[derive(Debug)]
@@ -61,10 +64,11 @@ pub(crate) fn run_child_with<V: AsRef<OsStr>>(
     let binary = env::current_exe().expect("the path of this test");
     let mut command = Command::new(binary);
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
-    let options =
-        env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"FLAGSTONE_"));
-    for (option, _) in options {
-        command.env_remove(option);
+    let is_option = |name: &OsStr| name.as_encoded_bytes().starts_with(b"FLAGSTONE_");
+    if env::var_os(AGAIN).is_none() {
+        for (option, _) in env::vars_os().filter(|(name, _)| is_option(name)) {
+            command.env_remove(option);
+        }
     }
     for (variable, value) in variables {
         command.env(variable, value);
@@ -98,4 +102,28 @@ pub(crate) fn alone(name: &str, variables: &[(&str, &str)], body: impl FnOnce())
         .lines()
         .filter(skipped)
         .for_each(|line| println!("{line}"));
+}
+
+/// Runs all tests of this binary but `name` once more, hardened. The safeguards are other code on each
+/// path, and make kernel calls of their own.
+#[track_caller]
+pub(crate) fn again_hardened(name: &str) {
+    if env::var_os(AGAIN).is_some() {
+        return;
+    }
+    // The other tests of this process count its blocks.
+    let _turn = begin();
+    let binary = env::current_exe().expect("the path of this test");
+    let mut command = Command::new(binary);
+    command.args(["--test-threads=1", "--skip", name]);
+    command.env(AGAIN, "1").env("FLAGSTONE_HARDENED", "1");
+    let exit: Exit = command.output().expect("a child process").into();
+    assert!(
+        exit.code == Some(0) && exit.stdout.contains("test result: ok. "),
+        "hardened: {:?} {:?}\n{}{}",
+        exit.code,
+        exit.signal,
+        exit.stdout,
+        exit.stderr
+    );
 }
