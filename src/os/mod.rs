@@ -36,6 +36,15 @@ cfg_if! {
 }
 
 pub(crate) use fault::{backtrace, object_at, watch_faults};
+cfg_if! {
+    if #[cfg(flagstone_tsan)] {
+        mod tsan;
+    } else {
+        #[path = "tsan_off.rs"]
+        mod tsan;
+    }
+}
+
 pub(crate) use lock::Lock;
 #[cfg(feature = "counters")]
 pub use lock::counters;
@@ -122,6 +131,7 @@ pub(crate) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
 pub(crate) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
+    tsan::will_be_written(base, length);
     // SAFETY: 1. the caller's.
     unsafe { imp::purge(base, length) }
 }
