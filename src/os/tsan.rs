@@ -1,4 +1,8 @@
 //! What the thread sanitizer cannot see: it knows nothing of system calls that change memory.
+//!
+//! Nor does it know fences and `membarrier`. That costs no false report: what they order is atomic, and
+//! races of atomics are none. That a purge comes after the last write to a block that lies in a
+//! magazine, it sees by the release in `push`.
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
