@@ -1,12 +1,13 @@
 //! `Flagstone`: the global allocator's face. Everything is decided below.
 
 use core::alloc::{GlobalAlloc, Layout};
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use crate::cache;
 use crate::config::Config;
 use crate::error::Violation;
 use crate::stats::Stats;
+use crate::valgrind;
 
 /// The allocator. Declare one as the program's:
 ///
@@ -58,13 +59,13 @@ impl Flagstone {
     ///
     /// The bytes are those of the addresses that were given back; some may never have been touched.
     pub fn purge() -> usize {
-        cache::purge()
+        valgrind::quietly(cache::purge)
     }
 
     /// What the allocator holds at the moment. Allocates nothing.
     #[must_use]
     pub fn stats() -> Stats {
-        cache::stats()
+        valgrind::quietly(cache::stats)
     }
 
     /// Checks the allocator's own tables, every slab and span, under its locks: milliseconds for a
@@ -74,7 +75,30 @@ impl Flagstone {
     ///
     /// The first invariant that does not hold, which is a bug of the allocator or a stray write.
     pub fn verify() -> Result<(), Violation> {
-        cache::verify()
+        valgrind::quietly(cache::verify)
+    }
+}
+
+impl Flagstone {
+    /// `realloc` by a new block in any case, as valgrind's own does: who keeps the old address is found.
+    ///
+    /// # Safety
+    /// 1. The block is live and was allocated with this layout; the new size is not 0.
+    /// 2. On success nobody uses the old block any more.
+    #[cold]
+    unsafe fn move_block(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let Ok(new) = Layout::from_size_align(size, layout.align()) else {
+            return ptr::null_mut();
+        };
+        // SAFETY: 1. the caller's: the size is not 0.
+        let target = unsafe { self.alloc(new) };
+        if !target.is_null() {
+            // SAFETY: 1. both are live and at least this long, and different.
+            unsafe { target.copy_from_nonoverlapping(block, size.min(layout.size())) };
+            // SAFETY: 1. the caller's. 2. the contents were moved.
+            unsafe { self.dealloc(block, layout) };
+        }
+        target
     }
 }
 
@@ -90,24 +114,33 @@ impl Default for Flagstone {
 unsafe impl GlobalAlloc for Flagstone {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        cache::alloc(layout.size(), layout.align(), &self.config)
+        let (size, align) = (layout.size(), layout.align());
+        valgrind::allocating(size, || cache::alloc(size, align, &self.config))
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: 1. `alloc` gave the block, so it is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
+        let (size, align) = (layout.size(), layout.align());
         // SAFETY: 1. and 2. the caller's.
-        unsafe { cache::free(block, layout.size(), layout.align(), &self.config) };
+        valgrind::freeing(block, |block| unsafe {
+            cache::free(block, size, align, &self.config);
+        });
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        cache::alloc_zeroed(layout.size(), layout.align(), &self.config)
+        let (size, align) = (layout.size(), layout.align());
+        valgrind::allocating_zeroed(size, || cache::alloc_zeroed(size, align, &self.config))
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if valgrind::is_running() {
+            // SAFETY: 1. and 2. the caller's.
+            return unsafe { self.move_block(block, layout, size) };
+        }
         // SAFETY: 1. `alloc` gave the block, so it is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
         // SAFETY: 1. and 2. the caller's.

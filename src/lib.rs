@@ -20,6 +20,7 @@
 //! |---|---|---|
 //! | `counters` | off | counts the locks taken, for this project's benchmarks |
 //! | `failpoints` | off | hooks for this package's own tests: refused kernel calls, critical sections |
+//! | `valgrind` | off | tells valgrind's memcheck what is a block; costs some instructions for each call without it |
 
 #![no_std]
 #![cfg_attr(
@@ -52,6 +53,11 @@ cfg_if::cfg_if! {
         mod error; // violations and misuse in one line
         mod ptr; // offsets to pointers
         mod random; // for the safeguards
+        #[cfg(feature = "valgrind")]
+        mod valgrind; // what memcheck is told
+        #[cfg(not(feature = "valgrind"))]
+        #[path = "valgrind_off.rs"]
+        mod valgrind;
         mod sync; // atomics and guarded cells
         mod units; // geometry
 

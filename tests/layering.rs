@@ -16,7 +16,16 @@ const LAYERS: &[&[&str]] = &[
     &["os"],
     &["stats", "size_class", "config"],
     &["hardening"],
-    &["sync", "units", "ptr", "error", "random", "failpoints"],
+    &[
+        "sync",
+        "units",
+        "ptr",
+        "error",
+        "random",
+        "failpoints",
+        "valgrind",
+        "valgrind_off",
+    ],
 ];
 
 const MAX_LINES: usize = 600;

@@ -11,6 +11,7 @@ use crate::hardening::Hardening;
 use crate::os::{self, Access};
 use crate::sync::Ordering;
 use crate::units::{CHUNK, UnitCount};
+use crate::valgrind;
 
 /// A reservation is a quarter of what was reserved before, within these bounds.
 const RESERVATION_MIN: usize = 8 * CHUNK;
@@ -81,6 +82,7 @@ fn new_addresses() -> Option<NonNull<u8>> {
     if leaf_for(base) {
         // SAFETY: 1. cut from our own reservation, for nobody else.
         if unsafe { os::commit(base, CHUNK) } {
+            valgrind::fence_off(base, CHUNK);
             return Some(base);
         }
     }

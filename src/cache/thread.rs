@@ -12,6 +12,7 @@ use crate::os::{self, Lock, ThreadKey, failpoints};
 use crate::random;
 use crate::sample;
 use crate::sync::{AtomicUsize, GuardedU64, GuardedUsize, Link, Ordering, same};
+use crate::valgrind;
 
 /// What [`Words::own`] holds once a thread has ended: served without a cache from then on.
 pub(super) static EXITED: u8 = 0;
@@ -277,7 +278,10 @@ impl ThreadCache {
 /// The pthread destructor: gives everything that the thread holds back.
 unsafe extern "C" fn at_exit(cache: *mut c_void) {
     // SAFETY: 1. `register` armed the key with the thread's cache.
-    let cache: &'static ThreadCache = unsafe { &*cache.cast::<ThreadCache>() };
+    valgrind::quietly(|| end(unsafe { &*cache.cast::<ThreadCache>() }));
+}
+
+fn end(cache: &'static ThreadCache) {
     repair_child();
     let words = tls::words();
     // ORDERING: this thread's own word. Later calls are served without a cache.

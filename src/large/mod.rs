@@ -16,6 +16,7 @@ use crate::os::{self, Lock, failpoints};
 use crate::size_class::CLASS_MAX;
 use crate::sync::{AtomicPtr, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex, round_up};
+use crate::valgrind;
 
 pub(crate) use arena::Age;
 
@@ -95,6 +96,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         && align <= page
         && let Some(mapping) = cache::take(length)
     {
+        valgrind::fence_off(mapping.base(), length);
         enter(mapping);
         return Some((mapping.base(), Zeroed::No));
     }
@@ -121,6 +123,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     if wanted == Zeroed::No && length >= HUGE_MIN && config::huge_pages() {
         os::advise_huge(base, length);
     }
+    valgrind::fence_off(base, length);
     mapping.set(base, length);
     enter(mapping);
     Some((base, Zeroed::Yes))

@@ -8,6 +8,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::{self, NonNull};
 
 use super::{Access, failpoints};
+use crate::valgrind;
 
 /// Runs a call that may set `errno`, and puts it back: freeing must not change it.
 fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
@@ -37,7 +38,7 @@ pub(super) fn map(length: usize, access: Access) -> Option<NonNull<u8>> {
     if base == libc::MAP_FAILED {
         None
     } else {
-        NonNull::new(base.cast())
+        NonNull::new(base.cast()).map(valgrind::hidden)
     }
 }
 
@@ -131,7 +132,7 @@ pub(super) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<
     if moved == libc::MAP_FAILED {
         None
     } else {
-        NonNull::new(moved.cast())
+        NonNull::new(moved.cast()).map(valgrind::hidden)
     }
 }
 
@@ -414,7 +415,8 @@ impl ThreadKey {
             return false;
         }
         // May allocate, by libc's own means: not without memory, and the caller may be freeing.
+        let value = valgrind::shown(value).as_ptr();
         // SAFETY: 1. the key was created by `new` and is never deleted.
-        keeping_errno(|| unsafe { libc::pthread_setspecific(self.0, value.as_ptr()) }) == 0
+        keeping_errno(|| unsafe { libc::pthread_setspecific(self.0, value) }) == 0
     }
 }
