@@ -12,7 +12,16 @@ mod magazine;
 mod policy;
 mod slow;
 mod thread;
-mod tls;
+
+cfg_if::cfg_if! {
+    if #[cfg(any(miri, flagstone_portable))] {
+        #[path = "tls_portable.rs"]
+        mod tls;
+    } else {
+        mod tls;
+    }
+}
+mod words;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;

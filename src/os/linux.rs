@@ -1,28 +1,51 @@
-//! Linux: each function is one system call or one question to libc.
+//! Linux: each function is one system call or one question to libc, but for mappings that are aligned.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the layer that the ban points to"
 )]
 
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
 
-use super::{Access, failpoints};
+use super::posix::keeping_errno;
+use super::{Access, failpoints, page_size};
+use crate::units::round_up;
 use crate::valgrind;
 
-/// Runs a call that may set `errno`, and puts it back: freeing must not change it.
-fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
-    // SAFETY: 1. no precondition; the result is this thread's own.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: 1. valid for as long as the thread lives.
-    let before = unsafe { errno.read() };
-    let result = call();
+pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull<u8>> {
+    let base = map_anywhere(length, access)?;
+    if base.addr().get().is_multiple_of(align) {
+        return Some(base);
+    }
+    // SAFETY: 1. mapped above, not shared.
+    if !unsafe { unmap(base, length) } {
+        return None;
+    }
+    // Padding is reserved only: an alignment of many GiB must not count as memory.
+    let padded = length.checked_add(align)?.checked_sub(page_size())?;
+    let base = map_anywhere(padded, Access::Reserved)?;
+    let head = round_up(base.addr().get(), align)? - base.addr().get();
+    // SAFETY: 1. head + length is at most `padded`.
+    let start = unsafe { crate::ptr::advance::<u8>(base, head) };
     // SAFETY: 1. as above.
-    unsafe { errno.write(before) };
-    result
+    let end = unsafe { crate::ptr::advance::<u8>(start, length) };
+    // SAFETY: 1. the head of the range mapped above, not shared.
+    let headless = head == 0 || unsafe { unmap(base, head) };
+    let tail = padded - head - length;
+    // SAFETY: 1. the tail of the range mapped above, not shared.
+    let tailless = tail == 0 || unsafe { unmap(end, tail) };
+    // SAFETY: 1. the middle of the range mapped above.
+    let usable = access == Access::Reserved || unsafe { commit(start, length) };
+    if headless && tailless && usable {
+        return Some(start);
+    }
+    // At the limit of mappings or memory. What cannot be unmapped was never touched and costs none.
+    // SAFETY: 1. the middle of the range mapped above, not shared.
+    let _ = unsafe { unmap(start, length) };
+    None
 }
 
-pub(super) fn map(length: usize, access: Access) -> Option<NonNull<u8>> {
+fn map_anywhere(length: usize, access: Access) -> Option<NonNull<u8>> {
     if failpoints::refuses() {
         return None;
     }
@@ -199,33 +222,9 @@ pub(crate) fn random() -> [u64; 2] {
             // SAFETY: 1. the kernel left sixteen random bytes there.
             numbers = unsafe { bytes.read_unaligned() };
         }
-        numbers[0] ^= gettime_ms();
+        numbers[0] ^= super::now_ms();
     }
     numbers
-}
-
-pub(super) fn page_size() -> usize {
-    // SAFETY: 1. no precondition.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(page).unwrap_or(4096)
-}
-
-/// Processors this process may run on, at least 1.
-pub(crate) fn cpus() -> usize {
-    // SAFETY: 1. all zero is an empty set.
-    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
-    // SAFETY: 1. `set` is as long as said.
-    let got =
-        keeping_errno(|| unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) });
-    if got != 0 {
-        // More processors than the set has room for.
-        // SAFETY: 1. no precondition.
-        let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
-        return usize::try_from(online).unwrap_or(1).max(1);
-    }
-    // SAFETY: 1. reads `set` only.
-    let count = unsafe { libc::CPU_COUNT(&set) };
-    usize::try_from(count).unwrap_or(1).max(1)
 }
 
 /// Has `handler` run in each forked child.
@@ -236,24 +235,6 @@ pub(super) fn at_fork_in_child(handler: extern "C" fn()) -> bool {
     // May allocate, by libc's own means.
     // SAFETY: 1. the handler takes no lock and calls nothing.
     keeping_errno(|| unsafe { libc::pthread_atfork(None, None, Some(handler)) }) == 0
-}
-
-pub(crate) fn yield_now() {
-    // SAFETY: 1. no precondition.
-    let _ = unsafe { libc::sched_yield() };
-}
-
-/// Milliseconds of a clock that never goes back, a few milliseconds coarse; no system call.
-pub(crate) fn gettime_ms() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: 1. `now` is writable.
-    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) } != 0 {
-        return 0;
-    }
-    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
 const MEMBARRIER_PRIVATE_EXPEDITED: c_int = 1 << 3;
@@ -302,17 +283,6 @@ pub(crate) fn is_alive(thread: usize) -> bool {
     })
 }
 
-pub(super) fn write_stderr(line: &[u8]) {
-    // A partial line is all that can be done.
-    // SAFETY: 1. `line` is readable.
-    let _ = keeping_errno(|| unsafe { libc::write(2, line.as_ptr().cast(), line.len()) });
-}
-
-pub(crate) fn abort() -> ! {
-    // SAFETY: 1. no precondition.
-    unsafe { libc::abort() }
-}
-
 /// Whether the process runs with more rights than who started it.
 pub(crate) fn is_privileged() -> bool {
     // SAFETY: 1. no precondition.
@@ -344,79 +314,4 @@ pub(crate) fn stay_loaded(own: *const c_void) {
     });
     #[cfg(not(all(target_env = "gnu", not(target_feature = "crt-static"))))]
     let _ = own;
-}
-
-unsafe extern "C" {
-    static mut environ: *const *const c_char;
-}
-
-/// The value of an environment variable.
-pub(crate) fn env(name: &str) -> Option<&'static [u8]> {
-    // SAFETY: 1. as in `getenv`: nobody changes the environment meanwhile, which who does that in a
-    // program with threads has to promise (`std::env::set_var`).
-    let mut entry = unsafe { environ };
-    if entry.is_null() {
-        return None;
-    }
-    loop {
-        // SAFETY: 1. the array ends with null, which ends this loop.
-        let text = unsafe { entry.read() };
-        if text.is_null() {
-            return None;
-        }
-        // SAFETY: 1. entries are strings that live as long as the environment.
-        let text = unsafe { CStr::from_ptr(text) }.to_bytes();
-        if let Some(value) = text
-            .strip_prefix(name.as_bytes())
-            .and_then(|rest| rest.strip_prefix(b"="))
-        {
-            return Some(value);
-        }
-        // SAFETY: 1. not yet at the null that ends the array.
-        entry = unsafe { entry.add(1) };
-    }
-}
-
-/// A pthread key: its destructor runs at the exit of each thread that armed it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ThreadKey(libc::pthread_key_t);
-
-impl ThreadKey {
-    pub(crate) fn new(at_exit: unsafe extern "C" fn(*mut c_void)) -> Option<Self> {
-        if failpoints::refuses() {
-            return None;
-        }
-        let mut key = 0;
-        // SAFETY: 1. `key` is writable.
-        let created = unsafe { libc::pthread_key_create(&raw mut key, Some(at_exit)) } == 0;
-        created.then_some(Self(key))
-    }
-
-    /// Gives up a key that no thread armed.
-    pub(crate) fn delete(self) {
-        // SAFETY: 1. the key was created by `new`.
-        let _ = unsafe { libc::pthread_key_delete(self.0) };
-    }
-
-    /// The key as a number, and back.
-    pub(crate) fn to_bits(self) -> usize {
-        self.0 as usize
-    }
-
-    pub(crate) fn from_bits(bits: usize) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "from `to_bits`")]
-        Self(bits as libc::pthread_key_t)
-    }
-
-    /// Has the destructor run at this thread's exit with `value`, not null.
-    #[must_use]
-    pub(crate) fn arm(self, value: NonNull<c_void>) -> bool {
-        if failpoints::refuses() {
-            return false;
-        }
-        // May allocate, by libc's own means: not without memory, and the caller may be freeing.
-        let value = valgrind::shown(value).as_ptr();
-        // SAFETY: 1. the key was created by `new` and is never deleted.
-        keeping_errno(|| unsafe { libc::pthread_setspecific(self.0, value) }) == 0
-    }
 }

@@ -1,0 +1,147 @@
+//! What every system, and Miri, answers in the same words.
+
+use core::ffi::{CStr, c_char, c_void};
+use core::ptr::NonNull;
+
+use super::failpoints;
+use crate::valgrind;
+
+/// Runs a call that may set `errno`, and puts it back: freeing must not change it.
+pub(super) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
+    // SAFETY: 1. no precondition; the result is this thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: 1. valid for as long as the thread lives.
+    let before = unsafe { errno.read() };
+    let result = call();
+    // SAFETY: 1. as above.
+    unsafe { errno.write(before) };
+    result
+}
+
+pub(super) fn page_size() -> usize {
+    // SAFETY: 1. no precondition.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page).unwrap_or(4096)
+}
+
+/// Processors this process may run on, at least 1.
+pub(crate) fn cpus() -> usize {
+    // SAFETY: 1. all zero is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: 1. `set` is as long as said.
+    let got =
+        keeping_errno(|| unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) });
+    if got != 0 {
+        // More processors than the set has room for.
+        // SAFETY: 1. no precondition.
+        let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        return usize::try_from(online).unwrap_or(1).max(1);
+    }
+    // SAFETY: 1. reads `set` only.
+    let count = unsafe { libc::CPU_COUNT(&set) };
+    usize::try_from(count).unwrap_or(1).max(1)
+}
+
+pub(crate) fn yield_now() {
+    // SAFETY: 1. no precondition.
+    let _ = unsafe { libc::sched_yield() };
+}
+
+/// Milliseconds of a clock that never goes back, a few milliseconds coarse; no system call.
+pub(crate) fn gettime_ms() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: 1. `now` is writable.
+    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) } != 0 {
+        return 0;
+    }
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+pub(super) fn write_stderr(line: &[u8]) {
+    // A partial line is all that can be done.
+    // SAFETY: 1. `line` is readable.
+    let _ = keeping_errno(|| unsafe { libc::write(2, line.as_ptr().cast(), line.len()) });
+}
+
+pub(crate) fn abort() -> ! {
+    // SAFETY: 1. no precondition.
+    unsafe { libc::abort() }
+}
+
+unsafe extern "C" {
+    static mut environ: *const *const c_char;
+}
+
+/// The value of an environment variable.
+pub(crate) fn env(name: &str) -> Option<&'static [u8]> {
+    // SAFETY: 1. as in `getenv`: nobody changes the environment meanwhile, which who does that in a
+    // program with threads has to promise (`std::env::set_var`).
+    let mut entry = unsafe { environ };
+    if entry.is_null() {
+        return None;
+    }
+    loop {
+        // SAFETY: 1. the array ends with null, which ends this loop.
+        let text = unsafe { entry.read() };
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: 1. entries are strings that live as long as the environment.
+        let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+        if let Some(value) = text
+            .strip_prefix(name.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"="))
+        {
+            return Some(value);
+        }
+        // SAFETY: 1. not yet at the null that ends the array.
+        entry = unsafe { entry.add(1) };
+    }
+}
+
+/// A pthread key: its destructor runs at the exit of each thread that armed it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadKey(libc::pthread_key_t);
+
+impl ThreadKey {
+    pub(crate) fn new(at_exit: unsafe extern "C" fn(*mut c_void)) -> Option<Self> {
+        if failpoints::refuses() {
+            return None;
+        }
+        let mut key = 0;
+        // SAFETY: 1. `key` is writable.
+        let created = unsafe { libc::pthread_key_create(&raw mut key, Some(at_exit)) } == 0;
+        created.then_some(Self(key))
+    }
+
+    /// Gives up a key that no thread armed.
+    pub(crate) fn delete(self) {
+        // SAFETY: 1. the key was created by `new`.
+        let _ = unsafe { libc::pthread_key_delete(self.0) };
+    }
+
+    /// The key as a number, and back.
+    pub(crate) fn to_bits(self) -> usize {
+        self.0 as usize
+    }
+
+    pub(crate) fn from_bits(bits: usize) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "from `to_bits`")]
+        Self(bits as libc::pthread_key_t)
+    }
+
+    /// Has the destructor run at this thread's exit with `value`, not null.
+    #[must_use]
+    pub(crate) fn arm(self, value: NonNull<c_void>) -> bool {
+        if failpoints::refuses() {
+            return false;
+        }
+        // May allocate, by libc's own means: not without memory, and the caller may be freeing.
+        let value = valgrind::shown(value).as_ptr();
+        // SAFETY: 1. the key was created by `new` and is never deleted.
+        keeping_errno(|| unsafe { libc::pthread_setspecific(self.0, value) }) == 0
+    }
+}
