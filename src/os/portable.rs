@@ -3,7 +3,8 @@
 //!
 //! Each mapping has a page of its own in front, which says how far it reaches. There are no
 //! reservations, no pages that go back, no moves, no barrier on other threads, no forks, and no
-//! threads that vanish without running their destructors.
+//! threads that vanish without running their destructors. A purge is a write here: who reads the
+//! descriptor of a slab that is gone, which is allowed, may race with that of a chunk's tables.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the layer that the ban points to"
