@@ -29,14 +29,11 @@ const MEMCHECK: usize = (b'M' as usize) << 24 | (b'C' as usize) << 16;
 /// Asks valgrind; 0 without it.
 #[inline]
 fn request(request: Request, place: *const c_void, numbers: [usize; 3]) -> usize {
-    let arguments = [
-        request as usize,
-        place.expose_provenance(),
-        numbers[0],
-        numbers[1],
-        numbers[2],
-        0,
-    ];
+    // Six words, of which one leads to what may change.
+    let number = core::ptr::without_provenance::<c_void>;
+    let [second, third, fourth] = numbers.map(number);
+    let request = number(request as usize);
+    let arguments = [request, place, second, third, fourth, number(0)];
     let answer: usize;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: 1. turns a register round to where it was, and swaps one with itself. 2. valgrind reads
