@@ -13,7 +13,7 @@ use crate::error::Line;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
 cfg_if! {
-    if #[cfg(any(miri, flagstone_portable))] {
+    if #[cfg(all(any(miri, flagstone_portable), target_os = "linux"))] {
         #[path = "fault_off.rs"]
         mod fault;
         mod portable;
