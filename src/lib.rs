@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Not for other systems than Linux on x86-64 and aarch64, not where an attacker corrupts the heap
-//! (there is no hardened mode yet), not for calls from signal handlers. Options are in [`Config`], the
+//! (unless [hardened](Hardening)), not for calls from signal handlers. Options are in [`Config`], the
 //! whole design in [`algorithm`].
 //!
 //! | feature | default | does |
