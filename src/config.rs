@@ -250,30 +250,38 @@ impl Mode {
     }
 
     /// Whether every call has to take the careful way; also while that is undecided.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_careful(self) -> bool {
         self.0 & Self::CAREFUL != 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has(self, safeguard: Hardening) -> bool {
         self.0 & usize::from(safeguard.bits()) != 0
     }
 
+    /// All safeguards, nothing sampled.
+    pub(crate) const ALL: Self = Self(Hardening::ALL.bits() as usize);
+
+    #[inline(always)]
+    pub(crate) fn is_all(self) -> bool {
+        self.0 == Self::ALL.0
+    }
+
     /// Whether the mode is decided and nothing is sampled.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_simple(self) -> bool {
         self.0 < Self::SAMPLING
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn samples(self) -> bool {
         self.0 & Self::SAMPLING != 0
     }
 }
 
 /// The mode in force.
-#[inline]
+#[inline(always)]
 pub(crate) fn mode() -> Mode {
     // ORDERING: a number that is written once; nothing is published through it.
     Mode(MODE.load(Ordering::Relaxed))

@@ -28,7 +28,6 @@ impl Random {
     }
 
     /// A number below `bound`.
-    #[inline]
     pub(crate) fn below(&self, bound: u32) -> usize {
         let state = self.0.get().wrapping_mul(FACTOR).wrapping_add(STEP);
         self.0.set(state);

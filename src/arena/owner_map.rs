@@ -4,6 +4,7 @@ use core::ptr::NonNull;
 
 use super::chunk::Chunk;
 use super::meta;
+use super::tags::Tags;
 use crate::sync::Link;
 use crate::units::{ADDRESS_BITS, CHUNK_SHIFT};
 
@@ -12,8 +13,12 @@ const LEAF: usize = 1 << LEAF_SHIFT;
 const LEAF_SHIFT: u32 = 12;
 const ROOT: usize = 1 << (ADDRESS_BITS - LEAF_SHIFT - CHUNK_SHIFT);
 
-/// The chunks of 16 GiB of addresses. All zero is empty.
-struct Leaf([Link<Chunk>; LEAF]);
+/// The chunks of 16 GiB of addresses, and their tags: one look less than by way of the chunk. All zero is
+/// empty.
+struct Leaf {
+    chunks: [Link<Chunk>; LEAF],
+    tags: [Link<Tags>; LEAF],
+}
 
 /// The map. Written under the arena's lock, read without.
 pub(super) struct OwnerMap([Link<Leaf>; ROOT]);
@@ -32,7 +37,14 @@ impl OwnerMap {
     #[inline]
     pub(super) fn get(&self, address: usize) -> Option<&'static Chunk> {
         let (root, leaf) = Self::place(address);
-        self.0.get(root)?.get()?.0[leaf].get()
+        self.0.get(root)?.get()?.chunks[leaf].get()
+    }
+
+    /// The tags of the chunk that holds `address`, if it is ours and has any.
+    #[inline(always)]
+    pub(super) fn tags(&self, address: usize) -> Option<&'static Tags> {
+        let (root, leaf) = Self::place(address);
+        self.0.get(root)?.get()?.tags[leaf].get()
     }
 
     /// A leaf for [`add_leaf`](Self::add_leaf); `None` without memory, or for an address beyond the map.
@@ -60,7 +72,8 @@ impl OwnerMap {
     pub(super) fn set(&self, address: usize, chunk: Option<&'static Chunk>) {
         let (root, leaf) = Self::place(address);
         if let Some(table) = self.0[root].get() {
-            table.0[leaf].set(chunk);
+            table.tags[leaf].set(chunk.and_then(|chunk| chunk.tags.get()));
+            table.chunks[leaf].set(chunk);
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Tags: one byte for each granule of a chunk that says whether a live block begins there, and of
 //! which class. Only in the hardened mode; kept with the other metadata, far from the blocks.
 //!
-//! A tag is written by who holds the block: on the way out to the user, and back. Taking it back is
-//! one atomic exchange, so that of two threads that free one block at once, one finds it gone.
+//! A tag is written by who holds the block: on the way out to the user, and back.
 
-use super::{Chunk, owner};
+use super::ARENA;
 use crate::size_class::{CLASSES, SizeClass};
 use crate::sync::{AtomicU8, Ordering};
 use crate::units::CHUNK;
@@ -23,7 +22,7 @@ pub(crate) struct Tags([AtomicU8; TAGS]);
 static_assertions::const_assert!(CLASSES < 128);
 
 /// What the tag of a live block is: never 0.
-#[inline]
+#[inline(always)]
 fn live(address: usize, class: SizeClass) -> u8 {
     // Blocks are multiples of 8: that bit tells a block from the middle of its granule.
     #[expect(clippy::cast_possible_truncation, reason = "below 128, and one bit")]
@@ -32,14 +31,13 @@ fn live(address: usize, class: SizeClass) -> u8 {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn tag_of(address: usize) -> Option<&'static AtomicU8> {
-    let chunk: &'static Chunk = owner(address)?;
-    Some(&chunk.tags.get()?.0[address % CHUNK / GRANULE])
+    Some(&ARENA.owners.tags(address)?.0[address % CHUNK / GRANULE])
 }
 
 /// Marks the block at `address` live; `false` if a live block is there.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub(crate) fn mark_live(address: usize, class: SizeClass) -> bool {
     let Some(tag) = tag_of(address) else {
@@ -52,14 +50,18 @@ pub(crate) fn mark_live(address: usize, class: SizeClass) -> bool {
 }
 
 /// Marks the block at `address` free; `false` if there is no live block of `class`.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub(crate) fn mark_free(address: usize, class: SizeClass) -> bool {
     let Some(tag) = tag_of(address) else {
         return false;
     };
-    // ORDERING: an exchange decides between two; what follows is ordered by how the block travels.
-    tag.swap(0, Ordering::Relaxed) == live(address, class) && address.is_multiple_of(8)
+    // ORDERING: the caller's block. Of two threads that free it at the very same time both may find it
+    // live; then the second that is handed out, or flushed, is found out (an atomic exchange would cost
+    // as much as all the rest).
+    let was_live = tag.load(Ordering::Relaxed) == live(address, class);
+    tag.store(0, Ordering::Relaxed);
+    was_live && address.is_multiple_of(8)
 }
 
 /// Whether a live block of `class` begins at `address`.

@@ -15,15 +15,16 @@ use crate::random::Random;
 use crate::size_class::{CLASSES, block_size};
 use crate::sync::{GuardedU8, GuardedUsize, Ordering, Slot};
 
-/// Most blocks of a class in each half of the quarantine.
-const WAITING: usize = 16;
+/// Most blocks of a class in quarantine: a power of two.
+const WAITING: usize = 32;
+/// Bytes of blocks of a class in quarantine, unless that is fewer blocks than [`LEAST`].
+const BYTES: usize = 32 << 10;
+/// Every class keeps this many blocks waiting: a power of two.
+const LEAST: usize = 4;
 /// Blocks that a shuffle mixes.
 const NEIGHBOURS: usize = 8;
-/// Bytes of blocks in each half, unless that is fewer than [`LEAST`].
-const BYTES: usize = 16 << 10;
-/// Every class keeps this many blocks waiting in each half.
-const LEAST: usize = 2;
-
+/// Longest blocks that are shuffled: with longer ones, more than a page would be in use at once.
+const SHUFFLED: usize = 256;
 /// One thread's state. All zero is an empty one, once [`Random::seed`] was called.
 pub(super) struct Care {
     random: Random,
@@ -32,34 +33,33 @@ pub(super) struct Care {
     wards: [Ward; CLASSES],
 }
 
-/// The blocks of one class that wait. A freed block changes places with one at random, which changes
-/// places with the one that has waited longest in a queue, which is free to be reused.
+/// The blocks of one class that wait, in two halves. Frees take turns: each puts its block in the place of
+/// another, for half a round in one half, for the next in the other; so a block waits for half a round
+/// at least, and for one and a half at most. Where order is to be random, it differs from half round to half round.
 struct Ward {
-    at_random: [Slot; WAITING],
-    queue: [Slot; WAITING],
-    /// Where the queue begins and ends.
+    places: [Slot; WAITING],
+    /// Frees so far, modulo 256.
     turn: GuardedU8,
+    /// Which turn goes to which place of a half: exclusive or, below half the places.
+    key: GuardedU8,
 }
 
-/// How many of a half's places each class uses.
-const PLACES: [u8; CLASSES] = {
-    let mut places = [0; CLASSES];
+/// The number of places that each class uses, less one.
+const MASKS: [u8; CLASSES] = {
+    let mut masks = [0; CLASSES];
     let mut class = 0;
     while class < CLASSES {
-        let fit = BYTES / block_size(class);
-        #[expect(clippy::cast_possible_truncation, reason = "at most WAITING")]
+        let mut places = WAITING;
+        while places > LEAST && places * block_size(class) > BYTES {
+            places /= 2;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "below WAITING")]
         {
-            places[class] = if fit < LEAST {
-                LEAST
-            } else if fit > WAITING {
-                WAITING
-            } else {
-                fit
-            } as u8;
+            masks[class] = places as u8 - 1;
         }
         class += 1;
     }
-    places
+    masks
 };
 
 impl Care {
@@ -73,20 +73,20 @@ impl Care {
     }
 
     /// Takes a freed block in; a block that has waited, or null.
-    #[inline]
-    pub(super) fn admit(&self, mut block: *mut u8, class: SizeClass, mode: Mode) -> *mut u8 {
+    #[inline(always)]
+    pub(super) fn admit(&self, block: *mut u8, class: SizeClass, mode: Mode) -> *mut u8 {
+        if !mode.has(Hardening::QUARANTINE) {
+            return block;
+        }
         let ward = &self.wards[class.index()];
-        let places = PLACES[class.index()];
-        if mode.has(Hardening::RANDOM) {
-            let place = self.random.below(u32::from(places));
-            block = exchange(&ward.at_random[place % WAITING], block);
+        let mask = MASKS[class.index()];
+        let turn = ward.turn.get();
+        ward.turn.set(turn.wrapping_add(1));
+        if turn & (mask / 2) == 0 && mode.has(Hardening::RANDOM) {
+            ward.rekey(&self.random, mask);
         }
-        if mode.has(Hardening::QUARANTINE) && !block.is_null() {
-            let turn = ward.turn.get();
-            ward.turn.set(if turn + 1 >= places { 0 } else { turn + 1 });
-            block = exchange(&ward.queue[usize::from(turn) % WAITING], block);
-        }
-        block
+        let place = (turn ^ ward.key.get()) & mask;
+        exchange(&ward.places[usize::from(place) % WAITING], block)
     }
 
     /// Whether the allocation about to be made is one to sample.
@@ -106,7 +106,10 @@ impl Care {
 
     /// Puts the addresses in `slots` in another order, within neighbourhoods: blocks that are used
     /// together are to stay together.
-    pub(super) fn shuffle(&self, slots: &[Slot]) {
+    pub(super) fn shuffle(&self, slots: &[Slot], class: SizeClass) {
+        if class.size() > SHUFFLED {
+            return;
+        }
         slots
             .chunks(NEIGHBOURS)
             .for_each(|near| self.shuffle_all(near));
@@ -125,8 +128,7 @@ impl Care {
 
     /// The blocks of `class` that wait.
     fn waiting(&self, class: SizeClass) -> impl Iterator<Item = &Slot> {
-        let ward = &self.wards[class.index()];
-        let slots = ward.at_random.iter().chain(&ward.queue);
+        let slots = self.wards[class.index()].places.iter();
         // ORDERING: only the thread itself writes; any of its values will do.
         slots.filter(|slot| !slot.load(Ordering::Relaxed).is_null())
     }
@@ -135,6 +137,16 @@ impl Care {
     pub(super) fn bytes(&self) -> usize {
         let of_class = |class: SizeClass| self.waiting(class).count() * class.size();
         SizeClass::all().map(of_class).sum()
+    }
+}
+
+impl Ward {
+    /// Another order for the half round that begins.
+    #[inline(never)]
+    fn rekey(&self, random: &Random, mask: u8) {
+        let half = u32::from(mask) / 2 + 1;
+        #[expect(clippy::cast_possible_truncation, reason = "below half the mask")]
+        self.key.set(random.below(half) as u8);
     }
 }
 

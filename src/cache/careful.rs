@@ -8,7 +8,7 @@ use core::ptr::{self, NonNull};
 
 use super::care::Care;
 use super::slow::{self, is_gated, or_reclaim};
-use super::{Config, SizeClass, ThreadCache, thread, tls};
+use super::{Config, SizeClass, ThreadCache, front, thread, tls};
 use crate::arena::{Zeroed, tags};
 use crate::config::{self, Mode};
 use crate::error::Misuse;
@@ -24,12 +24,9 @@ use crate::units::ADDRESS_BITS;
 
 /// Bytes of a canary.
 const CANARY: usize = size_of::<u64>();
-/// Bytes at the front of a block that are zero while it is free. Objects begin with what damages most:
-/// pointers to code, lengths, links. Longer blocks would make every pair pay for bytes nobody wrote.
-const ZEROED: usize = 256;
 
 /// The cache that the careful word leads to: the thread's own, or `EMPTY`.
-#[inline]
+#[inline(always)]
 fn at_hand() -> &'static ThreadCache {
     // ORDERING: as with the hot word: read once for each call.
     let place = tls::words().careful.load(Ordering::Relaxed);
@@ -72,7 +69,7 @@ fn request(size: usize, align: usize, mode: Mode) -> Request {
 }
 
 /// The class of `size` bytes, canary included, if its magazine is reached without the gate.
-#[inline]
+#[inline(always)]
 fn ungated(size: usize, align: usize) -> Option<SizeClass> {
     small_offset::<1>(size, align)
         .or_else(|| Some(SMALL_CLASSES + medium_offset::<1>(size, align)?))
@@ -80,7 +77,7 @@ fn ungated(size: usize, align: usize) -> Option<SizeClass> {
 }
 
 /// Bytes behind each block.
-#[inline]
+#[inline(always)]
 fn behind(mode: Mode) -> usize {
     if mode.has(Hardening::CANARIES) {
         CANARY
@@ -89,19 +86,32 @@ fn behind(mode: Mode) -> usize {
     }
 }
 
-/// [`super::alloc`] and [`super::alloc_zeroed`]: what is at hand, in one go.
+/// [`super::alloc`] and [`super::alloc_zeroed`].
 pub(super) fn alloc(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mut u8 {
     let mode = config::mode();
-    if mode.is_simple()
-        && let Some(class) = ungated(size.wrapping_add(behind(mode)), align)
-    {
-        let block = at_hand().magazine(class).pop();
-        if let Some(fresh) = NonNull::new(block) {
-            hand_out(fresh, size, class, zeroed, mode);
-            return block;
-        }
+    let block = if mode.is_all() {
+        // The same code without its tests.
+        pop(size, align, zeroed, Mode::ALL)
+    } else if mode.is_simple() {
+        pop(size, align, zeroed, mode)
+    } else {
+        None
+    };
+    match block {
+        Some(block) => block.as_ptr(),
+        None => alloc_long(size, align, zeroed, config),
     }
-    alloc_long(size, align, zeroed, config)
+}
+
+/// A block that is at hand.
+#[inline(always)]
+fn pop(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> Option<NonNull<u8>> {
+    let class = ungated(size.wrapping_add(behind(mode)), align)?;
+    let magazine = at_hand().magazine(class);
+    let block = NonNull::new(magazine.pop())?;
+    os::prefetch(magazine.head());
+    hand_out(block, size, class, zeroed, mode);
+    Some(block)
 }
 
 #[inline(never)]
@@ -158,21 +168,20 @@ fn alloc_large(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> *mut u8
 #[inline(always)]
 fn hand_out(block: NonNull<u8>, size: usize, class: SizeClass, zeroed: Zeroed, mode: Mode) {
     let address = block.addr().get();
-    if mode.has(Hardening::ZERO) {
-        // SAFETY: 1. a free block, all of whose front was written when it was freed, or its slab made.
-        let front = unsafe { &*front(block, class) };
-        if front.iter().fold(0, |bits, word| bits | word) != 0 {
-            die(Misuse::UseAfterFree, address, Some(class));
-        }
-    }
     if mode.has(Hardening::CHECKS) && !tags::mark_live(address, class) {
         die(Misuse::Overlap, address, Some(class));
+    }
+    // Before the look at the front: a page never used costs one fault when it is written first, and two
+    // when it is read first.
+    write_canary(block, size, mode);
+    // SAFETY: 1. a free block, as long as the front of its class.
+    if mode.has(Hardening::ZERO) && !unsafe { front::is_zero(block, size) } {
+        die(Misuse::UseAfterFree, address, Some(class));
     }
     if zeroed == Zeroed::Yes {
         // SAFETY: 1. a fresh block of at least `size` bytes.
         unsafe { block.write_bytes(0, size) };
     }
-    write_canary(block, size, mode);
 }
 
 /// Checks what comes back from its user, and prepares it for the next.
@@ -185,37 +194,50 @@ fn take_back(block: NonNull<u8>, size: usize, class: SizeClass, mode: Mode) {
     check_canary(block, size, Some(class), mode);
     if mode.has(Hardening::ZERO) {
         // SAFETY: 1. a block of `class`, which its user gave up.
-        unsafe { &mut *front(block, class) }.fill(0);
+        unsafe { front::clear(block, class.size()) };
     }
 }
 
-/// [`super::free`]: what there is room for, in one go.
+/// [`super::free`].
 ///
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
 pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     let mode = config::mode();
-    let cache = at_hand();
-    if mode.is_simple()
-        && cache.is_real()
-        && let Some(class) = ungated(size.wrapping_add(behind(mode)), align)
-    {
-        take_back(block, size, class, mode);
-        if let Some(waited) = wait(cache, block, class, mode)
-            && !cache.magazine(class).push(waited)
-        {
-            // SAFETY: 1. a block of `class` that was freed, now or before.
-            unsafe { slow::make_room(waited, class, config) };
-        }
-        return;
+    let done = if mode.is_all() {
+        // The same code without its tests.
+        push(block, size, align, Mode::ALL, config)
+    } else {
+        mode.is_simple() && push(block, size, align, mode, config)
+    };
+    if !done {
+        // SAFETY: 1. and 2. the caller's.
+        unsafe { free_long(block, size, align, config) };
     }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { free_long(block, size, align, config) };
+}
+
+/// Takes a block back without the gate; `false` if that cannot be.
+#[inline(always)]
+fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config: &Config) -> bool {
+    let cache = at_hand();
+    let Some(care) = cache.care.get() else {
+        return false;
+    };
+    let Some(class) = ungated(size.wrapping_add(behind(mode)), align) else {
+        return false;
+    };
+    take_back(block, size, class, mode);
+    if let Some(waited) = NonNull::new(care.admit(block.as_ptr(), class, mode))
+        && !cache.magazine(class).push(waited)
+    {
+        // SAFETY: 1. a block of `class` that was freed, now or before.
+        unsafe { slow::make_room(waited, class, config) };
+    }
+    true
 }
 
 /// Sends a freed block into quarantine; the one that comes out for it.
-#[inline]
 fn wait(
     cache: &ThreadCache,
     block: NonNull<u8>,
@@ -269,6 +291,35 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
 pub(super) unsafe fn realloc(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    let mode = config::mode();
+    if mode.is_simple()
+        && at_hand().is_real()
+        && let Some(before) = ungated(size.wrapping_add(behind(mode)), align)
+        && let Some(after) = ungated(new.wrapping_add(behind(mode)), align)
+    {
+        expect(block, size, Request::Block(before), mode);
+        if before == after {
+            write_canary(block, new, mode);
+            return block.as_ptr();
+        }
+        // SAFETY: 1. and 2. the caller's.
+        return unsafe { slow::realloc_by_copy(block, size, align, new, config) };
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { realloc_long(block, size, align, new, config) }
+}
+
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+#[inline(never)]
+unsafe fn realloc_long(
     block: NonNull<u8>,
     size: usize,
     align: usize,
@@ -338,13 +389,13 @@ unsafe fn resize(
 
 /// What stands behind a block: other for each address and size. Its first byte is not zero, so that the
 /// zero at the end of a C string, one too far, does not pass.
-#[inline]
+#[inline(always)]
 fn canary(address: usize, size: usize) -> u64 {
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
     random::secret() ^ address as u64 ^ (size as u64).wrapping_mul(SPREAD) | 1
 }
 
-#[inline]
+#[inline(always)]
 fn write_canary(block: NonNull<u8>, size: usize, mode: Mode) {
     if mode.has(Hardening::CANARIES) {
         let value = canary(block.addr().get(), size);
@@ -355,7 +406,7 @@ fn write_canary(block: NonNull<u8>, size: usize, mode: Mode) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn check_canary(block: NonNull<u8>, size: usize, class: Option<SizeClass>, mode: Mode) {
     if mode.has(Hardening::CANARIES) {
         // SAFETY: 1. the caller's: a live block that was allocated with this size. With checks, that was
@@ -368,14 +419,6 @@ fn check_canary(block: NonNull<u8>, size: usize, class: Option<SizeClass>, mode:
             die(Misuse::Overflow, address, class);
         }
     }
-}
-
-/// The first words of a block, as many as are zero while it is free.
-#[inline]
-fn front(block: NonNull<u8>, class: SizeClass) -> *mut [u64] {
-    // Blocks are multiples of 8 bytes, and aligned to 8.
-    let words = class.size().min(ZEROED) / size_of::<u64>();
-    ptr::slice_from_raw_parts_mut(block.as_ptr().cast(), words)
 }
 
 #[cold]

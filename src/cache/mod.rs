@@ -7,6 +7,7 @@
 mod care;
 mod careful;
 mod fork;
+mod front;
 mod hold_off;
 mod magazine;
 mod policy;

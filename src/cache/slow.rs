@@ -283,7 +283,7 @@ pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
         None => ptr::null_mut(),
         Some(blocks) => {
             if let (true, Some(care)) = (config::mode().has(Hardening::RANDOM), cache.care.get()) {
-                care.shuffle(&slots[1..=blocks]);
+                care.shuffle(&slots[1..=blocks], class);
             }
             cache.magazine(class).load(slots, blocks)
         }

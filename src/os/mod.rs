@@ -168,6 +168,19 @@ pub(crate) unsafe fn protect(base: NonNull<u8>, length: usize) -> bool {
     unsafe { imp::protect(base, length) }
 }
 
+/// Has the processor fetch the line at `place`; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(place: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: 1. touches no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = place;
+}
+
 /// Asks for huge pages in a range; a wish, so failure says nothing.
 pub(crate) fn advise_huge(base: NonNull<u8>, length: usize) {
     imp::advise_huge(base, length);
