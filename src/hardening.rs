@@ -29,6 +29,10 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hardening(u8);
 
+/// Bytes at the beginning of a block, its front, that [`Hardening::ZERO`] is about. All of a long block would
+/// make every pair pay for bytes that nobody wrote.
+pub(crate) const FRONT: usize = 256;
+
 impl Hardening {
     /// No safeguard but those that are always on.
     pub const NONE: Self = Self(0);

@@ -82,6 +82,8 @@ pub(crate) struct Chunk {
     head: [GuardedU8; UNITS_PER_CHUNK],
     /// Units of the span, kept at its first unit.
     length: [GuardedU8; UNITS_PER_CHUNK],
+    /// In the hardened mode, for the unit where a span began: see [`Span::set_fronts`]. 0 says nothing.
+    fronts: [GuardedU8; UNITS_PER_CHUNK],
 }
 
 /// Bytes of a descriptor with what it sets aside for its units.
@@ -104,6 +106,24 @@ impl Span {
     /// First byte.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.chunk.unit(self.first)
+    }
+
+    /// What [`set_fronts`](Self::set_fronts) left for a span that begins where this one does.
+    pub(crate) fn fronts(&self) -> u8 {
+        self.chunk.fronts[self.first.get()].get()
+    }
+
+    /// Leaves a note about the contents of the span for whoever has it next; those about spans that begin
+    /// inside do not hold any more.
+    pub(crate) fn set_fronts(&self, note: u8) {
+        let first = self.first.get();
+        for kept in self.chunk.fronts[first..]
+            .iter()
+            .take(self.units.get() as usize)
+        {
+            kept.set(0);
+        }
+        self.chunk.fronts[first].set(note);
     }
 
     /// Says what the span is now; readers of the unit table see it from then on.
@@ -242,6 +262,7 @@ impl Chunk {
             // What a slab on its way in or out left there.
             // SAFETY: 1. set aside for this unit, which nobody owns. The child has one thread.
             unsafe { left.write_bytes(0, UNIT_META) };
+            self.fronts[unit].set(0);
             self.kind[unit].set(Kind::Free as u8);
         }
     }

@@ -5,8 +5,8 @@
 
 use core::ptr::NonNull;
 
-/// Most bytes of a front. All of a long block would make every pair pay for bytes that nobody wrote.
-const FRONT: usize = 256;
+use crate::hardening::FRONT;
+
 /// Bytes of a cache line, and of one step.
 const STEP: usize = 64;
 

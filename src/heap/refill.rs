@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use super::{ClassHeap, TABLE, heap};
-use crate::arena::{self, Zeroed};
+use crate::arena;
 use crate::config;
 use crate::hardening::Hardening;
 use crate::os::failpoints;
@@ -105,10 +105,8 @@ fn new_slab(
     let Some((span, zeroed)) = arena::claim(row.units) else {
         return;
     };
-    if zeroed == Zeroed::No && config::mode().has(Hardening::ZERO) {
-        // What other blocks left: free blocks of this slab are to be zero.
-        // SAFETY: 1. the span is ours alone.
-        unsafe { span.base().write_bytes(0, row.units.bytes()) };
+    if config::mode().has(Hardening::ZERO) {
+        Slab::prepare_fronts(&span, class, zeroed);
     }
     let _held = state.lock.lock();
     #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]

@@ -13,7 +13,7 @@ const ENTRIES: usize = 16;
 /// one, so that they become fewer.
 const RETRIES: usize = 2;
 /// Mappings freed last that wait before they are reused, where mappings are kept apart.
-const WAITING: usize = 4;
+const WAITING: usize = 1;
 
 /// A cached mapping of `length` bytes: the shortest that is long enough, its rest staying in the
 /// cache if that is longer than what was asked for; or else the longest shorter one, grown: its pages

@@ -138,6 +138,9 @@ fn in_chunk(length: usize, align: usize) -> Option<(NonNull<u8>, Zeroed)> {
 /// A span of `units` for the user.
 pub(crate) fn alloc_span(units: UnitCount) -> Option<(NonNull<u8>, Zeroed)> {
     let (span, zeroed) = arena::claim(units)?;
+    if config::mode().is_careful() {
+        span.set_fronts(0);
+    }
     span.become_kind(Kind::Span);
     SPANS.add(units.bytes());
     Some((span.base(), zeroed))

@@ -10,8 +10,9 @@ use core::ptr::NonNull;
 use static_assertions::const_assert;
 
 use self::bitmap::Bitmap;
-use crate::arena::{self, Chunk, Kind, Span, UNIT_META};
+use crate::arena::{self, Chunk, Kind, Span, UNIT_META, Zeroed};
 use crate::error::{Misuse, Violation};
+use crate::hardening::FRONT;
 use crate::size_class::{Row, SizeClass};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
 use crate::units::{UNIT_SHIFT, UnitIndex};
@@ -77,6 +78,23 @@ impl Slab {
         fence(Ordering::Release);
         span.become_kind(Kind::Slab);
         slab
+    }
+
+    /// Zeroes the fronts of the blocks that a slab of `class` in this span is going to have, unless the last
+    /// slab there was of the same class, and left them so.
+    pub(crate) fn prepare_fronts(span: &Span, class: SizeClass, zeroed: Zeroed) {
+        let row = class.row();
+        let note = u8::try_from(class.index() + 1).unwrap_or(0);
+        if zeroed == Zeroed::No && span.fronts() != note {
+            let size = row.size as usize;
+            for block in 0..usize::from(row.blocks) {
+                // SAFETY: 1. the blocks of a slab of this class lie in the span, which is the caller's.
+                let front = unsafe { crate::ptr::advance::<u8>(span.base(), block * size) };
+                // SAFETY: 1. as above.
+                unsafe { front.write_bytes(0, size.min(FRONT)) };
+            }
+        }
+        span.set_fronts(note);
     }
 
     /// Is no slab any more: all blocks are free, and no list leads to it. Locked, so that who holds the
