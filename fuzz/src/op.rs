@@ -99,8 +99,8 @@ impl Op {
     pub fn random(rng: &mut SmallRng) -> Self {
         let mut word = rng.next_u64();
         let [kind, shape, .., luck] = word.to_le_bytes();
-        if shape >= LONG && luck >= 32 {
-            // 7 of 8 long ones become short.
+        if shape >= LONG && luck >= 8 {
+            // 31 of 32 long ones become short.
             word ^= 0x8000;
         }
         if kind >= RARE {

@@ -29,7 +29,6 @@ enum Change {
 }
 
 impl Shadow {
-    #[expect(clippy::new_without_default, reason = "too long for the stack")]
     pub(crate) const fn new() -> Self {
         Self([const { AtomicPtr::new(ptr::null_mut()) }; ROOT])
     }
@@ -53,7 +52,7 @@ impl Shadow {
         let end = (start + length).div_ceil(1 << GRAIN_SHIFT);
         while grain < end {
             let leaf = self.leaf(grain >> (LEAF_SHIFT - GRAIN_SHIFT));
-            let leaf_end = (grain | (LEAF << WORD_SHIFT) - 1) + 1;
+            let leaf_end = (grain + 1).next_multiple_of(LEAF << WORD_SHIFT);
             let part_end = end.min(leaf_end);
             while grain < part_end {
                 let first = grain % 64;

@@ -17,14 +17,14 @@ pub(crate) struct Args {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) threads: u64,
     /// Blocks that a thread holds at most
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = 2048)]
     #[arg(value_parser = parse_slots)]
     pub(crate) slots: usize,
     /// Operations of a thread between two purges, 0 for none
-    #[arg(long, value_name = "N", default_value = "200e3", value_parser = parse_count)]
+    #[arg(long, value_name = "N", default_value = "1e6", value_parser = parse_count)]
     pub(crate) purge_every: u64,
     /// Operations of a thread between two checks of the allocator's tables, 0 for none
-    #[arg(long, value_name = "N", default_value = "500e3", value_parser = parse_count)]
+    #[arg(long, value_name = "N", default_value = "2e6", value_parser = parse_count)]
     pub(crate) verify_every: u64,
     /// Operations after which a thread ends and another goes on
     #[arg(long, value_name = "N", default_value = "3e6", value_parser = parse_lifetime)]
