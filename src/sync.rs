@@ -122,6 +122,26 @@ mod loom_tests {
     // SAFETY: 1. the model checks the accesses to the cell.
     unsafe impl Sync for Table {}
 
+    /// Proves: who follows a link finds its target as it was when the link was set. Fails with `Relaxed`
+    /// in `get` or `set`.
+    #[test]
+    fn loom_what_a_link_leads_to_is_whole() {
+        loom::model(|| {
+            let link = Arc::new(Link(AtomicPtr::new(ptr::null_mut())));
+            let other: Arc<Link<Table>> = link.clone();
+            let writer = loom::thread::spawn(move || {
+                let table = Box::leak(Box::new(Table(UnsafeCell::new(0))));
+                // SAFETY: 1. the model checks the access, here and below.
+                table.0.with_mut(|value| unsafe { *value = 1 });
+                other.set(Some(table));
+            });
+            if let Some(table) = link.get() {
+                assert_eq!(table.0.with(|value| unsafe { *value }), 1);
+            }
+            writer.join().unwrap();
+        });
+    }
+
     /// Proves: threads that make the same table at once agree on one, and each sees all of it.
     /// Fails with `Relaxed` in `get`, or for the success of `set_first`.
     #[test]

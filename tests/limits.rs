@@ -76,6 +76,25 @@ fn growing_beyond_all_limits_keeps_the_block() {
     });
 }
 
+/// A program that looks at `errno` after a call of its own must not find the allocator's.
+#[test]
+fn errno_stays_as_it_was() {
+    /// No call of the allocator fails so.
+    const OWN: libc::c_int = libc::EXDEV;
+    let _turn = begin();
+    // SAFETY: no precondition; the place stays this thread's.
+    let errno = unsafe { libc::__errno_location() };
+    // Too long for the kernel, but not so long that it is not asked.
+    let layout = layout(1 << 47, 8);
+    // SAFETY: this thread's own.
+    unsafe { errno.write(OWN) };
+    let block = Block::alloc(&ALLOC, layout);
+    // SAFETY: this thread's own.
+    let after = unsafe { errno.read() };
+    assert!(block.is_none(), "{layout:?} was served");
+    assert_eq!(after, OWN, "the allocator changed errno");
+}
+
 /// Sizes between what a machine has and what an address can say: either answer is right, as long as the
 /// memory is there.
 #[test]

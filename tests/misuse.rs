@@ -18,7 +18,9 @@ use flagstone::Flagstone;
 static ALLOC: Flagstone = Flagstone::new();
 
 /// One size of each kind: small classes, large classes, spans, and a mapping of its own.
-const SIZES: [usize; 7] = [16, 64, 1_000, 4_096, 40_000, 200_000, 4 << 20];
+const SIZES: [usize; 8] = [16, 64, 1_000, 4_096, 40_000, 200_000, SPAN, 4 << 20];
+/// Too long for a class and too short for a mapping.
+const SPAN: usize = 500_000;
 /// Written by a child process that nothing stopped.
 const SURVIVED: &str = "the program ran to its end";
 
@@ -312,6 +314,10 @@ fn interior_pointer() {
             mistake: Mistake::FreeInside { offset: 64 << 10 },
         },
         Program {
+            size: SPAN,
+            mistake: Mistake::FreeInside { offset: 64 << 10 },
+        },
+        Program {
             size: 4 << 20,
             mistake: Mistake::FreeInside { offset: 2 << 20 },
         },
@@ -333,6 +339,9 @@ fn wrong_size() {
         (4 << 20, 64),
         (200_000, 4 << 20),
         (4 << 20, 200_000),
+        (SPAN, 16),
+        (16, SPAN),
+        (4 << 20, SPAN),
     ];
     let programs = pairs.map(|(allocated, size)| {
         let mistake = Mistake::FreeAsAnotherSize { allocated };
