@@ -42,6 +42,14 @@ fn alloc() -> usize {
     block.expose_provenance()
 }
 
+/// Whether a block from [`alloc`] still holds what it was filled with.
+fn is_filled(block: usize) -> bool {
+    let start = core::ptr::with_exposed_provenance::<u8>(block);
+    // SAFETY: as long as its layout, and written by `alloc`.
+    let bytes = unsafe { core::slice::from_raw_parts(start, span().size()) };
+    bytes.iter().all(|byte| *byte == 1)
+}
+
 fn free(block: usize) {
     // SAFETY: from `alloc`, and each is freed once.
     unsafe { ALLOC.dealloc(core::ptr::with_exposed_provenance_mut(block), span()) };
@@ -55,11 +63,15 @@ fn purgers_of_one_chunk_keep_apart() {
     IS_ARMED.store(true, Ordering::SeqCst);
     let other = thread::spawn(move || free(first));
     wait_for(&HAS_STOPPED);
+    // The lowest free units, were those not taken out that are being purged.
+    let taken = alloc();
     free(second);
     Flagstone::verify().expect("every invariant while one purge is under way");
     MAY_GO_ON.store(true, Ordering::SeqCst);
     other.join().expect("the span is freed");
     failpoints::at_points(None);
     Flagstone::verify().expect("every invariant after both purges");
+    assert!(is_filled(taken), "a span in use was purged");
+    free(taken);
     free(last);
 }

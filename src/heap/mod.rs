@@ -263,6 +263,14 @@ fn verify_class(index: usize, state: &ClassHeap, class: SizeClass) -> Result<(),
         slabs += 1;
         free += left;
     }
+    let is_named = |bin: usize| state.mask.get() >> bin & 1 == 1;
+    if (0..BINS).any(|bin| is_named(bin) != state.bins[bin].get().is_some()) {
+        let invariant = "I5: the mask names the lists that hold a slab";
+        return Err(Violation {
+            invariant,
+            address: core::ptr::from_ref(state).addr(),
+        });
+    }
     if slabs != state.slabs.get() || free != state.free.get() {
         let invariant = "I6: a class counts its slabs and free blocks";
         return Err(Violation {
