@@ -292,6 +292,25 @@ fn zeroed_memory_is_zero_after_refused_frees() {
     );
 }
 
+/// Pages between survivors that the kernel refused to take back are offered again.
+#[test]
+fn refused_pages_go_back_the_next_time() {
+    let _turn = begin();
+    alone("refused_pages_go_back_the_next_time", &[NEVER], || {
+        let mut blocks = Blocks::with_room(150_000);
+        let mut rng = SmallRng::seed_from_u64(9);
+        blocks.fill(&mut rng, 16..513, 32 * MIB);
+        blocks.retain(|| rng.random_ratio(1, 100));
+        failpoints::refuse_after(0, true);
+        Flagstone::purge();
+        assert!(failpoints::refuse_none() > 0, "nothing was refused");
+        let bytes = Flagstone::purge();
+        assert!(bytes > 16 * MIB, "only {bytes} bytes went back");
+        blocks.check();
+        blocks.free_all();
+    });
+}
+
 /// The kernel must not fill purged holes to make huge pages of their surroundings.
 #[test]
 fn huge_pages_stay_out_of_holes() {
