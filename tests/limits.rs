@@ -6,7 +6,9 @@ mod common;
 use core::alloc::Layout;
 
 use common::block::Block;
-use common::process::{begin, expect_flat, page_size, resident, verify, without_huge_pages};
+use common::process::{
+    begin, expect_flat, mapped, page_size, resident, verify, without_huge_pages,
+};
 use flagstone::Flagstone;
 
 #[global_allocator]
@@ -142,6 +144,19 @@ fn null_or_usable(layout: Layout) {
     if layout.size() <= 1 << 30 {
         Block::alloc_zeroed(&ALLOC, layout).map(check);
     }
+}
+
+/// What is mapped beside a block for the sake of its alignment does not stay.
+#[test]
+fn alignment_leaves_no_addresses_behind() {
+    const ALIGN: usize = 1 << 30;
+    let _turn = begin();
+    let before = mapped();
+    for _ in 0..32 {
+        Block::filled(&ALLOC, 4096, ALIGN, TAG).free(&ALLOC);
+    }
+    let grown = mapped().saturating_sub(before);
+    assert!(grown < ALIGN, "{grown} bytes of addresses are still mapped");
 }
 
 /// Alignments that every machine can serve must be served: null would be too easy an answer.

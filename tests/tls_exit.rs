@@ -12,7 +12,7 @@ use std::thread;
 
 use common::block::Block;
 use common::child::{run_child, scenario};
-use common::process::{begin, expect_flat, resident, verify};
+use common::process::{begin, expect_flat, resident, until_others_sleep, verify};
 use common::raw_thread::on_raw_thread;
 use flagstone::Flagstone;
 
@@ -158,6 +158,40 @@ fn key_destructors_that_come_back() {
         let visits = VISITED.load(Ordering::Relaxed) - before;
         assert_eq!(visits, THREADS * 2 * 3 * VISITS, "destructors called");
     });
+}
+
+/// A thread that comes to the allocator so late that it leaves without its clean-up: a purge takes what
+/// it held back.
+#[test]
+fn a_first_call_in_the_last_round() {
+    static KEY: AtomicU32 = AtomicU32::new(0);
+    static ROUNDS: AtomicUsize = AtomicUsize::new(0);
+    unsafe extern "C" fn come_late(value: *mut c_void) {
+        if ROUNDS.fetch_add(1, Ordering::Relaxed) + 1 < VISITS {
+            return set(KEY.load(Ordering::Relaxed), value.cast());
+        }
+        let blocks = [2; 50].map(|tag| Block::filled(&ALLOC, 20_000, 8, tag));
+        blocks.into_iter().for_each(|block| block.free(&ALLOC));
+    }
+    let _turn = begin();
+    // Made after the allocator's own key, and so served after it in each round.
+    KEY.store(new_key(Some(come_late)), Ordering::Relaxed);
+    let cached = || {
+        until_others_sleep();
+        Flagstone::purge();
+        Flagstone::stats().cached
+    };
+    let before = cached();
+    on_raw_thread(&mut (), |()| {
+        set(KEY.load(Ordering::Relaxed), ptr::dangling_mut());
+    });
+    assert_eq!(ROUNDS.load(Ordering::Relaxed), VISITS);
+    let after = cached();
+    assert!(
+        after <= before,
+        "{after} bytes in magazines, {before} before"
+    );
+    verify();
 }
 
 /// A value whose `Drop` uses the allocator, and another such value for the first time.

@@ -132,8 +132,10 @@ impl Props {
     pub(crate) fn alloc(&self, size: usize) {
         self.in_hand.store(size, Ordering::Relaxed);
         let layout = Layout::from_size_align(size, 8).expect("a valid layout");
-        let block = inside(|| Block::alloc(&ALLOC, layout));
-        self.put(block.expect("memory"));
+        let block = inside(|| Block::alloc(&ALLOC, layout)).expect("memory");
+        // Something has to be there for who must not find it later.
+        assert!(block.is_usable_at_both_ends(), "{layout:?}");
+        self.put(block);
     }
 
     fn put(&self, block: Block) {

@@ -2,6 +2,7 @@
 //! memory of threads that are gone, which it must get back.
 
 use core::alloc::Layout;
+use core::ops::RangeInclusive;
 use std::thread;
 
 use flagstone::Flagstone;
@@ -29,6 +30,9 @@ const HELD: usize = 2;
 /// Bytes of each size that the child allocates, and blocks of the larger sizes.
 const BYTES: usize = 32 << 10;
 const BLOCKS: usize = 5;
+
+/// Longer than every class, not so long that each is a mapping.
+const SPANS: RangeInclusive<usize> = (256 << 10) + 1..=1 << 20;
 
 /// Some of every kind, and bytes of each that the child allocates.
 const FEW: [usize; 8] = [16, 48, 100, 1_000, 4_096, 20_000, 400_000, 2 << 20];
@@ -164,12 +168,18 @@ impl Estate {
     }
 }
 
-/// A block of the child. Only a small one is filled, to save time.
+/// A block of the child. Only a small one is filled, to save time. A span has to be zero: of its units
+/// the allocator knows, or believes to know, which are.
 fn mine(size: usize) -> Block {
     if size <= 4096 {
         return Block::filled(&ALLOC, size, 8, MINE);
     }
     let layout = Layout::from_size_align(size, 8).expect("a valid layout");
+    if SPANS.contains(&size) {
+        let block = Block::alloc_zeroed(&ALLOC, layout).expect("memory");
+        assert!(block.is_zero(), "{layout:?} is not zero");
+        return block;
+    }
     let block = Block::alloc(&ALLOC, layout).expect("memory");
     assert!(block.is_usable_at_both_ends(), "{layout:?}");
     block
