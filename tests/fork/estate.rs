@@ -39,7 +39,7 @@ const FEW: [usize; 8] = [16, 48, 100, 1_000, 4_096, 20_000, 400_000, 2 << 20];
 const FEW_BYTES: usize = 400_000;
 
 /// Sizes of every class, and of what is larger than all classes.
-pub(crate) fn sizes() -> impl Iterator<Item = usize> {
+pub(crate) fn sizes() -> impl DoubleEndedIterator<Item = usize> {
     let doublings = (4..18).flat_map(|log| (8..16).map(move |eighths| (eighths << log) / 8));
     doublings.chain([256 << 10, 300 << 10, 1 << 20, 3 << 19, 3 << 20])
 }
@@ -81,7 +81,9 @@ impl Estate {
     /// that the parent had, `others` being what its other threads had; purges and verifies. At
     /// most `lost` bytes may be missing.
     pub(crate) fn examine(&mut self, others: Vec<Block>, lost: usize) {
-        for size in sizes() {
+        // The longest first: what a vanished thread was giving back is to be asked for as zeros, not
+        // used up by slabs before.
+        for size in sizes().rev() {
             let count = (BYTES / size).max(BLOCKS);
             for _ in 0..count {
                 self.mine.push(mine(size));
@@ -102,7 +104,7 @@ impl Estate {
 
     /// As [`examine`](Self::examine), in short.
     pub(crate) fn examine_few(&mut self, others: Vec<Block>, lost: usize) {
-        for size in FEW {
+        for size in FEW.into_iter().rev() {
             for _ in 0..(FEW_BYTES / size).clamp(1, 200) {
                 self.mine.push(mine(size));
             }
