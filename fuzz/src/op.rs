@@ -25,6 +25,13 @@ pub enum Op {
         /// Bytes, not 0.
         size: usize,
     },
+    /// Grows or shrinks a block by a part, as vectors do.
+    Scale {
+        /// The block's slot.
+        slot: usize,
+        /// The new size in eighths of the old one, 1 to 16.
+        eighths: usize,
+    },
     /// Empties a slot.
     Free {
         /// Which one.
@@ -80,7 +87,11 @@ impl Op {
                 align: self::align(align),
                 zeroed: kind < 24,
             },
-            112..144 => Self::Realloc { slot, size },
+            112..128 => Self::Realloc { slot, size },
+            128..144 => {
+                let eighths = usize::from(low % 16) + 1;
+                Self::Scale { slot, eighths }
+            }
             144..240 => Self::Free { slot },
             240..RARE => {
                 let place = usize::from(low);

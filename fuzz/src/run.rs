@@ -7,6 +7,9 @@ use flagstone::Flagstone;
 use crate::block::{Block, Wanted};
 use crate::{Exchange, Op};
 
+/// Blocks do not grow beyond.
+const LONGEST: usize = 16 << 20;
+
 /// What the driver has to do before the next operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -59,7 +62,10 @@ impl<'a> Run<'a> {
                 align,
                 zeroed,
             } => self.alloc(slot, size, align, zeroed)?,
-            Op::Realloc { slot, size } => self.realloc(slot, size)?,
+            Op::Realloc { slot, size } => self.realloc(slot, |_| size)?,
+            Op::Scale { slot, eighths } => {
+                self.realloc(slot, |old| (old * eighths / 8).clamp(1, LONGEST))?;
+            }
             Op::Free { slot } => self.free(slot)?,
             Op::Pass { slot, place } => self.pass(slot, place),
             Op::Purge => {
@@ -104,12 +110,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn realloc(&mut self, slot: usize, size: usize) -> Result<(), String> {
+    #[inline]
+    fn realloc(&mut self, slot: usize, size: impl FnOnce(usize) -> usize) -> Result<(), String> {
         let Some(block) = self.slot(slot).take() else {
             return Ok(());
         };
         self.held -= block.size();
-        let size = self.affordable(size);
+        let size = self.affordable(size(block.size()));
         self.tag += 1;
         let (block, changed) = block.realloc(size, self.tag)?;
         if !changed {
