@@ -189,8 +189,9 @@ fn release_held(span: &Span) {
     chunk.mark(first, units, Kind::Free);
     failpoints::at(failpoints::Point::Release);
     let mask = first.mask(units);
-    chunk.free.set(chunk.free.get() | mask);
+    // Dirty before free: a child of a fork in between knows that old bytes are there.
     set_dirty(chunk, chunk.dirty.get() | mask);
+    chunk.free.set(chunk.free.get() | mask);
     rebin(chunk);
 }
 

@@ -110,13 +110,14 @@ impl Work {
             self.units & !clean
         };
         let _held = ARENA.lock.lock();
-        self.chunk
-            .purging
-            .set(self.chunk.purging.get() & !self.claimed);
         self.chunk.free.set(self.chunk.free.get() | self.claimed);
         // Emptied by others meanwhile: dirty, so that its addresses go too.
         let empty = u64::from(self.chunk.is_empty());
         set_dirty(self.chunk, self.chunk.dirty.get() | left | empty);
+        // Last: until then a child of a fork takes all of them for dirty.
+        self.chunk
+            .purging
+            .set(self.chunk.purging.get() & !self.claimed);
         if whole {
             enter(self.chunk);
         }
