@@ -12,6 +12,8 @@ pub(crate) enum Role {
     Again,
     /// One to be compared with.
     Peer,
+    /// Ours with other options: what they cost.
+    Variant,
     /// No allocator for use: the least that the calls can cost.
     Floor,
 }
@@ -24,6 +26,8 @@ pub(crate) struct Allocator {
     /// The package, and the binary in it.
     pub(crate) package: &'static str,
     pub(crate) role: Role,
+    /// Set in the environment of its programs.
+    pub(crate) options: &'static [(&'static str, &'static str)],
     /// Crate and version.
     pub(crate) about: &'static str,
 }
@@ -39,6 +43,7 @@ const fn peer(
         short,
         package,
         role: Role::Peer,
+        options: &[],
         about,
     }
 }
@@ -50,6 +55,7 @@ pub(crate) const ALL: &[Allocator] = &[
         short: "fs",
         package: "with-flagstone",
         role: Role::Ours,
+        options: &[],
         about: "this repository",
     },
     peer(
@@ -125,6 +131,7 @@ pub(crate) const ALL: &[Allocator] = &[
         short: "again",
         package: "with-flagstone",
         role: Role::Again,
+        options: &[],
         about: "flagstone a second time, as a control",
     },
     Allocator {
@@ -132,6 +139,7 @@ pub(crate) const ALL: &[Allocator] = &[
         short: "floor",
         package: "with-floor",
         role: Role::Floor,
+        options: &[],
         about: "stacks of free blocks for one thread, nothing checked: what a row costs at least",
     },
 ];
@@ -142,10 +150,42 @@ pub(crate) const COUNTED: Allocator = Allocator {
     short: "counted",
     package: "with-flagstone_counted",
     role: Role::Ours,
+    options: &[],
     about: "this repository",
 };
 
+const fn variant(
+    name: &'static str,
+    short: &'static str,
+    options: &'static [(&'static str, &'static str)],
+) -> Allocator {
+    Allocator {
+        name,
+        short,
+        package: "with-flagstone",
+        role: Role::Variant,
+        options,
+        about: "this repository, with other options",
+    }
+}
+
+const HARDENED: &str = "FLAGSTONE_HARDENED";
+
+/// Ours with safeguards: run when they are named, for their prices.
+pub(crate) const VARIANTS: &[Allocator] = &[
+    variant("hardened", "hard", &[(HARDENED, "1")]),
+    variant("checks", "chk", &[(HARDENED, "checks")]),
+    variant("canaries", "can", &[(HARDENED, "canaries")]),
+    variant("zero", "zero", &[(HARDENED, "zero")]),
+    variant("quarantine", "quar", &[(HARDENED, "quarantine")]),
+    variant("random", "rand", &[(HARDENED, "random")]),
+    variant("guards", "grd", &[(HARDENED, "guards")]),
+    variant("isolation", "iso", &[(HARDENED, "isolation")]),
+    variant("sampled", "smp", &[("FLAGSTONE_SAMPLE", "100000")]),
+];
+
 /// The allocator of this name.
 pub(crate) fn named(name: &str) -> Option<&'static Allocator> {
-    ALL.iter().find(|allocator| allocator.name == name)
+    let mut all = ALL.iter().chain(VARIANTS);
+    all.find(|allocator| allocator.name == name)
 }

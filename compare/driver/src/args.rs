@@ -73,7 +73,8 @@ pub(crate) struct Args {
 }
 
 fn allocator_parser() -> impl TypedValueParser<Value = &'static Allocator> {
-    let names = allocators::ALL.iter().map(|allocator| allocator.name);
+    let all = allocators::ALL.iter().chain(allocators::VARIANTS);
+    let names = all.map(|allocator| allocator.name);
     PossibleValuesParser::new(names)
         .map(|name| allocators::named(&name).expect("a possible value is a name"))
 }

@@ -81,7 +81,7 @@ fn count_locks(plan: &Plan, binary: &Path, rows: &[Row]) -> Vec<Locks> {
         soak: false,
     };
     let count = |row: &Row| {
-        let cell = run::cell(binary, &row.name, amount).ok()?;
+        let cell = run::cell(binary, &[], &row.name, amount).ok()?;
         let value = |name: &str| {
             let mut figures = cell.figures.iter();
             figures
@@ -144,7 +144,12 @@ fn measure_row(
             bar.set_message(format!("{} {}", row.name, built[column].allocator.name));
             // not tried again: a program that hangs would do so in each repetition
             if row.columns[column].failed.is_none() {
-                let cell = run::cell(&built[column].binary, &row.name, amount);
+                let cell = run::cell(
+                    &built[column].binary,
+                    built[column].allocator.options,
+                    &row.name,
+                    amount,
+                );
                 done.lock()
                     .expect("nothing panics under it")
                     .push((column, cell));

@@ -231,18 +231,28 @@ fn print_legend(report: &Report) {
         facts.seconds,
         facts.load
     );
-    if let Some(again) = report.position(Role::Again) {
-        let rows = report.rows.iter().filter(|row| row.kind == Kind::Time);
-        let ratios: Vec<f64> = rows
-            .filter_map(|row| ratio_to(report, row, TIME, again))
-            .collect();
-        if let Some(mean) = geometric_mean(&ratios) {
-            println!(
-                "control: ours / ours again is {mean:.3} over {} rows",
-                ratios.len()
-            );
+    if let Some(again) = report.position(Role::Again)
+        && let Some((mean, rows)) = mean_to(report, again)
+    {
+        println!("control: ours / ours again is {mean:.3} over {rows} rows");
+    }
+    for (index, variant) in report.allocators.iter().enumerate() {
+        if variant.role == Role::Variant
+            && let Some((mean, rows)) = mean_to(report, index)
+        {
+            let (name, price) = (&variant.name, 1.0 / mean);
+            println!("{name}: {price:.2} of ours in geometric mean over {rows} rows");
         }
     }
+}
+
+/// Geometric mean of ours divided by another, and over how many time rows.
+fn mean_to(report: &Report, other: usize) -> Option<(f64, usize)> {
+    let rows = report.rows.iter().filter(|row| row.kind == Kind::Time);
+    let ratios: Vec<f64> = rows
+        .filter_map(|row| ratio_to(report, row, TIME, other))
+        .collect();
+    Some((geometric_mean(&ratios)?, ratios.len()))
 }
 
 /// What [`crate::baseline::moves`] found.

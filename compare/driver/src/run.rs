@@ -43,7 +43,7 @@ pub(crate) struct Amount {
 
 /// The rows that a program knows: lines `NAME<TAB>KIND<TAB>ABOUT`.
 pub(crate) fn list(binary: &Path) -> Result<Vec<RowName>, String> {
-    let text = output(binary, &["--list"], LIMIT)?;
+    let text = output(binary, &[], &["--list"], LIMIT)?;
     let row = |line: &str| {
         let mut fields = line.splitn(3, '\t');
         let name = fields.next()?.to_owned();
@@ -56,8 +56,16 @@ pub(crate) fn list(binary: &Path) -> Result<Vec<RowName>, String> {
         .collect()
 }
 
+/// Variables of a program's environment.
+type Options = &'static [(&'static str, &'static str)];
+
 /// Runs one row in a process of its own.
-pub(crate) fn cell(binary: &Path, row: &str, amount: Amount) -> Result<Cell, String> {
+pub(crate) fn cell(
+    binary: &Path,
+    options: Options,
+    row: &str,
+    amount: Amount,
+) -> Result<Cell, String> {
     let scale = amount.scale.to_string();
     let mut args = vec![row, "--scale", &scale];
     let mut limit = LIMIT;
@@ -65,7 +73,7 @@ pub(crate) fn cell(binary: &Path, row: &str, amount: Amount) -> Result<Cell, Str
         args.push("--soak");
         limit = SOAK_LIMIT;
     }
-    let text = output(binary, &args, limit)?;
+    let text = output(binary, options, &args, limit)?;
     // a row may print lines of its own
     let line = text.lines().rfind(|line| line.starts_with('{'));
     let line = line.ok_or_else(|| not_understood(&text))?;
@@ -82,9 +90,15 @@ fn not_understood(text: &str) -> String {
 }
 
 /// The program's standard output, if it ends well and in time.
-fn output(binary: &Path, args: &[&str], limit: Duration) -> Result<String, String> {
+fn output(
+    binary: &Path,
+    options: Options,
+    args: &[&str],
+    limit: Duration,
+) -> Result<String, String> {
     let mut child = Command::new(binary)
         .args(args)
+        .envs(options.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -86,7 +86,7 @@ pub(super) fn rules(report: &Report) -> String {
     for (index, allocator) in report.allocators.iter().enumerate() {
         let shade = match allocator.role {
             Role::Ours => &OURS,
-            Role::Again => &AGAIN,
+            Role::Again | Role::Variant => &AGAIN,
             Role::Floor => &FLOOR,
             Role::Peer => peers.next().unwrap_or(&FLOOR),
         };

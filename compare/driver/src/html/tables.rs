@@ -116,7 +116,7 @@ fn standing_class(report: &Report, at: usize, is_best: bool) -> &'static str {
         (Role::Ours, false) => "ours",
         (Role::Peer, true) => "best",
         (Role::Peer, false) => "",
-        (Role::Again | Role::Floor, _) => "faint",
+        (Role::Again | Role::Variant | Role::Floor, _) => "faint",
     }
 }
 
