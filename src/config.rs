@@ -268,10 +268,9 @@ impl Mode {
         self.0 == Self::ALL.0
     }
 
-    /// Whether the mode is decided and nothing is sampled.
     #[inline(always)]
-    pub(crate) fn is_simple(self) -> bool {
-        self.0 < Self::SAMPLING
+    pub(crate) fn is_decided(self) -> bool {
+        self.0 != Self::UNDECIDED
     }
 
     #[inline(always)]

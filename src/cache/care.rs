@@ -28,8 +28,10 @@ const SHUFFLED: usize = 256;
 /// One thread's state. All zero is an empty one, once [`Random::seed`] was called.
 pub(super) struct Care {
     random: Random,
-    /// Allocations until the next sample; 0 before the first.
+    /// Allocations until the next sample.
     countdown: GuardedUsize,
+    /// 0 until that was drawn for the first time.
+    is_counting: GuardedU8,
     wards: [Ward; CLASSES],
 }
 
@@ -89,19 +91,26 @@ impl Care {
         exchange(&ward.places[usize::from(place) % WAITING], block)
     }
 
-    /// Whether the allocation about to be made is one to sample.
-    #[inline]
-    pub(super) fn is_sample(&self) -> bool {
+    /// Counts an allocation; whether [`is_due`](Self::is_due) is to be asked.
+    #[inline(always)]
+    pub(super) fn count_down(&self) -> bool {
         let left = self.countdown.get();
-        if left > 1 {
-            self.countdown.set(left - 1);
+        self.countdown.set(left.saturating_sub(1));
+        left <= 1
+    }
+
+    /// Whether the allocation about to be made is one to sample, having been counted.
+    pub(super) fn is_due(&self) -> bool {
+        if self.countdown.get() > 0 {
             return false;
         }
+        let was_counted_to = self.is_counting.get() != 0;
+        self.is_counting.set(1);
         // Uniform between 1 and twice the mean less one: who knows the program cannot know which.
         let span = config::sample_one_in() * 2 - 1;
         let span = u32::try_from(span).unwrap_or(u32::MAX);
         self.countdown.set(1 + self.random.below(span));
-        left == 1
+        was_counted_to
     }
 
     /// Puts the addresses in `slots` in another order, within neighbourhoods: blocks that are used

@@ -92,7 +92,7 @@ pub(super) fn alloc(size: usize, align: usize, zeroed: Zeroed, config: &Config) 
     let block = if mode.is_all() {
         // The same code without its tests.
         pop(size, align, zeroed, Mode::ALL)
-    } else if mode.is_simple() {
+    } else if mode.is_decided() && !(mode.samples() && is_sample()) {
         pop(size, align, zeroed, mode)
     } else {
         None
@@ -101,6 +101,12 @@ pub(super) fn alloc(size: usize, align: usize, zeroed: Zeroed, config: &Config) 
         Some(block) => block.as_ptr(),
         None => alloc_long(size, align, zeroed, config),
     }
+}
+
+/// Counts down to the next sample; whether it is this allocation, or none is counted down to yet.
+#[inline(always)]
+fn is_sample() -> bool {
+    at_hand().care.get().is_none_or(Care::count_down)
 }
 
 /// A block that is at hand.
@@ -124,7 +130,7 @@ fn alloc_long(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mu
         return slow::alloc_plain(size, align, zeroed, config);
     }
     if mode.samples()
-        && cache.care.get().is_some_and(Care::is_sample)
+        && cache.care.get().is_some_and(Care::is_due)
         && let Some(block) = sample::alloc(size, align)
     {
         return block.as_ptr();
@@ -209,7 +215,8 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
         // The same code without its tests.
         push(block, size, align, Mode::ALL, config)
     } else {
-        mode.is_simple() && push(block, size, align, mode, config)
+        let is_sample = mode.samples() && sample::owns(block);
+        mode.is_decided() && !is_sample && push(block, size, align, mode, config)
     };
     if !done {
         // SAFETY: 1. and 2. the caller's.
@@ -298,7 +305,9 @@ pub(super) unsafe fn realloc(
     config: &Config,
 ) -> *mut u8 {
     let mode = config::mode();
-    if mode.is_simple()
+    let is_sample = mode.samples() && sample::owns(block);
+    if mode.is_decided()
+        && !is_sample
         && at_hand().is_real()
         && let Some(before) = ungated(size.wrapping_add(behind(mode)), align)
         && let Some(after) = ungated(new.wrapping_add(behind(mode)), align)

@@ -108,13 +108,14 @@ fn base() -> Option<NonNull<u8>> {
 }
 
 /// How far into the pool `address` lies.
+#[inline(always)]
 fn offset_of(address: usize) -> Option<usize> {
     let offset = address.checked_sub(base()?.addr().get())?;
     (offset < pool_bytes()).then_some(offset)
 }
 
 /// Whether a pointer leads into the pool.
-#[inline]
+#[inline(always)]
 pub(crate) fn owns(block: NonNull<u8>) -> bool {
     offset_of(block.addr().get()).is_some()
 }
