@@ -10,12 +10,16 @@ mod config;
 #[expect(dead_code, unreachable_pub, reason = "a module of the library")]
 #[path = "../../src/error.rs"]
 mod error;
+#[expect(dead_code, unreachable_pub, reason = "a module of the library")]
+#[path = "../../src/hardening.rs"]
+mod hardening;
 #[expect(dead_code, unused_imports, reason = "a module of the library")]
 #[path = "../../src/sync.rs"]
 mod sync;
 
 use config::{Config, HugePages};
 use error::Line;
+use hardening::Hardening;
 use libfuzzer_sys::fuzz_target;
 
 /// How a program sets an option.
@@ -27,15 +31,28 @@ const BYTES: [(&str, Set); 3] = [
     ("FLAGSTONE_THREAD_CACHE", Config::thread_cache),
 ];
 const DELAY: &str = "FLAGSTONE_PURGE_DELAY_MS";
+const SAMPLE: &str = "FLAGSTONE_SAMPLE";
 const HUGE_PAGES: &str = "FLAGSTONE_HUGE_PAGES";
+const HARDENED: &str = "FLAGSTONE_HARDENED";
+const SAFEGUARDS: [(&[u8], Hardening); 7] = [
+    (b"isolation", Hardening::ISOLATION),
+    (b"guards", Hardening::GUARDS),
+    (b"random", Hardening::RANDOM),
+    (b"quarantine", Hardening::QUARANTINE),
+    (b"zero", Hardening::ZERO),
+    (b"canaries", Hardening::CANARIES),
+    (b"checks", Hardening::CHECKS),
+];
 
 fuzz_target!(|data: &[u8]| {
     let Some((first, value)) = data.split_first() else {
         return;
     };
-    let (name, expected) = match usize::from(first % 5) {
+    let (name, expected) = match usize::from(first % 7) {
         3 => (DELAY, delay(value)),
         4 => (HUGE_PAGES, huge_pages(value)),
+        5 => (SAMPLE, sample(value)),
+        6 => (HARDENED, hardened(value)),
         other => {
             let (name, set) = BYTES[other];
             (name, bytes(value).map(|bytes| set(Config::new(), bytes)))
@@ -70,6 +87,27 @@ fn expect_one_line(line: &Line) {
 fn delay(value: &[u8]) -> Option<Config> {
     let milliseconds = u32::try_from(number(value)?).ok()?;
     Some(Config::new().purge_delay_ms(milliseconds))
+}
+
+fn sample(value: &[u8]) -> Option<Config> {
+    let allocations = u32::try_from(number(value)?).ok()?;
+    Some(Config::new().sample_one_in(allocations))
+}
+
+fn hardened(value: &[u8]) -> Option<Config> {
+    let safeguards = match value {
+        b"all" | b"1" => Hardening::ALL,
+        b"off" | b"0" => Hardening::NONE,
+        words => {
+            let mut sum = Hardening::NONE;
+            for word in words.split(|byte| *byte == b',') {
+                let known = SAFEGUARDS.iter().find(|(name, _)| *name == word);
+                sum = sum.with(known?.1);
+            }
+            sum
+        }
+    };
+    Some(Config::new().hardening(safeguards))
 }
 
 fn huge_pages(value: &[u8]) -> Option<Config> {

@@ -172,7 +172,7 @@ pub(super) unsafe fn free_plain(block: NonNull<u8>, size: usize, align: usize, c
         // Without memory for its first call a process can have nothing to free.
         _ if !thread::prepare(config) => {}
         // SAFETY: 1. the caller's 2.
-        Request::Span(_) => unsafe { large::free_span(block) },
+        Request::Span(units) => unsafe { large::free_span(block, units) },
         // SAFETY: 1. the caller's 2.
         Request::Large => unsafe { large::free(block, size) },
     }

@@ -146,13 +146,23 @@ pub(crate) fn alloc_span(units: UnitCount) -> Option<(NonNull<u8>, Zeroed)> {
     Some((span.base(), zeroed))
 }
 
-/// Frees what [`alloc_span`] gave.
+/// Frees what [`alloc_span`] gave for `units`.
 ///
 /// # Safety
 /// 1. Nobody uses the block any more.
-pub(crate) unsafe fn free_span(block: NonNull<u8>) {
+pub(crate) unsafe fn free_span(block: NonNull<u8>, units: UnitCount) {
+    // SAFETY: 1. the caller's.
+    unsafe { free_span_if(block, |span| span.units == units) };
+}
+
+/// Frees the span at `block`; what is none, or does not fit, ends the process.
+///
+/// # Safety
+/// 1. Nobody uses the block any more.
+unsafe fn free_span_if(block: NonNull<u8>, fits: impl Fn(&Span) -> bool) {
     // SAFETY: 1. the caller's.
     match unsafe { span_at(block) } {
+        Some(span) if !fits(&span) => die(Misuse::WrongClass, block.addr().get()),
         Some(span) => {
             SPANS.subtract(span.units.bytes());
             arena::release(span);
@@ -255,7 +265,7 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
         Some(mapping) => cache::put(mapping),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. the caller's.
-        None => unsafe { free_span(block) },
+        None => unsafe { free_span_if(block, |span| span.units.bytes() >= size) },
     }
 }
 
