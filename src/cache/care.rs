@@ -6,6 +6,8 @@
 
 use core::ptr;
 
+use static_assertions::const_assert;
+
 use super::{SizeClass, ThreadCache};
 use crate::arena::meta;
 use crate::config::{self, Mode};
@@ -17,6 +19,9 @@ use crate::sync::{GuardedU8, GuardedUsize, Ordering, Slot};
 
 /// Most blocks of a class in quarantine: a power of two.
 const WAITING: usize = 32;
+/// Frees that are some full rounds.
+const FULL_TURNS: u8 = 64;
+const_assert!((FULL_TURNS as usize).is_multiple_of(WAITING));
 /// Bytes of blocks of a class in quarantine, unless that is fewer blocks than [`LEAST`].
 const BYTES: usize = 32 << 10;
 /// Every class keeps this many blocks waiting: a power of two.
@@ -40,7 +45,7 @@ pub(super) struct Care {
 /// at least, and for one and a half at most. Where order is to be random, it differs from half round to half round.
 struct Ward {
     places: [Slot; WAITING],
-    /// Frees so far, modulo 256.
+    /// Frees since the ward was empty; after 255 of them, some number of rounds less.
     turn: GuardedU8,
     /// Which turn goes to which place of a half: exclusive or, below half the places.
     key: GuardedU8,
@@ -83,7 +88,8 @@ impl Care {
         let ward = &self.wards[class.index()];
         let mask = MASKS[class.index()];
         let turn = ward.turn.get();
-        ward.turn.set(turn.wrapping_add(1));
+        // Never 0 again, which says that nobody waits.
+        ward.turn.set(turn.checked_add(1).unwrap_or(FULL_TURNS));
         if turn & (mask / 2) == 0 && mode.has(Hardening::RANDOM) {
             ward.rekey(&self.random, mask);
         }
@@ -174,11 +180,20 @@ impl ThreadCache {
     pub(super) fn discharge(&self) {
         let Some(care) = self.care.get() else { return };
         for class in SizeClass::all() {
-            for slot in care.waiting(class) {
-                let block = Slot::new(exchange(slot, ptr::null_mut()));
-                // SAFETY: 1. a free block that is in no magazine, and in quarantine no more.
-                unsafe { heap::flush(class, &[block]) };
+            let ward = &care.wards[class.index()];
+            if ward.turn.get() == 0 {
+                continue;
             }
+            ward.turn.set(0);
+            let all = [const { Slot::new(ptr::null_mut()) }; WAITING];
+            let mut waiting = 0;
+            for slot in care.waiting(class) {
+                // ORDERING: on this thread's stack.
+                all[waiting].store(exchange(slot, ptr::null_mut()), Ordering::Relaxed);
+                waiting += 1;
+            }
+            // SAFETY: 1. free blocks that are in no magazine, and in quarantine no more.
+            unsafe { heap::flush(class, &all[..waiting]) };
         }
     }
 

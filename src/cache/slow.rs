@@ -384,7 +384,8 @@ fn tend() {
 }
 
 /// Whether the magazine of `class` is reached through the gate alone. The blocks of these classes are
-/// so long that the newest of each would be most of what a sleeping thread pins.
+/// so long that the newest of each would be most of what a sleeping thread pins. The careful way, which
+/// pins what is in quarantine anyhow, has no use for gates.
 pub(super) fn is_gated(class: SizeClass) -> bool {
-    class.size() > MEDIUM_MAX
+    class.size() > MEDIUM_MAX && !config::mode().is_careful()
 }
