@@ -42,11 +42,11 @@ impl Hardening {
     pub const CHECKS: Self = Self(1);
     /// Eight bytes behind each block, unforeseeable, checked when it is freed or reallocated.
     pub const CANARIES: Self = Self(1 << 1);
-    /// The first 256 bytes of a block are zeroed when it is freed, and checked to be zero still when it is
-    /// handed out again.
+    /// The first 256 bytes of a block of up to 256 KiB are zeroed when it is freed, and those that its next
+    /// owner asks for are checked to be zero still.
     pub const ZERO: Self = Self(1 << 2);
-    /// Freed blocks wait before they can be handed out again; freed mappings cannot be accessed
-    /// meanwhile.
+    /// Freed blocks wait before they can be handed out again; freed mappings that are kept cannot be
+    /// accessed meanwhile.
     pub const QUARANTINE: Self = Self(1 << 3);
     /// Blocks are handed out in an order that cannot be foreseen from outside.
     pub const RANDOM: Self = Self(1 << 4);

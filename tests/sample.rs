@@ -259,3 +259,88 @@ fn the_pool_may_be_full() {
     let exit = run_child_with(NAME, "", &[(SAMPLE, "1")]);
     assert!(exit.stdout.contains(UNNOTICED), "{exit:?}");
 }
+
+/// Places that one thread frees are taken by others at once.
+#[test]
+fn threads_share_the_pool() {
+    const NAME: &str = "threads_share_the_pool";
+    let _turn = begin();
+    if scenario().is_some() {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    for round in 0..2_000 {
+                        let blocks: Vec<_> = (0..20)
+                            .map(|tag| Block::filled(&ALLOC, SIZE, 8, thread + round + tag))
+                            .collect();
+                        for (tag, block) in blocks.into_iter().enumerate() {
+                            block.check(thread + round + tag);
+                            block.free(&ALLOC);
+                        }
+                    }
+                });
+            }
+        });
+        writeln!(io::stdout(), "{UNNOTICED}").expect("a message");
+        return;
+    }
+    for rate in ["1", "50"] {
+        let exit = run_child_with(NAME, "", &[(SAMPLE, rate)]);
+        assert!(exit.stdout.contains(UNNOTICED), "{rate}: {exit:?}");
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a program with mappings of its own"
+)]
+extern "C" fn repair(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid description.
+    let info = unsafe { &*info };
+    // SAFETY: a fault has an address.
+    let address = unsafe { info.si_addr() };
+    let page = address.map_addr(|address| address & !(page_size() - 1));
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the page is the test's own.
+    let result = unsafe { libc::mprotect(page, page_size(), access) };
+    assert_eq!(result, 0, "mprotect refused");
+}
+
+/// A program that handles its own faults goes on doing so, however many there are.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a program with mappings of its own"
+)]
+fn a_handler_that_was_there_is_called() {
+    const NAME: &str = "a_handler_that_was_there_is_called";
+    const PAGES: usize = 200;
+    let _turn = begin();
+    if scenario().is_some() {
+        // SAFETY: all zero is an action.
+        let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+        let handler: extern "C" fn(_, _, _) = repair;
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        // SAFETY: the action is initialised, and its handler makes one system call.
+        let result =
+            unsafe { libc::sigaction(libc::SIGSEGV, &raw const action, core::ptr::null_mut()) };
+        assert_eq!(result, 0, "sigaction refused");
+        // The handlers of samples are installed on top.
+        let _ = a_sampled_block(true);
+        let length = PAGES * page_size();
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let none = libc::PROT_NONE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let pages = unsafe { libc::mmap(core::ptr::null_mut(), length, none, kind, -1, 0) };
+        for page in 0..PAGES {
+            let place = pages.cast::<u8>().wrapping_add(page * page_size());
+            // SAFETY: inside the mapping; the handler makes it writable.
+            unsafe { place.write_volatile(1) };
+        }
+        writeln!(io::stdout(), "{UNNOTICED}").expect("a message");
+        return;
+    }
+    let exit = run_child_with(NAME, "", &[(SAMPLE, "10")]);
+    assert!(exit.stdout.contains(UNNOTICED), "{exit:?}");
+}

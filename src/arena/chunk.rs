@@ -114,7 +114,9 @@ impl Span {
     }
 
     /// Leaves a note about the contents of the span for whoever has it next; those about spans that begin
-    /// inside do not hold any more.
+    /// inside do not hold any more. One about a span that began before and reached in here cannot be met
+    /// again before this one's end: [`first_run`] finds the lowest units first, and a span that begins there
+    /// with such a note was the last to be there.
     pub(crate) fn set_fronts(&self, note: u8) {
         let first = self.first.get();
         for kept in self.chunk.fronts[first..]

@@ -97,7 +97,8 @@ impl Care {
         exchange(&ward.places[usize::from(place) % WAITING], block)
     }
 
-    /// Counts an allocation; whether [`is_due`](Self::is_due) is to be asked.
+    /// Counts an allocation; whether [`is_due`](Self::is_due) is to be asked, which few allocations
+    /// have to wait for.
     #[inline(always)]
     pub(super) fn count_down(&self) -> bool {
         let left = self.countdown.get();

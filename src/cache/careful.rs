@@ -7,8 +7,8 @@
 use core::ptr::{self, NonNull};
 
 use super::care::Care;
-use super::slow::{self, is_gated, or_reclaim};
-use super::{Config, SizeClass, ThreadCache, front, thread, tls};
+use super::slow::{self, or_reclaim};
+use super::{Config, SizeClass, ThreadCache, behind, front, thread, tls};
 use crate::arena::{Zeroed, tags};
 use crate::config::{self, Mode};
 use crate::error::Misuse;
@@ -16,14 +16,10 @@ use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
 use crate::os;
-use crate::random;
 use crate::sample;
 use crate::size_class::{Request, SMALL_CLASSES, classify, medium_offset, small_offset};
 use crate::sync::Ordering;
 use crate::units::ADDRESS_BITS;
-
-/// Bytes of a canary.
-const CANARY: usize = size_of::<u64>();
 
 /// The cache that the careful word leads to: the thread's own, or `EMPTY`.
 #[inline(always)]
@@ -62,7 +58,7 @@ fn come_in(config: &Config) {
 /// mapping of its own.
 #[inline]
 fn request(size: usize, align: usize, mode: Mode) -> Request {
-    match classify(size.saturating_add(behind(mode)), align) {
+    match classify(size.saturating_add(behind::bytes(mode)), align) {
         Request::Block(class) => Request::Block(class),
         _ => Request::Large,
     }
@@ -74,16 +70,6 @@ fn ungated(size: usize, align: usize) -> Option<SizeClass> {
     small_offset::<1>(size, align)
         .or_else(|| Some(SMALL_CLASSES + medium_offset::<1>(size, align)?))
         .map(SizeClass::of_offset)
-}
-
-/// Bytes behind each block.
-#[inline(always)]
-fn behind(mode: Mode) -> usize {
-    if mode.has(Hardening::CANARIES) {
-        CANARY
-    } else {
-        0
-    }
 }
 
 /// [`super::alloc`] and [`super::alloc_zeroed`].
@@ -112,11 +98,12 @@ fn is_sample() -> bool {
 /// A block that is at hand.
 #[inline(always)]
 fn pop(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> Option<NonNull<u8>> {
-    let class = ungated(size.wrapping_add(behind(mode)), align)?;
+    let class = ungated(size.wrapping_add(behind::bytes(mode)), align)?;
     let magazine = at_hand().magazine(class);
     let block = NonNull::new(magazine.pop())?;
     os::prefetch(magazine.head());
-    hand_out(block, size, class, zeroed, mode);
+    // SAFETY: 1. popped just now.
+    unsafe { hand_out(block, size, class, zeroed, mode) };
     Some(block)
 }
 
@@ -138,18 +125,13 @@ fn alloc_long(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mu
     let Request::Block(class) = request(size, align, mode) else {
         return alloc_large(size, align, zeroed, mode);
     };
-    let at_hand = if is_gated(class) {
-        ptr::null_mut()
-    } else {
-        cache.magazine(class).pop()
-    };
-    let block = if at_hand.is_null() {
-        slow::refill(class, config)
-    } else {
-        at_hand
-    };
+    let mut block = cache.magazine(class).pop();
+    if block.is_null() {
+        block = slow::refill(class, config);
+    }
     if let Some(fresh) = NonNull::new(block) {
-        hand_out(fresh, size, class, zeroed, mode);
+        // SAFETY: 1. popped or refilled just now.
+        unsafe { hand_out(fresh, size, class, zeroed, mode) };
     }
     block
 }
@@ -158,7 +140,7 @@ fn alloc_large(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> *mut u8
     if size.max(align) >> ADDRESS_BITS != 0 {
         return ptr::null_mut();
     }
-    let length = size + behind(mode);
+    let length = size + behind::bytes(mode);
     let Some((block, clean)) = or_reclaim(|| large::alloc(length, align, zeroed)) else {
         return ptr::null_mut();
     };
@@ -166,40 +148,52 @@ fn alloc_large(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> *mut u8
         // SAFETY: 1. a fresh block of at least `size` bytes.
         unsafe { block.write_bytes(0, size) };
     }
-    write_canary(block, size, mode);
+    // SAFETY: 1. `length` has room for it.
+    unsafe { behind::write(block, size, mode) };
     block.as_ptr()
 }
 
 /// Prepares a free block for its user.
+///
+/// # Safety
+/// 1. The block is one of `class`, which serves `size` and what stands behind, and nobody else has it.
 #[inline(always)]
-fn hand_out(block: NonNull<u8>, size: usize, class: SizeClass, zeroed: Zeroed, mode: Mode) {
+unsafe fn hand_out(block: NonNull<u8>, size: usize, class: SizeClass, zeroed: Zeroed, mode: Mode) {
     let address = block.addr().get();
     if mode.has(Hardening::CHECKS) && !tags::mark_live(address, class) {
         die(Misuse::Overlap, address, Some(class));
     }
     // Before the look at the front: a page never used costs one fault when it is written first, and two
     // when it is read first.
-    write_canary(block, size, mode);
-    // SAFETY: 1. a free block, as long as the front of its class.
+    // SAFETY: 1. the caller's.
+    unsafe { behind::write(block, size, mode) };
+    // SAFETY: 1. the caller's; blocks have at least 16 bytes.
     if mode.has(Hardening::ZERO) && !unsafe { front::is_zero(block, size) } {
         die(Misuse::UseAfterFree, address, Some(class));
     }
     if zeroed == Zeroed::Yes {
-        // SAFETY: 1. a fresh block of at least `size` bytes.
+        // SAFETY: 1. the caller's.
         unsafe { block.write_bytes(0, size) };
     }
 }
 
 /// Checks what comes back from its user, and prepares it for the next.
+///
+/// # Safety
+/// 1. The block is live and one of `class`, which served `size`, as far as that is not checked here.
+/// 2. Nobody uses it any more.
 #[inline(always)]
-fn take_back(block: NonNull<u8>, size: usize, class: SizeClass, mode: Mode) {
+unsafe fn take_back(block: NonNull<u8>, size: usize, class: SizeClass, mode: Mode) {
     let address = block.addr().get();
     if mode.has(Hardening::CHECKS) && !tags::mark_free(address, class) {
         die(heap::why_not(address, class), address, Some(class));
     }
-    check_canary(block, size, Some(class), mode);
+    // SAFETY: 1. the caller's, or checked above.
+    if !unsafe { behind::is_whole(block, size, mode) } {
+        die(Misuse::Overflow, address, Some(class));
+    }
     if mode.has(Hardening::ZERO) {
-        // SAFETY: 1. a block of `class`, which its user gave up.
+        // SAFETY: 1. the caller's.
         unsafe { front::clear(block, class.size()) };
     }
 }
@@ -213,10 +207,12 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
     let mode = config::mode();
     let done = if mode.is_all() {
         // The same code without its tests.
-        push(block, size, align, Mode::ALL, config)
+        // SAFETY: 1. and 2. the caller's.
+        unsafe { push(block, size, align, Mode::ALL, config) }
     } else {
         let is_sample = mode.samples() && sample::owns(block);
-        mode.is_decided() && !is_sample && push(block, size, align, mode, config)
+        // SAFETY: 1. and 2. the caller's.
+        mode.is_decided() && !is_sample && unsafe { push(block, size, align, mode, config) }
     };
     if !done {
         // SAFETY: 1. and 2. the caller's.
@@ -225,16 +221,21 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
 }
 
 /// Takes a block back without the gate; `false` if that cannot be.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses it any more.
 #[inline(always)]
-fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config: &Config) -> bool {
+unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config: &Config) -> bool {
     let cache = at_hand();
     let Some(care) = cache.care.get() else {
         return false;
     };
-    let Some(class) = ungated(size.wrapping_add(behind(mode)), align) else {
+    let Some(class) = ungated(size.wrapping_add(behind::bytes(mode)), align) else {
         return false;
     };
-    take_back(block, size, class, mode);
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { take_back(block, size, class, mode) };
     if let Some(waited) = NonNull::new(care.admit(block.as_ptr(), class, mode))
         && !cache.magazine(class).push(waited)
     {
@@ -276,16 +277,18 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
     }
     match request(size, align, mode) {
         Request::Block(class) => {
-            take_back(block, size, class, mode);
+            // SAFETY: 1. and 2. the caller's.
+            unsafe { take_back(block, size, class, mode) };
             if let Some(waited) = wait(cache, block, class, mode)
-                && (is_gated(class) || !cache.magazine(class).push(waited))
+                && !cache.magazine(class).push(waited)
             {
                 // SAFETY: 1. a block of `class` that was freed, now or before.
                 unsafe { slow::make_room(waited, class, config) };
             }
         }
         _ => {
-            expect(block, size, Request::Large, mode);
+            // SAFETY: 1. the caller's.
+            unsafe { expect(block, size, Request::Large, mode) };
             // SAFETY: 1. the caller's 2.
             unsafe { large::free(block, size) };
         }
@@ -309,12 +312,14 @@ pub(super) unsafe fn realloc(
     if mode.is_decided()
         && !is_sample
         && at_hand().is_real()
-        && let Some(before) = ungated(size.wrapping_add(behind(mode)), align)
-        && let Some(after) = ungated(new.wrapping_add(behind(mode)), align)
+        && let Some(before) = ungated(size.wrapping_add(behind::bytes(mode)), align)
+        && let Some(after) = ungated(new.wrapping_add(behind::bytes(mode)), align)
     {
-        expect(block, size, Request::Block(before), mode);
+        // SAFETY: 1. the caller's.
+        unsafe { expect(block, size, Request::Block(before), mode) };
         if before == after {
-            write_canary(block, new, mode);
+            // SAFETY: 1. the class serves `new` and what stands behind.
+            unsafe { behind::write(block, new, mode) };
             return block.as_ptr();
         }
         // SAFETY: 1. and 2. the caller's.
@@ -348,11 +353,13 @@ unsafe fn realloc_long(
         sample::expect(block, size);
     } else {
         let before = request(size, align, mode);
-        expect(block, size, before, mode);
+        // SAFETY: 1. the caller's.
+        unsafe { expect(block, size, before, mode) };
         let stays = before == request(new, align, mode);
         // SAFETY: 1. and 2. the caller's.
         if stays && let Some(moved) = unsafe { resize(block, before, align, new, mode) } {
-            write_canary(moved, new, mode);
+            // SAFETY: 1. what serves `new` has room for what stands behind.
+            unsafe { behind::write(moved, new, mode) };
             return moved.as_ptr();
         }
     }
@@ -361,16 +368,25 @@ unsafe fn realloc_long(
 }
 
 /// Makes sure that a block is one that `request` was served by, as long as said.
-fn expect(block: NonNull<u8>, size: usize, request: Request, mode: Mode) {
+///
+/// # Safety
+/// 1. It is that, as far as it is not checked here.
+unsafe fn expect(block: NonNull<u8>, size: usize, request: Request, mode: Mode) {
     let address = block.addr().get();
-    if let Request::Block(class) = request {
-        if mode.has(Hardening::CHECKS) && !tags::is_live(address, class) {
+    let class = match request {
+        Request::Block(class) => Some(class),
+        _ => None,
+    };
+    match class {
+        Some(class) if mode.has(Hardening::CHECKS) && !tags::is_live(address, class) => {
             die(heap::why_not(address, class), address, Some(class));
         }
-        check_canary(block, size, Some(class), mode);
-    } else {
-        large::expect(block, size + behind(mode));
-        check_canary(block, size, None, mode);
+        Some(_) => {}
+        None => large::expect(block, size + behind::bytes(mode)),
+    }
+    // SAFETY: 1. the caller's, or checked above.
+    if !unsafe { behind::is_whole(block, size, mode) } {
+        die(Misuse::Overflow, address, class);
     }
 }
 
@@ -393,41 +409,7 @@ unsafe fn resize(
         return None;
     }
     // SAFETY: 1. the caller's 2.
-    unsafe { large::resize(block, new + behind(mode)) }
-}
-
-/// What stands behind a block: other for each address and size. Its first byte is not zero, so that the
-/// zero at the end of a C string, one too far, does not pass.
-#[inline(always)]
-fn canary(address: usize, size: usize) -> u64 {
-    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-    random::secret() ^ address as u64 ^ (size as u64).wrapping_mul(SPREAD) | 1
-}
-
-#[inline(always)]
-fn write_canary(block: NonNull<u8>, size: usize, mode: Mode) {
-    if mode.has(Hardening::CANARIES) {
-        let value = canary(block.addr().get(), size);
-        // SAFETY: 1. `request` made room for a canary.
-        let place = unsafe { block.add(size) };
-        // SAFETY: 1. as above, and nobody uses it.
-        unsafe { place.cast::<u64>().write_unaligned(value) };
-    }
-}
-
-#[inline(always)]
-fn check_canary(block: NonNull<u8>, size: usize, class: Option<SizeClass>, mode: Mode) {
-    if mode.has(Hardening::CANARIES) {
-        // SAFETY: 1. the caller's: a live block that was allocated with this size. With checks, that was
-        // made sure of.
-        let place = unsafe { block.add(size) };
-        // SAFETY: 1. as above: `write_canary` wrote it.
-        let found = unsafe { place.cast::<u64>().read_unaligned() };
-        let address = block.addr().get();
-        if found != canary(address, size) {
-            die(Misuse::Overflow, address, class);
-        }
-    }
+    unsafe { large::resize(block, new + behind::bytes(mode)) }
 }
 
 #[cold]

@@ -4,6 +4,7 @@
 //! of a cache, `hold_off` for purging behind the back of sleeping threads, `careful` for the way that
 //! calls take in a hardened process.
 
+mod behind;
 mod care;
 mod careful;
 mod fork;

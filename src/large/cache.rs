@@ -80,7 +80,8 @@ fn take_apart(length: usize) -> Option<&'static Mapping> {
         remove(link, mapping);
         mapping
     };
-    if !mapping.open(length) {
+    // SAFETY: 1. taken out of its list.
+    if !unsafe { mapping.open(length) } {
         let _ = unmap(mapping);
         return None;
     }
@@ -183,7 +184,9 @@ fn push(mapping: &'static Mapping) {
 pub(super) fn put(mapping: &'static Mapping) {
     mapping.freed.set(os::now_ms());
     // One mapping may have half of the cache.
-    if mapping.length.get() > config::large_cache() / 2 || !mapping.shut() {
+    let is_too_long = mapping.length.get() > config::large_cache() / 2;
+    // SAFETY: 1. freed, and in no list yet.
+    if is_too_long || !unsafe { mapping.shut() } {
         unmap(mapping);
     } else {
         let _held = LARGE.lock.lock();
@@ -233,7 +236,8 @@ pub(super) fn take_stuck(length: usize) -> Option<&'static Mapping> {
         link.set(mapping.next.get());
         mapping
     };
-    if !mapping.open(length) {
+    // SAFETY: 1. taken out of its list.
+    if !unsafe { mapping.open(length) } {
         let _ = unmap(mapping);
         return None;
     }

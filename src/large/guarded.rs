@@ -42,16 +42,20 @@ pub(super) fn map(length: usize, align: usize) -> Option<(NonNull<u8>, [usize; 2
         // SAFETY: 1. mapped above, not in use.
         let _ = unsafe { os::guard(start, page) };
     }
-    guard_end(base, length, page);
+    // SAFETY: 1. mapped above, not in use.
+    unsafe { guard_end(base, length, page) };
     Some((base, margins))
 }
 
 /// Makes `bytes` behind the first `length` inaccessible. A mapping without a guard is better than none.
-fn guard_end(base: NonNull<u8>, length: usize, bytes: usize) {
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nobody uses what is behind `length`.
+unsafe fn guard_end(base: NonNull<u8>, length: usize, bytes: usize) {
     if bytes > 0 {
-        // SAFETY: 1. the caller's mapping is that long.
+        // SAFETY: 1. the caller's.
         let end = unsafe { crate::ptr::advance::<u8>(base, length) };
-        // SAFETY: 1. the caller's mapping, of which nobody uses the end.
+        // SAFETY: 1. the caller's.
         let _ = unsafe { os::guard(end, bytes) };
     }
 }
@@ -66,21 +70,28 @@ impl Mapping {
     }
 
     /// Makes a freed mapping inaccessible; `false` if that is wanted and the kernel refuses.
-    pub(super) fn shut(&self) -> bool {
-        // SAFETY: 1. freed, and in no list.
+    ///
+    /// # Safety
+    /// 1. The mapping is in no list, and nobody uses it.
+    pub(super) unsafe fn shut(&self) -> bool {
+        // SAFETY: 1. the caller's.
         !is_shut() || unsafe { os::protect(self.base(), self.length.get()) }
     }
 
     /// Makes the first `length` bytes of a freed mapping accessible again, and no more where there are
     /// guards; `false` if the kernel refuses.
-    pub(super) fn open(&self, length: usize) -> bool {
+    ///
+    /// # Safety
+    /// 1. The mapping is in no list, and nobody uses it.
+    pub(super) unsafe fn open(&self, length: usize) -> bool {
         let all = self.length.get();
-        // SAFETY: 1. taken out of the cache.
+        // SAFETY: 1. the caller's.
         if !unsafe { os::expose(self.base(), all) } {
             return false;
         }
         if has_guards() {
-            guard_end(self.base(), length, all - length);
+            // SAFETY: 1. the caller's.
+            unsafe { guard_end(self.base(), length, all - length) };
         }
         true
     }
@@ -96,7 +107,8 @@ impl Mapping {
         // What was inaccessible behind becomes part of the block.
         // SAFETY: 1. the mapping's own end.
         if behind > 0 && !unsafe { os::expose(self.base(), self.length.get() + behind) } {
-            guard_end(self.base(), self.length.get(), behind);
+            // SAFETY: 1. the mapping's own end.
+            unsafe { guard_end(self.base(), self.length.get(), behind) };
             return None;
         }
         // SAFETY: 1. the mapping is the caller's. 2. the caller's.
@@ -105,7 +117,8 @@ impl Mapping {
             // SAFETY: 1. as long as before, and as before.
             self.set(unsafe { crate::ptr::advance(start, before) }, length);
         }
-        guard_end(self.base(), self.length.get(), behind);
+        // SAFETY: 1. the mapping's own end.
+        unsafe { guard_end(self.base(), self.length.get(), behind) };
         moved.map(|_| self.base())
     }
 }

@@ -6,19 +6,21 @@
 
 mod cache;
 mod guarded;
+mod span;
 
 use core::ptr::NonNull;
 
-use crate::arena::{self, Chunk, Kind, Span, Zeroed, meta};
+use crate::arena::{self, Zeroed, meta};
 use crate::config;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
 use crate::size_class::CLASS_MAX;
 use crate::sync::{AtomicPtr, GuardedU64, GuardedUsize, Link, Ordering};
-use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex, round_up};
+use crate::units::{CHUNK, round_up};
 use crate::valgrind;
 
 pub(crate) use arena::Age;
+pub(crate) use span::{alloc_span, free_span};
 
 const BUCKETS: usize = 4096;
 
@@ -100,9 +102,10 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         enter(mapping);
         return Some((mapping.base(), Zeroed::No));
     }
+    // The count is read without the lock: about so many will do.
     if guarded::is_apart()
         && LARGE.count.get() >= MOST_APART
-        && let Some(found) = in_chunk(length, align)
+        && let Some(found) = span::in_chunk(length, align)
     {
         return Some(found);
     }
@@ -112,99 +115,24 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         if align <= page
             && let Some(stuck) = cache::take_stuck(length)
         {
+            valgrind::fence_off(stuck.base(), length);
             enter(stuck);
             return Some((stuck.base(), Zeroed::No));
         }
-        return in_chunk(length, align);
+        return span::in_chunk(length, align);
     };
     for (kept, bytes) in mapping.margins.iter().zip(margins) {
         kept.set(bytes);
     }
+    mapping.set(base, length);
     if wanted == Zeroed::No && length >= HUGE_MIN && config::huge_pages() {
-        os::advise_huge(base, length);
+        // All of it: advice for a part would make it several to the kernel, which moves none of them.
+        let (start, whole) = mapping.whole();
+        os::advise_huge(start, whole);
     }
     valgrind::fence_off(base, length);
-    mapping.set(base, length);
     enter(mapping);
     Some((base, Zeroed::Yes))
-}
-
-/// The way out at the limit of mappings: chunks are few and long.
-fn in_chunk(length: usize, align: usize) -> Option<(NonNull<u8>, Zeroed)> {
-    let units = UnitCount::holding(length).filter(|_| align <= UNIT)?;
-    alloc_span(units)
-}
-
-/// A span of `units` for the user.
-pub(crate) fn alloc_span(units: UnitCount) -> Option<(NonNull<u8>, Zeroed)> {
-    let (span, zeroed) = arena::claim(units)?;
-    if config::mode().is_careful() {
-        span.set_fronts(0);
-    }
-    span.become_kind(Kind::Span);
-    SPANS.add(units.bytes());
-    Some((span.base(), zeroed))
-}
-
-/// Frees what [`alloc_span`] gave for `units`.
-///
-/// # Safety
-/// 1. Nobody uses the block any more.
-pub(crate) unsafe fn free_span(block: NonNull<u8>, units: UnitCount) {
-    // SAFETY: 1. the caller's.
-    unsafe { free_span_if(block, |span| span.units == units) };
-}
-
-/// Frees the span at `block`; what is none, or does not fit, ends the process.
-///
-/// # Safety
-/// 1. Nobody uses the block any more.
-unsafe fn free_span_if(block: NonNull<u8>, fits: impl Fn(&Span) -> bool) {
-    // SAFETY: 1. the caller's.
-    match unsafe { span_at(block) } {
-        Some(span) if !fits(&span) => die(Misuse::WrongClass, block.addr().get()),
-        Some(span) => {
-            SPANS.subtract(span.units.bytes());
-            arena::release(span);
-        }
-        None => die(why_not(block), block.addr().get()),
-    }
-}
-
-/// Takes the span at `block` from its user.
-///
-/// # Safety
-/// 1. Nobody uses the block any more.
-unsafe fn span_at(block: NonNull<u8>) -> Option<Span> {
-    let (chunk, unit) = span_site(block)?;
-    // SAFETY: 1. the user owned the span and gives it up.
-    Some(unsafe { chunk.span(unit) })
-}
-
-/// The place of the span that a user holds at `block`.
-fn span_site(block: NonNull<u8>) -> Option<(&'static Chunk, UnitIndex)> {
-    let address = block.addr().get();
-    let chunk = arena::owner(address)?;
-    let unit = UnitIndex::of(address);
-    let begins = chunk.kind(unit) == Kind::Span && chunk.head(unit) == unit;
-    (begins && address.is_multiple_of(UNIT)).then_some((chunk, unit))
-}
-
-/// Bytes of spans that users hold; its own lock-free counter, as spans bypass this lock.
-struct Counter(crate::sync::AtomicUsize);
-
-static SPANS: Counter = Counter(crate::sync::AtomicUsize::new(0));
-
-impl Counter {
-    fn add(&self, bytes: usize) {
-        // ORDERING: a counter, nothing is published through it.
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn subtract(&self, bytes: usize) {
-        // ORDERING: as above.
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
-    }
 }
 
 /// Why what is at `block` is no live span or mapping.
@@ -228,7 +156,7 @@ pub(crate) fn die(misuse: Misuse, address: usize) -> ! {
 /// Makes sure that `block` is a live mapping, or a span in its place, of at least `length` bytes.
 pub(crate) fn expect(block: NonNull<u8>, length: usize) {
     let address = block.addr().get();
-    let bytes = length_at(block).or_else(|| span_length_at(block));
+    let bytes = length_at(block).or_else(|| span::length_at(block));
     match bytes {
         None => die(why_not(block), address),
         Some(bytes) if bytes < length => die(Misuse::WrongClass, address),
@@ -249,12 +177,6 @@ fn length_at(block: NonNull<u8>) -> Option<usize> {
     None
 }
 
-/// Bytes of the span that a user holds at `block`.
-fn span_length_at(block: NonNull<u8>) -> Option<usize> {
-    let (chunk, unit) = span_site(block)?;
-    Some(usize::from(chunk.span_length(unit)) * UNIT)
-}
-
 /// Frees what [`alloc`] gave for at least `size` bytes.
 ///
 /// # Safety
@@ -265,7 +187,7 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
         Some(mapping) => cache::put(mapping),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. the caller's.
-        None => unsafe { free_span_if(block, |span| span.units.bytes() >= size) },
+        None => unsafe { span::free_span_if(block, |span| span.units.bytes() >= size) },
     }
 }
 
@@ -354,8 +276,7 @@ pub(crate) fn decay(age: Age) -> usize {
 
 /// Bytes of live mappings and spans.
 pub(crate) fn live() -> usize {
-    // ORDERING: a counter.
-    LARGE.live.get() + SPANS.0.load(Ordering::Relaxed)
+    LARGE.live.get() + span::live()
 }
 
 /// Bytes of all mappings, cached ones included, and how many of them are in memory.

@@ -10,7 +10,7 @@ use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 /// What [`watch_faults`] was given; null before.
 static REPORT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// Times that the handler is installed: Rust's std may be about to install its own when the first
+/// Times that a handler is installed: Rust's std may be about to install its own when the first
 /// allocation comes, and would take the place of ours.
 const INSTALLS: usize = 2;
 
@@ -21,12 +21,14 @@ struct Previous([UnsafeCell<MaybeUninit<libc::sigaction>>; INSTALLS]);
 unsafe impl Sync for Previous {}
 
 static PREVIOUS: Previous = Previous([const { UnsafeCell::new(MaybeUninit::zeroed()) }; INSTALLS]);
-/// How often the handler was installed.
+/// How often a handler was installed.
 static INSTALLED: AtomicUsize = AtomicUsize::new(0);
-/// Handlers of ours that run, on all threads.
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
+/// A handler for each time, so that each goes on with what it took the place of: who installed the handler
+/// between the two may call the first from it.
+const HANDLERS: [Handler; INSTALLS] = [handle::<0>, handle::<1>];
 
 fn action() -> libc::sigaction {
     // SAFETY: 1. all zero is an action.
@@ -40,52 +42,65 @@ pub(crate) fn watch_faults(report: fn(usize)) {
     let mut current = action();
     // SAFETY: 1. `current` is writable.
     unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), &raw mut current) };
-    let handler: Handler = handle;
     // ORDERING: one thread at a time gets here, under a lock.
     let times = INSTALLED.load(Ordering::Relaxed);
-    let Some(cell) = PREVIOUS.0.get(times) else {
+    let (Some(cell), Some(handler)) = (PREVIOUS.0.get(times), HANDLERS.get(times)) else {
         return;
     };
-    if current.sa_sigaction == handler as usize {
+    if HANDLERS
+        .iter()
+        .any(|ours| current.sa_sigaction == *ours as usize)
+    {
         return;
     }
-    // SAFETY: 1. nobody reads this cell before the handler is installed for that time.
+    // SAFETY: 1. nobody reads this cell before its handler is installed.
     unsafe { &mut *cell.get() }.write(current);
     // ORDERING: the system call below orders these before the first call of the handler.
     REPORT.store(report as *mut (), Ordering::Relaxed);
     INSTALLED.store(times + 1, Ordering::Relaxed);
     let mut ours = action();
-    ours.sa_sigaction = handler as usize;
+    ours.sa_sigaction = *handler as usize;
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
     // SAFETY: 1. a valid action, whose handler does as the signal demands.
     unsafe { libc::sigaction(libc::SIGSEGV, &raw const ours, ptr::null_mut()) };
 }
 
-extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+extern "C" fn handle<const TIME: usize>(
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) {
     // SAFETY: 1. the kernel passes a valid description.
     let known = unsafe { &*info };
-    // SAFETY: 1. a fault has an address.
-    let address = unsafe { known.si_addr() }.addr();
-    // ORDERING: written before the handler was installed, here and below.
-    let report = REPORT.load(Ordering::Relaxed);
-    // SAFETY: 1. `watch_faults` stored a function of this type.
-    let report = unsafe { core::mem::transmute::<*mut (), fn(usize)>(report) };
-    report(address);
-    let times = INSTALLED.load(Ordering::Relaxed);
-    let cell = &PREVIOUS.0[times.saturating_sub(1) % INSTALLS];
-    // SAFETY: 1. written by `watch_faults`, and never again.
-    let previous = unsafe { &*cell.get() };
-    // SAFETY: 1. as above; all zero is an action, too.
+    // Others are sent by a process, and have no address.
+    let is_fault = known.si_code > 0;
+    if is_fault {
+        // SAFETY: 1. a fault has an address.
+        let address = unsafe { known.si_addr() }.addr();
+        // ORDERING: written before the handler was installed.
+        let report = REPORT.load(Ordering::Relaxed);
+        // SAFETY: 1. `watch_faults` stored a function of this type.
+        let report = unsafe { core::mem::transmute::<*mut (), fn(usize)>(report) };
+        report(address);
+    }
+    // SAFETY: 1. written by `watch_faults` before it installed this handler, and never again.
+    let previous = unsafe { &*PREVIOUS.0[TIME].get() };
+    // SAFETY: 1. as above.
     let previous = unsafe { previous.assume_init_ref() };
     let next = previous.sa_sigaction;
-    // ORDERING: a counter. A handler that calls the one before it, which is ours, would do so for ever.
-    let is_nested = RUNNING.fetch_add(1, Ordering::Relaxed) > MOST_RUNNING;
-    if next == libc::SIG_DFL || next == libc::SIG_IGN || is_nested {
+    if next == libc::SIG_IGN && !is_fault {
+        return;
+    }
+    if next == libc::SIG_DFL || next == libc::SIG_IGN {
         let mut default = action();
         default.sa_sigaction = libc::SIG_DFL;
-        // The access faults again when this returns, and ends the process.
+        // An access faults again when this returns, and ends the process.
         // SAFETY: 1. a valid action.
         unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+        if !is_fault {
+            // SAFETY: 1. no precondition.
+            unsafe { libc::raise(signal) };
+        }
     } else if previous.sa_flags & libc::SA_SIGINFO != 0 {
         // SAFETY: 1. the program installed a handler of this type.
         let next = unsafe { core::mem::transmute::<usize, Handler>(next) };
@@ -95,11 +110,7 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
         let next = unsafe { core::mem::transmute::<usize, extern "C" fn(c_int)>(next) };
         next(signal);
     }
-    RUNNING.fetch_sub(1, Ordering::Relaxed);
 }
-
-/// Faults of that many threads at once are handled.
-const MOST_RUNNING: usize = 64;
 
 // Weak: programs without the unwinder of libgcc or LLVM, which Rust's std brings, have no backtraces.
 global_asm!(".weak _Unwind_Backtrace", ".weak _Unwind_GetIP");

@@ -157,6 +157,7 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     let start = page_at(index)?;
     // SAFETY: 1. a page of the pool that this thread owns.
     if !unsafe { os::expose(start, page) } {
+        let _held = POOL.lock.lock();
         place.state.set(State::Freed as u8);
         return None;
     }
@@ -197,54 +198,67 @@ fn claim() -> Option<(usize, &'static Place)> {
     Some((index, place))
 }
 
-/// The place of the live block at `block`, which is `size` bytes long; anything else ends the process.
-fn live_at(block: NonNull<u8>, size: usize) -> (usize, &'static Place) {
+/// The place of the live block at `block`, which is `size` bytes long; or what is wrong. The lock is held.
+fn live_at(
+    block: NonNull<u8>,
+    size: usize,
+) -> Result<(usize, &'static Place), (&'static str, Option<&'static Place>)> {
     let address = block.addr().get();
     let page = offset_of(address).map_or(0, |offset| offset / os::page_size());
     let Some(place) = place_of(page) else {
-        report::die(
-            "free of a pointer that was not allocated here",
-            address,
-            None,
-        );
+        return Err(("free of a pointer that was not allocated here", None));
     };
     let fault = match place.state() {
         State::Live if place.address.get() != address => {
             "free of a pointer into the middle of a block"
         }
         State::Live if place.size.get() != size => "free with another size",
-        State::Live => return (page / 2, place),
+        State::Live => return Ok((page / 2, place)),
         _ => "double free",
     };
-    report::die(fault, address, Some(place))
+    Err((fault, Some(place)))
+}
+
+/// Takes the block from its user, or ends the process: without the lock, as a report asks the loader.
+fn found(
+    block: NonNull<u8>,
+    result: Result<(usize, &'static Place), (&'static str, Option<&'static Place>)>,
+) -> (usize, &'static Place) {
+    result.unwrap_or_else(|(fault, place)| report::die(fault, block.addr().get(), place))
 }
 
 /// Makes sure that `block` is a live one of `size` bytes.
 pub(crate) fn expect(block: NonNull<u8>, size: usize) {
-    let _held = POOL.lock.lock();
-    live_at(block, size);
+    let result = {
+        let _held = POOL.lock.lock();
+        live_at(block, size)
+    };
+    found(block, result);
 }
 
 /// Frees a block of [`alloc`]; what is none ends the process.
 pub(crate) fn free(block: NonNull<u8>, size: usize) {
-    let (index, place) = {
+    let result = {
         let _held = POOL.lock.lock();
-        let found = live_at(block, size);
-        found.1.state.set(State::Moving as u8);
-        found
+        let result = live_at(block, size);
+        if let Ok((_, place)) = result {
+            place.state.set(State::Moving as u8);
+        }
+        result
     };
+    let (index, place) = found(block, result);
     let Some(start) = page_at(index) else { return };
     if !is_filled(start, block, size) {
         let address = block.addr().get();
         report::die("write beside a block", address, Some(place));
     }
     place.freed_by.record();
-    place.state.set(State::Freed as u8);
-    // SAFETY: 1. a page of the pool whose block its user gave up; the place waits behind all others.
+    // SAFETY: 1. a page of the pool whose block its user gave up; nobody claims it while it is moving.
     let _ = unsafe { os::guard(start, os::page_size()) };
     let _held = POOL.lock.lock();
     POOL.frees.set(POOL.frees.get() + 1);
     place.freed.set(POOL.frees.get());
+    place.state.set(State::Freed as u8);
 }
 
 /// Whether the bytes of the page beside the block are as they were.

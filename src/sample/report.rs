@@ -34,6 +34,10 @@ impl Trace {
         }
     }
 
+    fn is_known(&self) -> bool {
+        self.thread.get() != 0
+    }
+
     pub(super) fn clear(&self) {
         self.thread.set(0);
     }
@@ -53,18 +57,20 @@ impl Trace {
     }
 }
 
-/// A return address with the object that it lies in, for `addr2line -Cfe OBJECT OFFSET`.
+/// A call with its offset in the object that it lies in, for `addr2line -Cfe OBJECT OFFSET`; in a program
+/// without relocation the address itself is wanted.
 struct Frame(usize);
 
 impl fmt::Display for Frame {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:#x}", self.0)?;
-        let Some((path, base)) = os::object_at(self.0) else {
-            return Ok(());
-        };
         // The call is before the address that it returns to.
-        let offset = self.0.wrapping_sub(base).wrapping_sub(1);
-        write!(out, " {} {offset:#x}", path.to_str().unwrap_or("?"))
+        let call = self.0.wrapping_sub(1);
+        let Some((path, base)) = os::object_at(self.0) else {
+            return write!(out, "{call:#x}");
+        };
+        // A long path may be cut off, so it comes last.
+        let (offset, path) = (call.wrapping_sub(base), path.to_str().unwrap_or("?"));
+        write!(out, "{call:#x} {offset:#x} {path}")
     }
 }
 
@@ -120,9 +126,11 @@ fn explain(address: usize) -> Option<(&'static str, &'static Place)> {
     let offset = offset_of(address)?;
     let page = offset / os::page_size();
     if let Some(place) = place_of(page) {
-        let what = match place.state() {
-            State::Freed => "use after free",
-            _ => "access beside a block",
+        // One on its way from live to freed knows who frees it.
+        let what = if place.state() == State::Freed || place.freed_by.is_known() {
+            "use after free"
+        } else {
+            "access beside a block"
         };
         return Some((what, place));
     }

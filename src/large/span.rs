@@ -1,0 +1,88 @@
+//! Spans handed out whole, and the way out at the limit of mappings.
+
+use core::ptr::NonNull;
+
+use super::{die, why_not};
+use crate::arena::{self, Chunk, Kind, Span, Zeroed};
+use crate::config;
+use crate::error::Misuse;
+use crate::sync::{AtomicUsize, Ordering};
+use crate::units::{UNIT, UnitCount, UnitIndex};
+
+/// Bytes of spans that users hold.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of spans that users hold.
+pub(super) fn live() -> usize {
+    // ORDERING: a counter.
+    LIVE.load(Ordering::Relaxed)
+}
+
+/// The way out at the limit of mappings: chunks are few and long.
+pub(super) fn in_chunk(length: usize, align: usize) -> Option<(NonNull<u8>, Zeroed)> {
+    let units = UnitCount::holding(length).filter(|_| align <= UNIT)?;
+    alloc_span(units)
+}
+
+/// A span of `units` for the user.
+pub(crate) fn alloc_span(units: UnitCount) -> Option<(NonNull<u8>, Zeroed)> {
+    let (span, zeroed) = arena::claim(units)?;
+    if config::mode().is_careful() {
+        span.set_fronts(0);
+    }
+    span.become_kind(Kind::Span);
+    // ORDERING: a counter, nothing is published through it.
+    LIVE.fetch_add(units.bytes(), Ordering::Relaxed);
+    Some((span.base(), zeroed))
+}
+
+/// Frees what [`alloc_span`] gave for `units`.
+///
+/// # Safety
+/// 1. Nobody uses the block any more.
+pub(crate) unsafe fn free_span(block: NonNull<u8>, units: UnitCount) {
+    // SAFETY: 1. the caller's.
+    unsafe { free_span_if(block, |span| span.units == units) };
+}
+
+/// Frees the span at `block`; what is none, or does not fit, ends the process.
+///
+/// # Safety
+/// 1. Nobody uses the block any more.
+pub(super) unsafe fn free_span_if(block: NonNull<u8>, fits: impl Fn(&Span) -> bool) {
+    // SAFETY: 1. the caller's.
+    match unsafe { span_at(block) } {
+        Some(span) if !fits(&span) => die(Misuse::WrongClass, block.addr().get()),
+        Some(span) => {
+            // ORDERING: as in `alloc_span`.
+            LIVE.fetch_sub(span.units.bytes(), Ordering::Relaxed);
+            arena::release(span);
+        }
+        None => die(why_not(block), block.addr().get()),
+    }
+}
+
+/// Takes the span at `block` from its user.
+///
+/// # Safety
+/// 1. Nobody uses the block any more.
+unsafe fn span_at(block: NonNull<u8>) -> Option<Span> {
+    let (chunk, unit) = span_site(block)?;
+    // SAFETY: 1. the user owned the span and gives it up.
+    Some(unsafe { chunk.span(unit) })
+}
+
+/// The place of the span that a user holds at `block`.
+fn span_site(block: NonNull<u8>) -> Option<(&'static Chunk, UnitIndex)> {
+    let address = block.addr().get();
+    let chunk = arena::owner(address)?;
+    let unit = UnitIndex::of(address);
+    let begins = chunk.kind(unit) == Kind::Span && chunk.head(unit) == unit;
+    (begins && address.is_multiple_of(UNIT)).then_some((chunk, unit))
+}
+
+/// Bytes of the span that a user holds at `block`.
+pub(super) fn length_at(block: NonNull<u8>) -> Option<usize> {
+    let (chunk, unit) = span_site(block)?;
+    Some(usize::from(chunk.span_length(unit)) * UNIT)
+}
