@@ -123,7 +123,8 @@ fn magazines_of_threads_that_are_gone_come_back() {
             let after = Flagstone::stats();
             assert_eq!(after.cached, own);
             let lost = after.live - before.live;
-            let newest = THREADS * CLASSES.iter().sum::<usize>();
+            // Blocks are up to a quarter longer than what was asked for.
+            let newest = THREADS * CLASSES.iter().sum::<usize>() * 5 / 4;
             assert!(
                 lost <= newest,
                 "{lost} bytes lost, at most {newest} expected"

@@ -112,7 +112,8 @@ fn initialise(config: &Config) -> bool {
     true
 }
 
-/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or there is no memory for a cache.
+/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or
+/// there is no memory for a cache.
 pub(super) fn enter(config: &Config) -> Option<&'static ThreadCache> {
     if !prepare(config) {
         return None;
