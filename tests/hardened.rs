@@ -114,6 +114,31 @@ impl End {
     }
 }
 
+/// What one class leaves in the pages of a slab is no write after a free of another's blocks.
+#[test]
+fn classes_may_take_each_others_place() {
+    const NAME: &str = "classes_may_take_each_others_place";
+    let _turn = begin();
+    if scenario().is_some() {
+        for _ in 0..6 {
+            for size in [1_000, 48, 300, 16, 700] {
+                let blocks: Vec<_> = (0..(4 << 20) / size).map(|_| block(size)).collect();
+                for block in blocks {
+                    block.check(block.size());
+                    block.free(&ALLOC);
+                }
+            }
+            verify();
+        }
+        writeln!(io::stdout(), "{UNNOTICED}").expect("a message");
+        return;
+    }
+    for safeguards in ["zero", "1"] {
+        let exit = run_child_with(NAME, "", &[(HARDENED, safeguards)]);
+        assert!(exit.stdout.contains(UNNOTICED), "{safeguards}: {exit:?}");
+    }
+}
+
 /// A right program, with each safeguard and with all.
 #[test]
 fn right_programs_run_to_their_end() {
