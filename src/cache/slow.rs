@@ -52,6 +52,7 @@ pub(super) fn alloc_plain(size: usize, align: usize, zeroed: Zeroed, config: &Co
     }
 }
 
+#[inline(always)]
 fn alloc_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
     match classify(size, align) {
         Request::Block(class) => {
@@ -161,6 +162,7 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, co
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
+#[inline(always)]
 pub(super) unsafe fn free_plain(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
@@ -204,6 +206,7 @@ pub(crate) unsafe extern "C" fn realloc_rest(
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
+#[inline(always)]
 pub(super) unsafe fn realloc_plain(
     block: NonNull<u8>,
     size: usize,
@@ -224,10 +227,6 @@ pub(super) unsafe fn realloc_plain(
     {
         return moved.as_ptr();
     }
-    if let Request::Block(class) = before {
-        // Before bytes are read that may be others'.
-        heap::expect(block.addr().get(), class);
-    }
     // SAFETY: 1. and 2. the caller's.
     unsafe { realloc_by_copy(block, size, align, new, config) }
 }
@@ -235,6 +234,7 @@ pub(super) unsafe fn realloc_plain(
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
+#[inline(always)]
 pub(super) unsafe fn realloc_by_copy(
     block: NonNull<u8>,
     size: usize,

@@ -32,14 +32,6 @@ fn address_in(slot: &Slot) -> usize {
     slot.load(Ordering::Relaxed).addr()
 }
 
-/// Makes sure that a block of `class` is at `address`, free or not.
-#[inline]
-pub(crate) fn expect(address: usize, class: SizeClass) {
-    if let Err(misuse) = Slab::locate(address, class) {
-        die(misuse, address, class);
-    }
-}
-
 /// Why what is at `address` is no live block of `class`.
 #[cold]
 pub(crate) fn why_not(address: usize, class: SizeClass) -> Misuse {
