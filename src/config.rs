@@ -1,6 +1,8 @@
 //! Run-time options: compile-time defaults, then `FLAGSTONE_*`, read once.
 #![forbid(unsafe_code)]
 
+use core::cell::Cell;
+
 use crate::hardening::Hardening;
 use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
 
@@ -38,6 +40,8 @@ pub struct Config {
     huge_pages: HugePages,
     hardening: Hardening,
     sample_one_in: usize,
+    /// Whether the object that the allocator is part of is never unloaded.
+    stays_loaded: bool,
 }
 
 impl Config {
@@ -52,7 +56,18 @@ impl Config {
             huge_pages: HugePages::Advise,
             hardening: Hardening::NONE,
             sample_one_in: 0,
+            stays_loaded: false,
         }
+    }
+
+    /// For an object that the linker was told never to unload.
+    pub(crate) const fn for_good(mut self) -> Self {
+        self.stays_loaded = true;
+        self
+    }
+
+    pub(crate) fn stays_loaded(&self) -> bool {
+        self.stays_loaded
     }
 
     /// How long free pages stay resident before they go back to the kernel, in milliseconds.
@@ -111,6 +126,26 @@ impl Config {
         self
     }
 
+    /// Sets one option, `name` and `value` as in the environment.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Name`] or [`Refusal::Value`].
+    pub fn with_option(self, name: &str, value: &[u8]) -> Result<Self, Refusal> {
+        let (known, bad) = (Cell::new(false), Cell::new(false));
+        let lookup = |asked: &str| {
+            let is_it = asked == name;
+            known.set(known.get() || is_it);
+            is_it.then_some(value)
+        };
+        let config = self.overridden(lookup, |_, _, _| bad.set(true));
+        match (known.get(), bad.get()) {
+            (false, _) => Err(Refusal::Name),
+            (true, true) => Err(Refusal::Value),
+            (true, false) => Ok(config),
+        }
+    }
+
     /// Whether calls have to take the careful way.
     pub(crate) fn wants_care(&self) -> bool {
         Mode::of(self).is_careful()
@@ -142,12 +177,7 @@ impl Config {
                 bytes,
                 SIZE,
             ),
-            (
-                "FLAGSTONE_SAMPLE",
-                &mut self.sample_one_in,
-                digits,
-                "a number",
-            ),
+            (SAMPLE, &mut self.sample_one_in, digits, "a number"),
         ];
         for (name, value, parse, wanted) in numbers {
             let Some(text) = lookup(name) else { continue };
@@ -179,6 +209,7 @@ impl Default for Config {
 }
 
 const HUGE_PAGES: &str = "FLAGSTONE_HUGE_PAGES";
+const SAMPLE: &str = "FLAGSTONE_SAMPLE";
 const HARDENED: &str = "FLAGSTONE_HARDENED";
 const SIZE: &str = "bytes, or a number with K, M or G";
 
@@ -207,7 +238,7 @@ fn bytes(text: &[u8]) -> Option<usize> {
         .checked_mul(unit)
 }
 
-/// The options in force, written once by the initialisation of the process.
+/// The options in force, written by the initialisation of the process and by [`change`].
 static CURRENT: Settings = Settings {
     purge_delay_ms: GuardedUsize::new(Config::new().purge_delay_ms),
     dirty_budget: GuardedUsize::new(Config::new().dirty_budget),
@@ -292,6 +323,50 @@ pub(crate) fn apply(config: Config) {
     // ORDERING: as in `mode`. Of threads that get here at once one decides.
     let _ = MODE.compare_exchange(undecided, mode, Ordering::Relaxed, Ordering::Relaxed);
     CURRENT.sample_one_in.set(config.sample_one_in);
+    settle(&config);
+}
+
+/// Why an option could not be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no option of that name.
+    Name,
+    /// The value does not parse.
+    Value,
+    /// The option is decided at the first call of the process.
+    Decided,
+    /// There is no memory for the first call of the process.
+    NoMemory,
+}
+
+/// Changes one option in force, named as in the environment.
+pub(crate) fn change(name: &str, value: &[u8]) -> Result<(), Refusal> {
+    let changed = current().with_option(name, value)?;
+    if name == HARDENED || name == SAMPLE {
+        return Err(Refusal::Decided);
+    }
+    settle(&changed);
+    Ok(())
+}
+
+/// The options in force, but for those that [`MODE`] keeps.
+fn current() -> Config {
+    Config {
+        purge_delay_ms: CURRENT.purge_delay_ms.get(),
+        dirty_budget: CURRENT.dirty_budget.get(),
+        large_cache: CURRENT.large_cache.get(),
+        thread_cache: CURRENT.thread_cache.get(),
+        huge_pages: if huge_pages() {
+            HugePages::Advise
+        } else {
+            HugePages::Off
+        },
+        ..Config::new()
+    }
+}
+
+fn settle(config: &Config) {
     CURRENT.purge_delay_ms.set(config.purge_delay_ms);
     CURRENT.dirty_budget.set(config.dirty_budget);
     CURRENT.large_cache.set(config.large_cache);
@@ -348,6 +423,24 @@ mod tests {
         );
         let off = Config::new().huge_pages(HugePages::Off);
         assert_eq!(with("FLAGSTONE_HUGE_PAGES", b"off"), (off, 0));
+    }
+
+    #[test]
+    fn an_option_is_set_by_its_name() {
+        let config = Config::new();
+        assert_eq!(
+            config.with_option("FLAGSTONE_THREAD_CACHE", b"1M"),
+            Ok(config.thread_cache(1 << 20))
+        );
+        assert_eq!(
+            config.with_option("THREAD_CACHE", b"1M"),
+            Err(Refusal::Name)
+        );
+        assert_eq!(config.with_option(HARDENED, b"a lot"), Err(Refusal::Value));
+        assert_eq!(
+            config.with_option(SAMPLE, b"7"),
+            Ok(config.sample_one_in(7))
+        );
     }
 
     #[test]

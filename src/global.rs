@@ -115,7 +115,7 @@ unsafe impl GlobalAlloc for Flagstone {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        valgrind::allocating(size, || cache::alloc(size, align, &self.config))
+        valgrind::allocating(size, || cache::alloc::<true>(size, align, &self.config))
     }
 
     #[inline]
@@ -132,7 +132,9 @@ unsafe impl GlobalAlloc for Flagstone {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        valgrind::allocating_zeroed(size, || cache::alloc_zeroed(size, align, &self.config))
+        valgrind::allocating_zeroed(size, || {
+            cache::alloc_zeroed::<true>(size, align, &self.config)
+        })
     }
 
     #[inline]

@@ -39,6 +39,7 @@ cfg_if::cfg_if! {
     } else {
         // In layer order: a module names only what stands below it here.
         mod global; // `Flagstone`, the `GlobalAlloc`
+        pub mod raw; // blocks freed by address alone
         mod cache; // magazines of each thread, fast and slow paths, threads' lives
         mod heap; // the slabs of each class; refill, flush, page holes
         mod large; // a mapping for each large allocation, and spans handed out whole
@@ -47,6 +48,7 @@ cfg_if::cfg_if! {
         mod arena; // chunks of units, spans, owner map, metadata, purging
         mod os; // the only callers of libc
         mod config; // run-time options
+        mod spots; // where each class's magazine stands
         mod hardening; // the safeguards
         mod size_class; // layout to class
         mod stats; // the snapshot
@@ -69,7 +71,7 @@ cfg_if::cfg_if! {
         #[doc = include_str!("../README.md")]
         struct Readme;
 
-        pub use config::{Config, HugePages};
+        pub use config::{Config, HugePages, Refusal};
         pub use error::Violation;
         pub use global::Flagstone;
         pub use hardening::Hardening;

@@ -10,7 +10,7 @@ use static_assertions::const_assert;
 
 use crate::units::{UNIT, UnitCount, round_up};
 
-/// Largest size that the table answers in one load; above it the class is computed.
+/// Largest size of a small class, see [`crate::spots`].
 pub(crate) const SMALL_MAX: usize = 1024;
 /// Largest block of any class.
 pub(crate) const CLASS_MAX: usize = 256 << 10;
@@ -24,7 +24,7 @@ const MIN: usize = 16;
 const LINEAR: usize = 7;
 const LINEAR_MAX: usize = 64;
 /// Classes per doubling up to [`FINE_MAX`], and above.
-const FINE: usize = 8;
+pub(crate) const FINE: usize = 8;
 const COARSE: usize = 4;
 const FINE_MAX: usize = 8192;
 const FINE_DOUBLINGS: usize = (FINE_MAX / LINEAR_MAX).ilog2() as usize;
@@ -54,7 +54,7 @@ pub(crate) enum Request {
 }
 
 /// The smallest class of blocks of at least `size` bytes; `size` at most [`CLASS_MAX`].
-const fn class_of(size: usize) -> usize {
+pub(crate) const fn class_of(size: usize) -> usize {
     if size <= MIN {
         return 0;
     }
@@ -70,81 +70,6 @@ const fn class_of(size: usize) -> usize {
             + FINE * FINE_DOUBLINGS
             + (doubling - 13) * COARSE
             + ((last >> (doubling - 2)) & (COARSE - 1))
-    }
-}
-
-/// Class by size less one, multiplied by `SCALE`: the offset of the class's row in an array of rows
-/// that long. An entry for each byte saves the shift, and a `const` gives each crate that inlines
-/// the fast path a table of its own, which a constant size folds away.
-struct Scaled<const SCALE: usize>;
-
-impl<const SCALE: usize> Scaled<SCALE> {
-    const TABLE: [u16; SMALL_MAX] = {
-        let mut table = [0; SMALL_MAX];
-        let mut last = 0;
-        while last < SMALL_MAX {
-            let offset = class_of(last + 1) * SCALE;
-            assert!(offset <= u16::MAX as usize);
-            #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
-            {
-                table[last] = offset as u16;
-            }
-            last += 1;
-        }
-        table
-    };
-}
-
-/// For layouts of at most [`SMALL_MAX`] bytes once rounded up to their alignment: the class's index
-/// times `SCALE`. Folds to a constant where the layout is one.
-#[inline(always)]
-pub(crate) fn small_offset<const SCALE: usize>(size: usize, align: usize) -> Option<usize> {
-    // The last byte of the size rounded up: all bits below the alignment set.
-    // OVERFLOW: size 0 wraps to a large number, which the caller's long way handles.
-    let last = size.wrapping_sub(1) | (align - 1);
-    if last < SMALL_MAX {
-        Some(Scaled::<SCALE>::TABLE[last] as usize)
-    } else {
-        None
-    }
-}
-
-/// Largest size that [`medium_offset`] answers.
-pub(crate) const MEDIUM_MAX: usize = 32 << 10;
-/// Every class of more than [`SMALL_MAX`] is a multiple of this.
-const MEDIUM_STEP: usize = SMALL_MAX / FINE;
-
-struct Medium<const SCALE: usize>;
-
-impl<const SCALE: usize> Medium<SCALE> {
-    const TABLE: [u16; MEDIUM_MAX / MEDIUM_STEP] = {
-        let mut table = [0; MEDIUM_MAX / MEDIUM_STEP];
-        let mut step = 0;
-        while step < MEDIUM_MAX / MEDIUM_STEP {
-            let class = class_of((step + 1) * MEDIUM_STEP);
-            // The first steps are small sizes, which are not looked up here.
-            let offset = class.saturating_sub(SMALL_CLASSES) * SCALE;
-            assert!(offset <= u16::MAX as usize);
-            #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
-            {
-                table[step] = offset as u16;
-            }
-            step += 1;
-        }
-        table
-    };
-}
-
-/// As [`small_offset`], for more than [`SMALL_MAX`] and at most [`MEDIUM_MAX`] bytes, counted from
-/// the first class that is not small.
-#[inline(always)]
-pub(crate) fn medium_offset<const SCALE: usize>(size: usize, align: usize) -> Option<usize> {
-    // OVERFLOW: as in `small_offset`.
-    let last = size.wrapping_sub(1) | (align - 1);
-    if (SMALL_MAX..MEDIUM_MAX).contains(&last) {
-        Some(Medium::<SCALE>::TABLE[last / MEDIUM_STEP] as usize)
-    } else {
-        None
     }
 }
 
@@ -238,6 +163,9 @@ static ROWS: [Row; CLASSES] = {
 };
 
 impl SizeClass {
+    /// The class of the shortest blocks.
+    pub(crate) const MIN: Self = Self(0);
+
     /// The class with this index, below [`CLASSES`].
     pub(crate) fn new(index: usize) -> Self {
         assert!(index < CLASSES);
@@ -245,9 +173,9 @@ impl SizeClass {
         Self(index as u8)
     }
 
-    /// The class that [`small_offset::<1>`] or [`medium_offset::<1>`] found.
+    /// The class with this index, which a table says.
     #[inline]
-    pub(crate) fn of_offset(index: usize) -> Self {
+    pub(crate) fn of_table(index: usize) -> Self {
         debug_assert!(index < CLASSES);
         #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
         Self(index as u8)
@@ -333,36 +261,6 @@ mod tests {
                 size / if size <= FINE_MAX { 8 } else { 4 }
             };
             assert!(waste <= bound, "{size} wastes {waste}");
-        }
-    }
-
-    #[test]
-    fn table_and_function_agree() {
-        for shift in 0..=16 {
-            let align = 1_usize << shift;
-            for size in 0..=SMALL_MAX + 1 {
-                match small_offset::<24>(size, align) {
-                    Some(offset) => assert_eq!(offset, block_class(size, align).index() * 24),
-                    None => assert!(size == 0 || size.next_multiple_of(align) > SMALL_MAX),
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn medium_table_and_function_agree() {
-        for shift in 0..=16 {
-            let align = 1_usize << shift;
-            for size in SMALL_MAX - 1..=MEDIUM_MAX + 1 {
-                let rounded = size.next_multiple_of(align);
-                match medium_offset::<24>(size, align) {
-                    Some(offset) => {
-                        let class = block_class(size, align).index();
-                        assert_eq!(offset, (class - SMALL_CLASSES) * 24);
-                    }
-                    None => assert!(rounded <= SMALL_MAX || rounded > MEDIUM_MAX),
-                }
-            }
         }
     }
 

@@ -16,7 +16,7 @@ pub struct Stats {
     pub committed: usize,
     /// Of the committed bytes, those in memory.
     pub resident: usize,
-    /// In memory for the allocator's own tables, without its statics: 160 KiB of zeros at most, of
+    /// In memory for the allocator's own tables, without its statics: 560 KiB of zeros at most, of
     /// which a page or two is touched.
     pub metadata: usize,
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The modules of `src/`, highest layer first. A file may name its own module and the modules of the
 /// lines below its own; modules of one line are independent of each other. `lib.rs` may name them all.
 const LAYERS: &[&[&str]] = &[
-    &["global", "verify"],
+    &["global", "raw", "verify"],
     &["cache"],
     &["fork"],
     &["heap"],
@@ -14,7 +14,8 @@ const LAYERS: &[&[&str]] = &[
     &["arena"],
     &["meta"],
     &["os"],
-    &["stats", "size_class", "config"],
+    &["spots", "config"],
+    &["stats", "size_class"],
     &["hardening", "random"],
     &[
         "sync",

@@ -5,8 +5,10 @@
 
 use core::ptr::NonNull;
 
+use super::ARENA;
 use super::tags::Tags;
 use crate::os;
+use crate::spots::NOWHERE;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
 use crate::units::{CHUNK, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
 
@@ -128,9 +130,20 @@ impl Span {
         self.chunk.fronts[first].set(note);
     }
 
-    /// Says what the span is now; readers of the unit table see it from then on.
+    /// Says what the span is now; readers of the unit table see it from then on. Only the addresses of a
+    /// slab may have a spot.
     pub(crate) fn become_kind(&self, kind: Kind) {
+        if kind != Kind::Slab {
+            self.note_spot(NOWHERE);
+        }
         self.chunk.mark(self.first, self.units, kind);
+    }
+
+    /// Notes the spot of the blocks that the span is going to have.
+    pub(crate) fn note_spot(&self, spot: u32) {
+        ARENA
+            .owners
+            .set_spot(self.base().addr().get(), self.units, spot);
     }
 }
 

@@ -85,6 +85,12 @@ pub(crate) fn owner(address: usize) -> Option<&'static Chunk> {
     ARENA.owners.get(address)
 }
 
+/// The spot of the block at `address`: that of none, or `None`, for what is no block. Lock-free.
+#[inline(always)]
+pub(crate) fn spot(address: usize) -> Option<usize> {
+    ARENA.owners.spot(address)
+}
+
 /// Every chunk that is there.
 pub(crate) fn chunks() -> impl Iterator<Item = &'static Chunk> {
     let mut next = {

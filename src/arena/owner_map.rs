@@ -1,23 +1,28 @@
-//! From any address to the chunk that holds it: two levels, read without a lock.
+//! From any address to the chunk that holds it, and to the spot of its blocks: two levels, read without a
+//! lock.
 
 use core::ptr::NonNull;
 
 use super::chunk::Chunk;
 use super::meta;
 use super::tags::Tags;
-use crate::sync::Link;
-use crate::units::{ADDRESS_BITS, CHUNK_SHIFT};
+use crate::sync::{GuardedU32, Link};
+use crate::units::{ADDRESS_BITS, CHUNK_SHIFT, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
 
-/// Chunks of one leaf, and leaves: together all addresses.
+/// Chunks of one leaf, and leaves: together all addresses. A leaf's addresses are those of 32 bits, so that
+/// a unit's index in it is a shift of a register's half.
 const LEAF: usize = 1 << LEAF_SHIFT;
-const LEAF_SHIFT: u32 = 12;
+const LEAF_SHIFT: u32 = 32 - CHUNK_SHIFT;
 const ROOT: usize = 1 << (ADDRESS_BITS - LEAF_SHIFT - CHUNK_SHIFT);
 
-/// The chunks of 16 GiB of addresses, and their tags: one look less than by way of the chunk. All zero is
-/// empty.
+/// The chunks of 4 GiB of addresses, their tags and the spots of their units: one look less than by way of
+/// the chunk. All zero is empty.
 struct Leaf {
     chunks: [Link<Chunk>; LEAF],
     tags: [Link<Tags>; LEAF],
+    /// Set before the unit's first block is handed out, cleared before it belongs to anything else: who has
+    /// a live block reads its own.
+    spots: [GuardedU32; LEAF * UNITS_PER_CHUNK],
 }
 
 /// The map. Written under the arena's lock, read without.
@@ -45,6 +50,26 @@ impl OwnerMap {
     pub(super) fn tags(&self, address: usize) -> Option<&'static Tags> {
         let (root, leaf) = Self::place(address);
         self.0.get(root)?.get()?.tags[leaf].get()
+    }
+
+    /// What was noted for the blocks of the unit that holds `address`; `None` far from any of ours.
+    #[inline(always)]
+    pub(super) fn spot(&self, address: usize) -> Option<usize> {
+        let leaf = self.0.get(address >> 32)?.get()?;
+        // Above the cast's bits is what chose the leaf.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
+        let unit = (address as u32 >> UNIT_SHIFT) as usize;
+        Some(leaf.spots[unit].get() as usize)
+    }
+
+    /// Notes the spot of all blocks in a run of units of one chunk, which is in the map.
+    pub(super) fn set_spot(&self, address: usize, units: UnitCount, spot: u32) {
+        let (root, leaf) = Self::place(address);
+        if let Some(table) = self.0[root].get() {
+            let first = leaf * UNITS_PER_CHUNK + UnitIndex::of(address).get();
+            let run = &table.spots[first..first + units.get() as usize];
+            run.iter().for_each(|kept| kept.set(spot));
+        }
     }
 
     /// A leaf for [`add_leaf`](Self::add_leaf); `None` without memory, or for an address beyond the map.

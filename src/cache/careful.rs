@@ -17,7 +17,8 @@ use crate::heap;
 use crate::large;
 use crate::os;
 use crate::sample;
-use crate::size_class::{Request, SMALL_CLASSES, classify, medium_offset, small_offset};
+use crate::size_class::{Request, classify};
+use crate::spots::table_class;
 use crate::sync::Ordering;
 use crate::units::ADDRESS_BITS;
 
@@ -57,35 +58,32 @@ fn come_in(config: &Config) {
 /// What serves `size` bytes aligned to `align` and what is kept behind them. What is no block has a
 /// mapping of its own.
 #[inline]
-fn request(size: usize, align: usize, mode: Mode) -> Request {
+pub(super) fn request(size: usize, align: usize, mode: Mode) -> Request {
     match classify(size.saturating_add(behind::bytes(mode)), align) {
         Request::Block(class) => Request::Block(class),
         _ => Request::Large,
     }
 }
 
-/// The class of `size` bytes, canary included, if its magazine is reached without the gate.
-#[inline(always)]
-fn ungated(size: usize, align: usize) -> Option<SizeClass> {
-    small_offset::<1>(size, align)
-        .or_else(|| Some(SMALL_CLASSES + medium_offset::<1>(size, align)?))
-        .map(SizeClass::of_offset)
-}
-
-/// [`super::alloc`] and [`super::alloc_zeroed`].
-pub(super) fn alloc(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mut u8 {
+/// [`super::alloc`] and [`super::alloc_zeroed`]; `KNOWN` as in [`slow::alloc_rest`].
+pub(super) fn alloc<const KNOWN: bool>(
+    size: usize,
+    align: usize,
+    zeroed: Zeroed,
+    config: &Config,
+) -> *mut u8 {
     let mode = config::mode();
     let block = if mode.is_all() {
         // The same code without its tests.
-        pop(size, align, zeroed, Mode::ALL)
+        pop::<KNOWN>(size, align, zeroed, Mode::ALL)
     } else if mode.is_decided() && !(mode.samples() && is_sample()) {
-        pop(size, align, zeroed, mode)
+        pop::<KNOWN>(size, align, zeroed, mode)
     } else {
         None
     };
     match block {
         Some(block) => block.as_ptr(),
-        None => alloc_long(size, align, zeroed, config),
+        None => alloc_long::<KNOWN>(size, align, zeroed, config),
     }
 }
 
@@ -97,18 +95,28 @@ fn is_sample() -> bool {
 
 /// A block that is at hand.
 #[inline(always)]
-fn pop(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> Option<NonNull<u8>> {
-    let class = ungated(size.wrapping_add(behind::bytes(mode)), align)?;
+fn pop<const KNOWN: bool>(
+    size: usize,
+    align: usize,
+    zeroed: Zeroed,
+    mode: Mode,
+) -> Option<NonNull<u8>> {
+    let class = table_class(size.wrapping_add(behind::bytes(mode)), align)?;
     let magazine = at_hand().magazine(class);
     let block = NonNull::new(magazine.pop())?;
     os::prefetch(magazine.head());
     // SAFETY: 1. popped just now.
-    unsafe { hand_out(block, size, class, zeroed, mode) };
+    unsafe { hand_out::<KNOWN>(block, size, class, zeroed, mode) };
     Some(block)
 }
 
 #[inline(never)]
-fn alloc_long(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mut u8 {
+fn alloc_long<const KNOWN: bool>(
+    size: usize,
+    align: usize,
+    zeroed: Zeroed,
+    config: &Config,
+) -> *mut u8 {
     let Some(cache) = prepared(config) else {
         return ptr::null_mut();
     };
@@ -123,7 +131,7 @@ fn alloc_long(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mu
         return block.as_ptr();
     }
     let Request::Block(class) = request(size, align, mode) else {
-        return alloc_large(size, align, zeroed, mode);
+        return alloc_large::<KNOWN>(size, align, zeroed, mode);
     };
     let mut block = cache.magazine(class).pop();
     if block.is_null() {
@@ -131,12 +139,17 @@ fn alloc_long(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mu
     }
     if let Some(fresh) = NonNull::new(block) {
         // SAFETY: 1. popped or refilled just now.
-        unsafe { hand_out(fresh, size, class, zeroed, mode) };
+        unsafe { hand_out::<KNOWN>(fresh, size, class, zeroed, mode) };
     }
     block
 }
 
-fn alloc_large(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> *mut u8 {
+fn alloc_large<const KNOWN: bool>(
+    size: usize,
+    align: usize,
+    zeroed: Zeroed,
+    mode: Mode,
+) -> *mut u8 {
     if size.max(align) >> ADDRESS_BITS != 0 {
         return ptr::null_mut();
     }
@@ -148,8 +161,13 @@ fn alloc_large(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> *mut u8
         // SAFETY: 1. a fresh block of at least `size` bytes.
         unsafe { block.write_bytes(0, size) };
     }
-    // SAFETY: 1. `length` has room for it.
-    unsafe { behind::write(block, size, mode) };
+    let end = if KNOWN {
+        size
+    } else {
+        large::length(block) - behind::bytes(mode)
+    };
+    // SAFETY: 1. `length` has room for it, or the block as it was found to be.
+    unsafe { behind::write(block, end, mode) };
     block.as_ptr()
 }
 
@@ -158,15 +176,22 @@ fn alloc_large(size: usize, align: usize, zeroed: Zeroed, mode: Mode) -> *mut u8
 /// # Safety
 /// 1. The block is one of `class`, which serves `size` and what stands behind, and nobody else has it.
 #[inline(always)]
-unsafe fn hand_out(block: NonNull<u8>, size: usize, class: SizeClass, zeroed: Zeroed, mode: Mode) {
+unsafe fn hand_out<const KNOWN: bool>(
+    block: NonNull<u8>,
+    size: usize,
+    class: SizeClass,
+    zeroed: Zeroed,
+    mode: Mode,
+) {
     let address = block.addr().get();
     if mode.has(Hardening::CHECKS) && !tags::mark_live(address, class) {
         die(Misuse::Overlap, address, Some(class));
     }
     // Before the look at the front: a page never used costs one fault when it is written first, and two
     // when it is read first.
-    // SAFETY: 1. the caller's.
-    unsafe { behind::write(block, size, mode) };
+    let end = if KNOWN { size } else { room(class, mode) };
+    // SAFETY: 1. the caller's; the class has that room.
+    unsafe { behind::write(block, end, mode) };
     // SAFETY: 1. the caller's; blocks have at least 16 bytes.
     if mode.has(Hardening::ZERO) && !unsafe { front::is_zero(block, size) } {
         die(Misuse::UseAfterFree, address, Some(class));
@@ -175,6 +200,12 @@ unsafe fn hand_out(block: NonNull<u8>, size: usize, class: SizeClass, zeroed: Ze
         // SAFETY: 1. the caller's.
         unsafe { block.write_bytes(0, size) };
     }
+}
+
+/// Bytes of a block of `class` in front of what is kept behind it.
+#[inline(always)]
+pub(super) fn room(class: SizeClass, mode: Mode) -> usize {
+    class.size() - behind::bytes(mode)
 }
 
 /// Checks what comes back from its user, and prepares it for the next.
@@ -231,7 +262,7 @@ unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config
     let Some(care) = cache.care.get() else {
         return false;
     };
-    let Some(class) = ungated(size.wrapping_add(behind::bytes(mode)), align) else {
+    let Some(class) = table_class(size.wrapping_add(behind::bytes(mode)), align) else {
         return false;
     };
     // SAFETY: 1. and 2. the caller's.
@@ -286,13 +317,19 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
                 unsafe { slow::make_room(waited, class, config) };
             }
         }
-        _ => {
-            // SAFETY: 1. the caller's.
-            unsafe { expect(block, size, Request::Large, mode) };
-            // SAFETY: 1. the caller's 2.
-            unsafe { large::free(block, size) };
-        }
+        // SAFETY: 1. and 2. the caller's.
+        _ => unsafe { free_large(block, size, mode) },
     }
+}
+
+/// # Safety
+/// 1. The block is live and has `size` bytes in front of what is kept behind it.
+/// 2. Nobody uses it any more.
+pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
+    // SAFETY: 1. the caller's.
+    unsafe { expect(block, size, Request::Large, mode) };
+    // SAFETY: 1. the caller's 2.
+    unsafe { large::free(block, size) };
 }
 
 /// [`super::realloc_rest`].
@@ -312,8 +349,8 @@ pub(super) unsafe fn realloc(
     if mode.is_decided()
         && !is_sample
         && at_hand().is_real()
-        && let Some(before) = ungated(size.wrapping_add(behind::bytes(mode)), align)
-        && let Some(after) = ungated(new.wrapping_add(behind::bytes(mode)), align)
+        && let Some(before) = table_class(size.wrapping_add(behind::bytes(mode)), align)
+        && let Some(after) = table_class(new.wrapping_add(behind::bytes(mode)), align)
     {
         // SAFETY: 1. the caller's.
         unsafe { expect(block, size, Request::Block(before), mode) };
@@ -371,7 +408,7 @@ unsafe fn realloc_long(
 ///
 /// # Safety
 /// 1. It is that, as far as it is not checked here.
-unsafe fn expect(block: NonNull<u8>, size: usize, request: Request, mode: Mode) {
+pub(super) unsafe fn expect(block: NonNull<u8>, size: usize, request: Request, mode: Mode) {
     let address = block.addr().get();
     let class = match request {
         Request::Block(class) => Some(class),
@@ -395,7 +432,7 @@ unsafe fn expect(block: NonNull<u8>, size: usize, request: Request, mode: Mode) 
 /// # Safety
 /// 1. The block is live, and `request` served it.
 /// 2. On success nobody uses the old block any more.
-unsafe fn resize(
+pub(super) unsafe fn resize(
     block: NonNull<u8>,
     request: Request,
     align: usize,

@@ -47,6 +47,13 @@ impl Magazine {
     #[inline(always)]
     #[must_use]
     pub(crate) fn push(&self, block: NonNull<u8>) -> bool {
+        self.push_any(block.as_ptr())
+    }
+
+    /// As [`push`](Self::push) of what may be null if the magazine has no capacity.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn push_any(&self, block: *mut u8) -> bool {
         // ORDERING: only this thread writes.
         let top = self.top.load(Ordering::Relaxed);
         if top == self.end() {
@@ -58,7 +65,7 @@ impl Magazine {
         unsafe { &*slot }.store(head, Ordering::Relaxed);
         // ORDERING: pairs with the acquire in `len_of`: who reads `top` finds the slot written.
         self.top.store(slot, Ordering::Release);
-        self.head.store(block.as_ptr(), Ordering::Relaxed);
+        self.head.store(block, Ordering::Relaxed);
         true
     }
 

@@ -2,12 +2,13 @@
 //!
 //! Reading order: `alloc` and `free` here, `slow` for what they fall back to, `thread` for the life
 //! of a cache, `hold_off` for purging behind the back of sleeping threads, `careful` for the way that
-//! calls take in a hardened process.
+//! calls take in a hardened process, `found` for blocks whose layout nobody knows when they are freed.
 
 mod behind;
 mod care;
 mod careful;
 mod fork;
+mod found;
 mod front;
 mod hold_off;
 mod magazine;
@@ -35,11 +36,14 @@ use self::magazine::Magazine;
 use self::policy::Record;
 use crate::config::Config;
 use crate::os::Lock;
-use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass, small_offset};
+use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
+use crate::spots::{self, FAR, small_spot, spot};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Slot};
 
+pub(crate) use found::{free_found, length_found, realloc_found};
 pub(crate) use hold_off::{purge, stats, verify};
 pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest, realloc_rest};
+pub(crate) use thread::set_option;
 
 /// One thread's magazines and what goes with them. All zero is a cache without blocks.
 ///
@@ -50,6 +54,8 @@ pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest, realloc_rest};
 /// threads' caches: pages of the far parts, which most threads never touch, cost nothing.
 #[repr(C, align(64))]
 pub(crate) struct ThreadCache {
+    /// Always without room: the spot of what is no block.
+    none: Magazine,
     near: [Magazine; SMALL_CLASSES],
     records: [Record; CLASSES],
     gate: Lock<()>,
@@ -85,10 +91,8 @@ struct Gap(UnsafeCell<[MaybeUninit<u8>; FAR - NEAR]>);
 // SAFETY: 1. the bytes are what blocks the auto impl; nobody accesses them through this type.
 unsafe impl Sync for Gap {}
 
-/// Where the far magazines begin.
-const FAR: usize = 8192;
 /// Where the gap begins.
-const NEAR: usize = (size_of::<[Magazine; SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
+const NEAR: usize = (size_of::<[Magazine; 1 + SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
     + size_of::<[u64; 10]>();
 /// Bytes from one cache of a bank to the next.
@@ -100,54 +104,53 @@ const BANK: usize = FAR / STRIDE;
 const NO_CLASS: u8 = u8::MAX;
 
 const_assert!(CLASSES < NO_CLASS as usize);
-const_assert!(core::mem::offset_of!(ThreadCache, near) == 0);
+const_assert!(size_of::<Magazine>() == spots::HEADER);
+const_assert!(core::mem::offset_of!(ThreadCache, none) == spots::NOWHERE as usize);
+const_assert!(core::mem::offset_of!(ThreadCache, near) == spot(SizeClass::MIN));
 const_assert!(core::mem::offset_of!(ThreadCache, gap) == NEAR);
 const_assert!(core::mem::offset_of!(ThreadCache, far) == FAR);
 // The far parts of a bank do not overlap either.
 const_assert!(size_of::<[Magazine; CLASSES - SMALL_CLASSES]>() <= STRIDE);
 
-/// The offset of the magazine of `class` in a cache.
-const fn offset_of(class: SizeClass) -> usize {
-    match class.index().checked_sub(SMALL_CLASSES) {
-        None => class.index() * size_of::<Magazine>(),
-        Some(far) => FAR + far * size_of::<Magazine>(),
-    }
-}
-
-/// The magazine at `offset` of the cache that the thread's hot word leads to.
+/// The magazine at `spot` of the cache that the thread's hot word leads to.
 #[inline(always)]
-fn hot_magazine(offset: usize) -> &'static Magazine {
-    let magazine = tls::hot_at(offset).cast::<Magazine>();
-    // SAFETY: 1. the word leads to a cache or to `EMPTY`, both begin with the magazines, and
-    // `offset` is that of a class. Caches are never unmapped; the magazines of `EMPTY` have no block
-    // and no capacity, so that nothing is written to them.
+fn hot_magazine(spot: usize) -> &'static Magazine {
+    let magazine = tls::hot_at(spot).cast::<Magazine>();
+    // SAFETY: 1. the word leads to a cache or to `EMPTY`, and `spot` is that of a class or of none.
+    // Caches are never unmapped; the magazines of `EMPTY` have no block and no capacity, so that
+    // nothing is written to them.
     unsafe { &*magazine }
 }
 
-/// A block for `size` bytes aligned to `align`, or null.
+/// A small block that is at hand, or null.
 #[inline(always)]
-pub(crate) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
-    if let Some(offset) = small_offset::<{ size_of::<Magazine>() }>(size, align) {
-        let block = hot_magazine(offset).pop();
-        if !block.is_null() {
-            return block;
-        }
+pub(crate) fn at_hand(size: usize, align: usize) -> *mut u8 {
+    small_spot(size, align).map_or(core::ptr::null_mut(), |spot| hot_magazine(spot).pop())
+}
+
+/// A block for `size` bytes aligned to `align`, or null. `KNOWN`: who frees it knows both.
+#[inline(always)]
+pub(crate) fn alloc<const KNOWN: bool>(size: usize, align: usize, config: &Config) -> *mut u8 {
+    let block = at_hand(size, align);
+    if !block.is_null() {
+        return block;
     }
-    alloc_rest(size, align, config)
+    alloc_rest::<KNOWN>(size, align, config)
 }
 
 /// As [`alloc`], zeroed.
 #[inline(always)]
-pub(crate) fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u8 {
-    if let Some(offset) = small_offset::<{ size_of::<Magazine>() }>(size, align) {
-        let block = hot_magazine(offset).pop();
-        if let Some(fresh) = NonNull::new(block) {
-            // SAFETY: 1. a fresh block of at least `size` bytes.
-            unsafe { fresh.write_bytes(0, size) };
-            return block;
-        }
+pub(crate) fn alloc_zeroed<const KNOWN: bool>(
+    size: usize,
+    align: usize,
+    config: &Config,
+) -> *mut u8 {
+    if let Some(fresh) = NonNull::new(at_hand(size, align)) {
+        // SAFETY: 1. a fresh block of at least `size` bytes.
+        unsafe { fresh.write_bytes(0, size) };
+        return fresh.as_ptr();
     }
-    alloc_zeroed_rest(size, align, config)
+    alloc_zeroed_rest::<KNOWN>(size, align, config)
 }
 
 /// Frees a block that [`alloc`] gave for the same `size` and `align`.
@@ -157,8 +160,8 @@ pub(crate) fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u
 /// 2. Nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
-    if let Some(offset) = small_offset::<{ size_of::<Magazine>() }>(size, align)
-        && hot_magazine(offset).push(block)
+    if let Some(spot) = small_spot(size, align)
+        && hot_magazine(spot).push(block)
     {
         return;
     }

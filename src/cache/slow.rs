@@ -3,11 +3,8 @@
 
 use core::ptr::{self, NonNull};
 
-use super::magazine::Magazine;
 use super::policy::Move;
-use super::{
-    Config, FAR, NO_CLASS, SizeClass, ThreadCache, careful, hot_magazine, offset_of, thread,
-};
+use super::{Config, NO_CLASS, SizeClass, ThreadCache, careful, hot_magazine, thread};
 use crate::arena::{self, Age, Zeroed};
 use crate::config;
 use crate::error::Misuse;
@@ -15,7 +12,8 @@ use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
 use crate::os::failpoints;
-use crate::size_class::{CLASSES, MEDIUM_MAX, Request, classify, medium_offset};
+use crate::size_class::{CLASSES, Request, classify};
+use crate::spots::{MEDIUM_MAX, medium_spot, spot};
 use crate::sync::{Ordering, Slot};
 use crate::units::ADDRESS_BITS;
 
@@ -24,22 +22,23 @@ const TICK: u64 = 256;
 /// Slabs whose pages are looked at in one sweep.
 const SWEEP: usize = 256;
 
-/// [`super::alloc`], whatever the size and whatever state the thread is in.
+/// [`super::alloc`], whatever the size and whatever state the thread is in. `KNOWN`: who frees the block
+/// knows its layout.
 #[inline(never)]
-pub(crate) fn alloc_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
-    if let Some(offset) = medium_offset::<{ size_of::<Magazine>() }>(size, align) {
-        let block = hot_magazine(FAR + offset).pop();
+pub(crate) fn alloc_rest<const KNOWN: bool>(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if let Some(spot) = medium_spot(size, align) {
+        let block = hot_magazine(spot).pop();
         if !block.is_null() {
             return block;
         }
     }
-    alloc_slow(size, align, config)
+    alloc_slow::<KNOWN>(size, align, config)
 }
 
 #[inline(never)]
-extern "C" fn alloc_slow(size: usize, align: usize, config: &Config) -> *mut u8 {
+extern "C" fn alloc_slow<const KNOWN: bool>(size: usize, align: usize, config: &Config) -> *mut u8 {
     if config::mode().is_careful() {
-        return careful::alloc(size, align, Zeroed::No, config);
+        return careful::alloc::<KNOWN>(size, align, Zeroed::No, config);
     }
     alloc_decided(size, align, config)
 }
@@ -59,7 +58,7 @@ fn alloc_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
             let block = if is_gated(class) {
                 ptr::null_mut()
             } else {
-                hot_magazine(offset_of(class)).pop()
+                hot_magazine(spot(class)).pop()
             };
             if block.is_null() {
                 refill(class, config)
@@ -73,9 +72,13 @@ fn alloc_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
 
 /// Zeroed, what is not a small block at hand.
 #[inline(never)]
-pub(crate) extern "C" fn alloc_zeroed_rest(size: usize, align: usize, config: &Config) -> *mut u8 {
+pub(crate) extern "C" fn alloc_zeroed_rest<const KNOWN: bool>(
+    size: usize,
+    align: usize,
+    config: &Config,
+) -> *mut u8 {
     if config::mode().is_careful() {
-        return careful::alloc(size, align, Zeroed::Yes, config);
+        return careful::alloc::<KNOWN>(size, align, Zeroed::Yes, config);
     }
     alloc_zeroed_decided(size, align, config)
 }
@@ -83,7 +86,10 @@ pub(crate) extern "C" fn alloc_zeroed_rest(size: usize, align: usize, config: &C
 fn alloc_zeroed_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
     let request = classify(size, align);
     let (block, zeroed) = match request {
-        Request::Block(_) => (NonNull::new(alloc_rest(size, align, config)), Zeroed::No),
+        Request::Block(_) => (
+            NonNull::new(alloc_rest::<true>(size, align, config)),
+            Zeroed::No,
+        ),
         _ => match alloc_big(request, size, align, Zeroed::Yes, config) {
             Some((block, zeroed)) => (Some(block), zeroed),
             None => (None, Zeroed::No),
@@ -135,8 +141,8 @@ fn alloc_big(
 /// 2. Nobody uses it any more.
 #[inline(never)]
 pub(crate) unsafe fn free_rest(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
-    if let Some(offset) = medium_offset::<{ size_of::<Magazine>() }>(size, align)
-        && hot_magazine(FAR + offset).push(block)
+    if let Some(spot) = medium_spot(size, align)
+        && hot_magazine(spot).push(block)
     {
         return;
     }
@@ -166,7 +172,7 @@ unsafe extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, co
 pub(super) unsafe fn free_plain(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
-            if is_gated(class) || !hot_magazine(offset_of(class)).push(block) {
+            if is_gated(class) || !hot_magazine(spot(class)).push(block) {
                 // SAFETY: 1. the caller's.
                 unsafe { make_room(block, class, config) };
             }
@@ -242,7 +248,7 @@ pub(super) unsafe fn realloc_by_copy(
     new: usize,
     config: &Config,
 ) -> *mut u8 {
-    let Some(target) = NonNull::new(super::alloc(new, align, config)) else {
+    let Some(target) = NonNull::new(super::alloc::<true>(new, align, config)) else {
         return ptr::null_mut();
     };
     // SAFETY: 1. both are live and at least this long, and different.

@@ -6,7 +6,7 @@ use core::ptr::{self, NonNull};
 use super::tls::{self, EMPTY, Words};
 use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork};
 use crate::arena::meta;
-use crate::config;
+use crate::config::{self, Refusal};
 use crate::heap;
 use crate::os::{self, Lock, ThreadKey, failpoints};
 use crate::random;
@@ -101,7 +101,9 @@ fn initialise(config: &Config) -> bool {
     if config::mode().samples() {
         sample::initialise();
     }
-    os::stay_loaded((&raw const REGISTRY).cast());
+    if !config.stays_loaded() {
+        os::stay_loaded((&raw const REGISTRY).cast());
+    }
     let key = ThreadKey::new(at_exit);
     let bits = key.map_or(NO_KEY, |key| key.to_bits() + FIRST_KEY);
     // ORDERING: publishes the above to `is_ready` and `key`; who loses has published nothing.
@@ -110,6 +112,15 @@ fn initialise(config: &Config) -> bool {
         unused.delete();
     }
     true
+}
+
+/// Changes an option of the running process, which is initialised first: that would undo it.
+pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<(), Refusal> {
+    if prepare(config) {
+        config::change(name, value)
+    } else {
+        Err(Refusal::NoMemory)
+    }
 }
 
 /// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or

@@ -32,6 +32,11 @@ fn address_in(slot: &Slot) -> usize {
     slot.load(Ordering::Relaxed).addr()
 }
 
+/// The class of the slab that holds `address`, if one does.
+pub(crate) fn class_at(address: usize) -> Option<SizeClass> {
+    Slab::holding(address).map(Slab::class)
+}
+
 /// Why what is at `address` is no live block of `class`.
 #[cold]
 pub(crate) fn why_not(address: usize, class: SizeClass) -> Misuse {

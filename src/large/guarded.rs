@@ -92,6 +92,9 @@ impl Mapping {
         if has_guards() {
             // SAFETY: 1. the caller's.
             unsafe { guard_end(self.base(), length, all - length) };
+            let behind = &self.margins[1];
+            behind.set(behind.get() + all - length);
+            self.length.set(length);
         }
         true
     }

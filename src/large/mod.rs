@@ -155,13 +155,16 @@ pub(crate) fn die(misuse: Misuse, address: usize) -> ! {
 
 /// Makes sure that `block` is a live mapping, or a span in its place, of at least `length` bytes.
 pub(crate) fn expect(block: NonNull<u8>, length: usize) {
-    let address = block.addr().get();
-    let bytes = length_at(block).or_else(|| span::length_at(block));
-    match bytes {
-        None => die(why_not(block), address),
-        Some(bytes) if bytes < length => die(Misuse::WrongClass, address),
-        Some(_) => {}
+    if self::length(block) < length {
+        die(Misuse::WrongClass, block.addr().get());
     }
+}
+
+/// Bytes of the live mapping or span at `block`; if there is none, the process ends.
+pub(crate) fn length(block: NonNull<u8>) -> usize {
+    length_at(block)
+        .or_else(|| span::length_at(block))
+        .unwrap_or_else(|| die(why_not(block), block.addr().get()))
 }
 
 /// Bytes of the live mapping at `block`.

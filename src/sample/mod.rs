@@ -120,6 +120,14 @@ pub(crate) fn owns(block: NonNull<u8>) -> bool {
     offset_of(block.addr().get()).is_some()
 }
 
+/// Bytes that the user of the block at `block` asked for, if it is one; what is none is found out by
+/// [`expect`] and [`free`].
+pub(crate) fn length(block: NonNull<u8>) -> usize {
+    offset_of(block.addr().get())
+        .and_then(|offset| place_of(offset / os::page_size()))
+        .map_or(0, |place| place.size.get())
+}
+
 /// The place whose page is the `page`th of the pool.
 fn place_of(page: usize) -> Option<&'static Place> {
     if page.is_multiple_of(2) {

@@ -14,6 +14,7 @@ use crate::arena::{self, Chunk, Kind, Span, UNIT_META, Zeroed};
 use crate::error::{Misuse, Violation};
 use crate::hardening::FRONT;
 use crate::size_class::{Row, SizeClass};
+use crate::spots;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
 use crate::units::{UNIT_SHIFT, UnitIndex};
 
@@ -76,6 +77,7 @@ impl Slab {
         slab.bitmap.fill(row.blocks as usize);
         // ORDERING: pairs with the fence in `is_of`.
         fence(Ordering::Release);
+        span.note_spot(spots::noted(class));
         span.become_kind(Kind::Slab);
         slab
     }
@@ -130,17 +132,19 @@ impl Slab {
         address: usize,
         class: SizeClass,
     ) -> Result<(&'static Self, usize), Misuse> {
-        let chunk = arena::owner(address).ok_or(Misuse::Foreign)?;
-        let unit = UnitIndex::of(address);
-        if chunk.kind(unit) != Kind::Slab {
-            return Err(Misuse::Foreign);
-        }
-        let slab = Self::at(chunk, chunk.head(unit));
+        let slab = Self::holding(address).ok_or(Misuse::Foreign)?;
         if slab.class.get() as usize != class.index() {
             return Err(Misuse::WrongClass);
         }
         slab.block_of(address, class.row())
             .map(|block| (slab, block))
+    }
+
+    /// The slab in whose units `address` lies. Lock-free; an answer about a live block.
+    pub(crate) fn holding(address: usize) -> Option<&'static Self> {
+        let chunk = arena::owner(address)?;
+        let unit = UnitIndex::of(address);
+        (chunk.kind(unit) == Kind::Slab).then(|| Self::at(chunk, chunk.head(unit)))
     }
 
     /// The index of the block at `address`, which lies in the slab's units.

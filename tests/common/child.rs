@@ -108,6 +108,12 @@ pub(crate) fn alone(name: &str, variables: &[(&str, &str)], body: impl FnOnce())
 /// path, and make kernel calls of their own.
 #[track_caller]
 pub(crate) fn again_hardened(name: &str) {
+    again(name, ("FLAGSTONE_HARDENED", "1"));
+}
+
+/// Runs all tests of this binary but those that begin with `name` once more, with this option.
+#[track_caller]
+pub(crate) fn again(name: &str, option: (&str, &str)) {
     if env::var_os(AGAIN).is_some() {
         return;
     }
@@ -116,11 +122,11 @@ pub(crate) fn again_hardened(name: &str) {
     let binary = env::current_exe().expect("the path of this test");
     let mut command = Command::new(binary);
     command.args(["--test-threads=1", "--skip", name]);
-    command.env(AGAIN, "1").env("FLAGSTONE_HARDENED", "1");
+    command.env(AGAIN, "1").env(option.0, option.1);
     let exit: Exit = command.output().expect("a child process").into();
     assert!(
         exit.code == Some(0) && exit.stdout.contains("test result: ok. "),
-        "hardened: {:?} {:?}\n{}{}",
+        "{option:?}: {:?} {:?}\n{}{}",
         exit.code,
         exit.signal,
         exit.stdout,

@@ -1,0 +1,199 @@
+//! C++: `operator new` and `operator delete` in all their forms.
+//!
+//! Without memory, the form of the C++ library that the program is linked with takes over: it calls the new
+//! handler for as long as there is one and this library's `malloc` or `aligned_alloc` after each, and throws
+//! `std::bad_alloc`, or gives null where that is asked for. Exceptions belong to it: no frame of this
+//! library is on the stack when one passes, because the last call here is a jump.
+//!
+//! Where the C++ library is linked statically there is no other form, and this library does the same, except
+//! that the forms that give null do not call the handler: it may throw, and there is nobody to catch it.
+
+use core::arch::asm;
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+
+use engine::raw;
+
+/// `std::nothrow_t`, which is passed by reference and says nothing.
+type Nothrow = *const c_void;
+
+/// What the next library defines under a name, which ends with a zero byte.
+#[cold]
+#[inline(never)]
+fn next(name: &str) -> Option<NonNull<c_void>> {
+    // SAFETY: 1. a C string.
+    NonNull::new(unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast()) })
+}
+
+/// The address of a function of the C++ library, null without one: a weak symbol.
+macro_rules! weak {
+    ($symbol:literal) => {{
+        let address: *const c_void;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: 1. reads the symbol's place in the global offset table.
+        unsafe {
+            asm!(
+                concat!(".weak ", $symbol),
+                concat!("mov {address}, qword ptr [rip + ", $symbol, "@GOTPCREL]"),
+                address = out(reg) address,
+                options(nostack, readonly, pure, preserves_flags),
+            );
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: 1. reads the symbol's place in the global offset table.
+        unsafe {
+            asm!(
+                concat!(".weak ", $symbol),
+                concat!("adrp {address}, :got:", $symbol),
+                concat!("ldr {address}, [{address}, :got_lo12:", $symbol, "]"),
+                address = out(reg) address,
+                options(nostack, readonly, pure, preserves_flags),
+            );
+        }
+        address
+    }};
+}
+
+/// `std::get_new_handler`, and the handler.
+type GetHandler = extern "C" fn() -> Option<Handler>;
+type Handler = extern "C" fn();
+
+/// `std::__throw_bad_alloc`, as a function that this library calls last.
+type Throw = extern "C" fn() -> *mut c_void;
+
+/// Where the C++ library is linked statically and this one's forms took the place of its own. The handler may
+/// throw: the frames between have nothing to clean up.
+#[cold]
+extern "C" fn no_memory(size: usize) -> *mut c_void {
+    no_aligned_memory(size, raw::ALIGN)
+}
+
+#[cold]
+extern "C" fn no_aligned_memory(size: usize, align: usize) -> *mut c_void {
+    let get = weak!("_ZSt15get_new_handlerv");
+    // SAFETY: 1. null, or the function of this name (libstdc++'s `new` and `bits/functexcept.h`).
+    let get: Option<GetHandler> = unsafe { core::mem::transmute(get) };
+    while let Some(handler) = get.and_then(|get| get()) {
+        handler();
+        let block = alloc(size, align);
+        if !block.is_null() {
+            return block.cast();
+        }
+    }
+    let throw = weak!("_ZSt17__throw_bad_allocv");
+    // SAFETY: 1. as above.
+    let throw: Option<Throw> = unsafe { core::mem::transmute(throw) };
+    match throw {
+        Some(throw) => throw(),
+        None => crate::die(format_args!(
+            "operator new: no memory for {size} bytes, and no C++ library to say so"
+        )),
+    }
+}
+
+#[cold]
+extern "C" fn null(_size: usize, _or_null: Nothrow) -> *mut c_void {
+    ptr::null_mut()
+}
+
+#[cold]
+extern "C" fn aligned_null(_size: usize, _align: usize, _or_null: Nothrow) -> *mut c_void {
+    ptr::null_mut()
+}
+
+/// The forms of `operator new`: symbol, function and arguments, what is allocated, what is done where no other
+/// library has the form, and the name of the long way, which is apart so that the short one saves no
+/// registers.
+macro_rules! new {
+    ($($symbol:literal, $function:ident, $long:ident($size:ident: usize $(, $name:ident: $kind:ty)*), $align:expr, $otherwise:expr;)*) => {$(
+        #[doc = concat!("`", $symbol, "`")]
+        #[unsafe(export_name = $symbol)]
+        pub extern "C" fn $function($size: usize $(, $name: $kind)*) -> *mut c_void {
+            let block = at_hand($size, $align);
+            if block.is_null() {
+                return $long($size $(, $name)*);
+            }
+            block.cast()
+        }
+
+        #[inline(never)]
+        extern "C" fn $long($size: usize $(, $name: $kind)*) -> *mut c_void {
+            let block = alloc($size, $align);
+            if !block.is_null() {
+                return block.cast();
+            }
+            type Form = extern "C" fn(usize $(, $kind)*) -> *mut c_void;
+            let form: Form = match next(concat!($symbol, "\0")) {
+                // SAFETY: 1. the symbol's name says the function's type (Itanium C++ ABI, 5.1).
+                Some(found) => unsafe { core::mem::transmute::<NonNull<c_void>, Form>(found) },
+                None => $otherwise,
+            };
+            form($size $(, $name)*)
+        }
+    )*};
+}
+
+new! {
+    "_Znwm", new, new_long(size: usize), raw::ALIGN, no_memory;
+    "_Znam", new_array, new_array_long(size: usize), raw::ALIGN, no_memory;
+    "_ZnwmRKSt9nothrow_t", new_or_null, new_or_null_long(size: usize, or_null: Nothrow), raw::ALIGN, null;
+    "_ZnamRKSt9nothrow_t", new_array_or_null, new_array_or_null_long(size: usize, or_null: Nothrow),
+        raw::ALIGN, null;
+    "_ZnwmSt11align_val_t", new_aligned, new_aligned_long(size: usize, align: usize), align,
+        no_aligned_memory;
+    "_ZnamSt11align_val_t", new_array_aligned, new_array_aligned_long(size: usize, align: usize), align,
+        no_aligned_memory;
+    "_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned_or_null,
+        new_aligned_or_null_long(size: usize, align: usize, or_null: Nothrow), align, aligned_null;
+    "_ZnamSt11align_val_tRKSt9nothrow_t", new_array_aligned_or_null,
+        new_array_aligned_or_null_long(size: usize, align: usize, or_null: Nothrow), align, aligned_null;
+}
+
+/// A block that is at hand, or null, as for an alignment that is none.
+#[inline(always)]
+fn at_hand(size: usize, align: usize) -> *mut u8 {
+    if align.is_power_of_two() {
+        raw::alloc_at_hand(size, align.max(raw::ALIGN))
+    } else {
+        ptr::null_mut()
+    }
+}
+
+/// A block, or null without memory, or for an alignment that is none: the C++ library refuses that.
+fn alloc(size: usize, align: usize) -> *mut u8 {
+    if align.is_power_of_two() {
+        raw::alloc(size, align.max(raw::ALIGN))
+    } else {
+        ptr::null_mut()
+    }
+}
+
+/// Every form of `operator delete`: what comes behind the pointer is not relied upon.
+macro_rules! delete {
+    ($($symbol:literal $function:ident;)*) => {$(
+        #[doc = concat!("`", $symbol, "`")]
+        ///
+        /// # Safety
+        /// 1. Null, or a live block of this library that nobody uses any more.
+        #[unsafe(export_name = $symbol)]
+        pub unsafe extern "C" fn $function(block: *mut c_void) {
+            // SAFETY: 1. and 2. the caller's.
+            unsafe { raw::free(block.cast()) };
+        }
+    )*};
+}
+
+delete! {
+    "_ZdlPv" delete;
+    "_ZdaPv" delete_array;
+    "_ZdlPvm" delete_sized;
+    "_ZdaPvm" delete_array_sized;
+    "_ZdlPvRKSt9nothrow_t" delete_nothrow;
+    "_ZdaPvRKSt9nothrow_t" delete_array_nothrow;
+    "_ZdlPvSt11align_val_t" delete_aligned;
+    "_ZdaPvSt11align_val_t" delete_array_aligned;
+    "_ZdlPvmSt11align_val_t" delete_sized_aligned;
+    "_ZdaPvmSt11align_val_t" delete_array_sized_aligned;
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t" delete_aligned_nothrow;
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t" delete_array_aligned_nothrow;
+}

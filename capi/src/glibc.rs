@@ -1,0 +1,160 @@
+//! What glibc adds: statistics, tuning, and its older and inner names.
+
+use core::ffi::{c_int, c_void};
+
+use engine::{Flagstone, Stats};
+
+use crate::malloc;
+use crate::text::Text;
+
+/// glibc's `struct mallinfo2`, in bytes; what has no counterpart here is 0.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Mallinfo2 {
+    /// Committed.
+    arena: usize,
+    ordblks: usize,
+    smblks: usize,
+    hblks: usize,
+    hblkhd: usize,
+    usmblks: usize,
+    /// Free in threads' magazines.
+    fsmblks: usize,
+    /// Live.
+    uordblks: usize,
+    /// Committed and not live.
+    fordblks: usize,
+    keepcost: usize,
+}
+
+/// glibc's older `struct mallinfo`: the same as `int`s, at most the greatest.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Mallinfo([c_int; 10]);
+
+/// What the allocator holds at the moment.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallinfo2() -> Mallinfo2 {
+    let stats = Flagstone::stats();
+    Mallinfo2 {
+        arena: stats.committed,
+        fsmblks: stats.cached,
+        uordblks: stats.live,
+        fordblks: stats.committed.saturating_sub(stats.live),
+        ..Mallinfo2::default()
+    }
+}
+
+/// As [`mallinfo2`], in `int`s.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallinfo() -> Mallinfo {
+    let now = mallinfo2();
+    let mut fields = [0; 10];
+    for (index, bytes) in [
+        (0, now.arena),
+        (6, now.fsmblks),
+        (7, now.uordblks),
+        (8, now.fordblks),
+    ] {
+        fields[index] = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+    }
+    Mallinfo(fields)
+}
+
+/// What the allocator holds, a line each.
+fn table(stats: &Stats, text: &mut Text<512>) {
+    for (bytes, what) in [
+        (stats.live, "live: handed out and not freed"),
+        (stats.cached, "free in the caches of threads"),
+        (stats.committed, "readable and writable, for blocks"),
+        (stats.resident, "of these in memory"),
+        (stats.metadata, "in memory for the allocator's tables"),
+    ] {
+        text.add(format_args!("{bytes:>16} bytes {what}\n"));
+    }
+}
+
+/// Writes what the allocator holds to standard error.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_stats() {
+    let mut text = Text::new();
+    table(&Flagstone::stats(), &mut text);
+    text.write_to(libc::STDERR_FILENO);
+}
+
+/// Writes what the allocator holds to `file` as XML. `options` must be 0: else -1 with `EINVAL`.
+///
+/// # Safety
+/// 1. `file` is open for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c_int {
+    if options != 0 {
+        malloc::set_errno(libc::EINVAL);
+        return -1;
+    }
+    let stats = Flagstone::stats();
+    let mut text = Text::<512>::new();
+    text.add(format_args!(
+        "<malloc version=\"flagstone-{}\">\n",
+        env!("CARGO_PKG_VERSION")
+    ));
+    for (name, bytes) in [
+        ("live", stats.live),
+        ("cached", stats.cached),
+        ("committed", stats.committed),
+        ("resident", stats.resident),
+        ("metadata", stats.metadata),
+    ] {
+        text.add(format_args!("<{name} bytes=\"{bytes}\"/>\n"));
+    }
+    text.add(format_args!("</malloc>\n"));
+    let bytes = text.as_bytes();
+    // SAFETY: 1. `bytes` is readable. 2. the caller's.
+    let written = unsafe { libc::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), file) };
+    if written == bytes.len() { 0 } else { -1 }
+}
+
+/// Gives all memory back to the kernel that can be given back; 1 if there was any. `pad` is not kept.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
+    c_int::from(Flagstone::purge() > 0)
+}
+
+/// Accepts glibc's parameters, which have no counterpart here, and changes nothing: 1, or 0 for a number that
+/// glibc does not know. This library's options are `flagstone_set_option`'s.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallopt(parameter: c_int, _value: c_int) -> c_int {
+    // M_MXFAST, M_NLBLKS, M_GRAIN, M_KEEP; M_ARENA_MAX up to M_TRIM_THRESHOLD.
+    c_int::from(matches!(parameter, 1..=4 | -8..=-1))
+}
+
+/// Other names of the same functions.
+macro_rules! aliases {
+    ($($function:ident = $alias:literal $name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;)*) => {$(
+        #[doc = concat!("`", $alias, "`")]
+        ///
+        /// # Safety
+        /// 1. As for the function of the usual name.
+        #[unsafe(export_name = $alias)]
+        pub unsafe extern "C" fn $name($($argument: $kind),*) $(-> $result)? {
+            #[allow(unused_unsafe, reason = "some are safe")]
+            // SAFETY: 1. the caller's.
+            unsafe {
+                malloc::$function($($argument),*)
+            }
+        }
+    )*};
+}
+
+aliases! {
+    free = "cfree" cfree(block: *mut c_void);
+    malloc = "__libc_malloc" libc_malloc(size: usize) -> *mut c_void;
+    calloc = "__libc_calloc" libc_calloc(count: usize, size: usize) -> *mut c_void;
+    realloc = "__libc_realloc" libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;
+    free = "__libc_free" libc_free(block: *mut c_void);
+    memalign = "__libc_memalign" libc_memalign(align: usize, size: usize) -> *mut c_void;
+    valloc = "__libc_valloc" libc_valloc(size: usize) -> *mut c_void;
+    pvalloc = "__libc_pvalloc" libc_pvalloc(size: usize) -> *mut c_void;
+    posix_memalign = "__posix_memalign"
+        libc_posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int;
+}

@@ -1,0 +1,33 @@
+//! The C ABI: `malloc` and its kin, `operator new` and its kin, and what is flagstone's own, exported under
+//! the names that C and C++ call. What each does is [`engine::raw`]'s business; here are the C standard's
+//! and glibc's terms: `errno`, null, zero, overflow.
+//!
+//! Nothing but `core` and libc is linked: no allocation, no unwinding, no thread-local storage besides the
+//! engine's 24 bytes.
+#![no_std]
+
+pub mod cxx;
+pub mod glibc;
+pub mod malloc;
+pub mod own;
+mod text;
+
+use core::panic::PanicInfo;
+
+use self::text::Text;
+
+/// A panic is a bug: one line on standard error, then `abort`.
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    die(format_args!("{info}"))
+}
+
+/// Writes one line to standard error and aborts. Allocates nothing.
+#[cold]
+fn die(message: core::fmt::Arguments<'_>) -> ! {
+    let mut line = Text::<512>::new();
+    line.add(format_args!("flagstone: {message}\n"));
+    line.write_to(libc::STDERR_FILENO);
+    // SAFETY: 1. no precondition.
+    unsafe { libc::abort() }
+}

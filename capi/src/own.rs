@@ -1,0 +1,129 @@
+//! What is flagstone's own: `include/flagstone.h`, and the summary at exit.
+
+use core::ffi::{CStr, c_char, c_int};
+
+use engine::{Flagstone, Refusal, Stats, raw};
+
+use crate::text::Text;
+
+/// `struct flagstone_stats`, in bytes: see [`engine::Stats`].
+#[repr(C)]
+#[derive(Debug)]
+pub struct FlagstoneStats {
+    live: usize,
+    cached: usize,
+    committed: usize,
+    resident: usize,
+    metadata: usize,
+}
+
+/// What the allocator holds at the moment, into `*out`.
+///
+/// # Safety
+/// 1. `out` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flagstone_get_stats(out: *mut FlagstoneStats) {
+    let Stats {
+        live,
+        cached,
+        committed,
+        resident,
+        metadata,
+        ..
+    } = Flagstone::stats();
+    let stats = FlagstoneStats {
+        live,
+        cached,
+        committed,
+        resident,
+        metadata,
+    };
+    // SAFETY: 1. the caller's.
+    unsafe { out.write(stats) };
+}
+
+/// Gives all memory back to the kernel that can be given back; bytes.
+#[unsafe(no_mangle)]
+pub extern "C" fn flagstone_purge() -> usize {
+    Flagstone::purge()
+}
+
+/// Checks the allocator's tables: 0, or -1 after a line on standard error that says what is wrong.
+#[unsafe(no_mangle)]
+pub extern "C" fn flagstone_verify() -> c_int {
+    match Flagstone::verify() {
+        Ok(()) => 0,
+        Err(violation) => {
+            let mut line = Text::<256>::new();
+            line.add(format_args!("flagstone: {violation}\n"));
+            line.write_to(libc::STDERR_FILENO);
+            -1
+        }
+    }
+}
+
+/// Changes an option of the running process, named and valued as in the environment: 0, `EINVAL` for a name
+/// or a value that is none, `EBUSY` for an option that is decided at the first call.
+///
+/// # Safety
+/// 1. Both are C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flagstone_set_option(name: *const c_char, value: *const c_char) -> c_int {
+    // SAFETY: 1. the caller's.
+    let (name, value) = (unsafe { CStr::from_ptr(name) }, unsafe {
+        CStr::from_ptr(value)
+    });
+    let Ok(name) = name.to_str() else {
+        return libc::EINVAL;
+    };
+    match raw::set_option(name, value.to_bytes()) {
+        Ok(()) => 0,
+        Err(Refusal::Decided) => libc::EBUSY,
+        Err(_) => libc::EINVAL,
+    }
+}
+
+/// The library's version.
+#[unsafe(no_mangle)]
+pub extern "C" fn flagstone_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// At the end of the process, if `FLAGSTONE_SUMMARY=1`: one line on standard error.
+extern "C" fn summarise() {
+    // SAFETY: 1. a C string. The program's threads that may change the environment are gone or going.
+    let wish = unsafe { libc::getenv(c"FLAGSTONE_SUMMARY".as_ptr()) };
+    // SAFETY: 1. a C string of the environment's.
+    if wish.is_null() || unsafe { CStr::from_ptr(wish) } != c"1" {
+        return;
+    }
+    let stats = Flagstone::stats();
+    // SAFETY: 1. no precondition.
+    let process = unsafe { libc::getpid() };
+    let mut line = Text::<512>::new();
+    line.add(format_args!(
+        "flagstone: process {process} at exit: {} KiB live, {} KiB cached by threads, {} KiB committed, {} KiB \
+         of that resident, {} KiB of tables; peak of the whole process {} KiB\n",
+        stats.live >> 10,
+        stats.cached >> 10,
+        stats.committed >> 10,
+        stats.resident >> 10,
+        stats.metadata >> 10,
+        peak_kib(),
+    ));
+    line.write_to(libc::STDERR_FILENO);
+}
+
+/// Most memory that the process ever had resident, in KiB.
+fn peak_kib() -> i64 {
+    // SAFETY: 1. all zero is a value.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    // SAFETY: 1. `usage` is writable. It cannot fail with these arguments.
+    let _ = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    usage.ru_maxrss
+}
+
+/// Has the loader call [`summarise`] when the process exits.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_EXIT: extern "C" fn() = summarise;

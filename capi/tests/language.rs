@@ -1,0 +1,54 @@
+//! Without this, a function could break a promise of the C or C++ standard, of POSIX or of glibc's manual.
+
+use capi_tests::{Link, Program, expect_ok, shared};
+
+/// In each of these processes other code serves the calls.
+const MODES: [&[(&str, &str)]; 4] = [
+    &[],
+    &[("FLAGSTONE_HARDENED", "1")],
+    &[("FLAGSTONE_HARDENED", "canaries")],
+    &[("FLAGSTONE_SAMPLE", "20")],
+];
+
+#[track_caller]
+fn check(name: &str, links: &[Link]) {
+    for link in links {
+        let Some(program) = Program::compile(name, *link) else {
+            return;
+        };
+        for mode in MODES {
+            expect_ok(program.command().envs(mode.iter().copied()));
+        }
+    }
+}
+
+const ALL: [Link; 4] = [Link::Preload, Link::Shared, Link::Archive, Link::Static];
+
+#[test]
+fn c_functions_keep_their_promises() {
+    check("semantics.c", &ALL);
+}
+
+#[test]
+fn cxx_operators_keep_theirs() {
+    check("operators.cpp", &ALL);
+}
+
+#[test]
+fn the_header_says_what_is_there() {
+    check("header.c", &[Link::Shared, Link::Archive, Link::Static]);
+}
+
+#[test]
+fn constructors_keys_exits_and_forks() {
+    check("early.c", &ALL);
+}
+
+/// Loaded at run time, and unloaded before the threads end that used it.
+#[test]
+fn the_library_can_be_loaded_late() {
+    let Some(program) = Program::compile("library.c", Link::Preload) else {
+        return;
+    };
+    expect_ok(program.command().env_remove("LD_PRELOAD").arg(shared()));
+}

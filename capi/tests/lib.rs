@@ -1,0 +1,175 @@
+//! What the tests share: the library as a user builds it, C programs compiled against it, and how they end.
+
+use std::env;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// `capi/`.
+pub fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().expect("tests/ is in capi/").to_owned()
+}
+
+/// The folder of the release build, made once: `libflagstone.so`, `libflagstone.a`, `flagstone`.
+pub fn built() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let status = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--release",
+                "--quiet",
+                "-p",
+                "flagstone-capi",
+                "-p",
+                "flagstone-run",
+            ])
+            .current_dir(root())
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the release build: {status}");
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+        target.join("release")
+    })
+}
+
+/// The shared library.
+pub fn shared() -> PathBuf {
+    built().join("libflagstone.so")
+}
+
+/// How a program meets the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Not at all, until it is preloaded.
+    Preload,
+    /// As a shared library.
+    Shared,
+    /// As an archive.
+    Archive,
+    /// As an archive in a program without any shared library.
+    Static,
+}
+
+/// A compiled program in a folder of its own.
+pub struct Program {
+    folder: tempfile::TempDir,
+    link: Link,
+}
+
+impl Program {
+    /// Compiles `tests/c/NAME`. `None`, with a line that says so, without a compiler for it.
+    #[must_use]
+    pub fn compile(name: &str, link: Link) -> Option<Self> {
+        let (compiler, standard) = if name.ends_with(".cpp") {
+            (env::var("CXX").unwrap_or("c++".into()), "-std=c++17")
+        } else {
+            (env::var("CC").unwrap_or("cc".into()), "-std=gnu11")
+        };
+        if Command::new(&compiler).arg("--version").output().is_err() {
+            println!("skipped: no {compiler}");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(&compiler);
+        // The mistakes in these programs are on purpose.
+        command
+            .args([standard, "-O1", "-w", "-pthread"])
+            .arg("-I")
+            .arg(root().join("include"));
+        command.arg("-o").arg(folder.path().join("program"));
+        if link == Link::Static {
+            command.args(["-static", "-DSTATIC"]);
+        }
+        command.arg(root().join("tests/c").join(name));
+        match link {
+            Link::Preload => {}
+            Link::Shared => {
+                command.arg("-L").arg(built()).arg("-lflagstone");
+                // The library's own name, by which the loader looks for it.
+                let soname = folder.path().join("libflagstone.so.0");
+                std::os::unix::fs::symlink(shared(), soname).expect("a link");
+                command
+                    .arg("-Wl,-rpath,$ORIGIN")
+                    .arg("-Wl,-rpath-link")
+                    .arg(folder.path());
+            }
+            Link::Archive | Link::Static => {
+                command.arg(built().join("libflagstone.a"));
+            }
+        }
+        command.arg("-ldl");
+        let output = command.output().expect("the compiler runs");
+        assert!(
+            output.status.success(),
+            "{command:?}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Some(Self { folder, link })
+    }
+
+    /// The program, ready to run, without any option of the allocator in its environment.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.folder.path().join("program"));
+        without_options(&mut command);
+        if self.link == Link::Preload {
+            command.env("LD_PRELOAD", shared());
+        }
+        command
+    }
+}
+
+/// Takes the allocator's options out of a command's environment.
+pub fn without_options(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"FLAGSTONE_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// How a program ended, and what it wrote.
+#[derive(Debug)]
+pub struct Exit {
+    /// Unless a signal ended it.
+    pub code: Option<i32>,
+    /// That ended it.
+    pub signal: Option<i32>,
+    /// What it wrote.
+    pub stdout: String,
+    /// And to the other.
+    pub stderr: String,
+}
+
+impl From<Output> for Exit {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            signal: output.status.signal(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Exit {
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+        .into()
+}
+
+/// Runs a program of `tests/c` that says `ok`.
+#[track_caller]
+pub fn expect_ok(command: &mut Command) {
+    let exit = run(command);
+    assert!(
+        exit.code == Some(0) && exit.stdout.ends_with("ok\n"),
+        "{command:?}: {exit:?}"
+    );
+}

@@ -1,0 +1,84 @@
+//! Without this, the library could export a symbol too many or too few, or ask more of the loader than it may.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use capi_tests::{root, shared};
+use object::elf;
+use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
+use object::{Endianness, Object, ObjectSymbol};
+
+/// Every exported symbol; what is added here is added to the documents.
+const SYMBOLS: &str = "
+    malloc calloc realloc free reallocarray posix_memalign aligned_alloc memalign valloc pvalloc cfree
+    malloc_usable_size free_sized free_aligned_sized
+    malloc_trim malloc_stats malloc_info mallinfo mallinfo2 mallopt
+    __libc_malloc __libc_calloc __libc_realloc __libc_free __libc_memalign __libc_valloc __libc_pvalloc
+    __posix_memalign
+    _Znwm _Znam _ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t _ZnwmSt11align_val_t _ZnamSt11align_val_t
+    _ZnwmSt11align_val_tRKSt9nothrow_t _ZnamSt11align_val_tRKSt9nothrow_t
+    _ZdlPv _ZdaPv _ZdlPvm _ZdaPvm _ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t _ZdlPvSt11align_val_t
+    _ZdaPvSt11align_val_t _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
+    _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
+    flagstone_get_stats flagstone_purge flagstone_verify flagstone_set_option flagstone_version";
+
+#[test]
+fn exactly_the_api_is_exported() {
+    let bytes = fs::read(shared()).expect("the library");
+    let file = ElfFile64::<Endianness>::parse(&*bytes).expect("an ELF file");
+    let found: BTreeSet<&str> = file
+        .dynamic_symbols()
+        .filter(|symbol| symbol.is_definition())
+        .map(|symbol| symbol.name().expect("a name"))
+        .collect();
+    let expected: BTreeSet<&str> = SYMBOLS.split_whitespace().collect();
+    assert_eq!(found, expected);
+    let header = fs::read_to_string(root().join("include/flagstone.h")).expect("the header");
+    for symbol in expected
+        .iter()
+        .filter(|symbol| symbol.starts_with("flagstone_"))
+    {
+        assert!(
+            header.contains(&format!("{symbol}(")),
+            "the header declares {symbol}"
+        );
+    }
+}
+
+/// The loader keeps little room for thread-local storage of libraries that are loaded late.
+#[test]
+fn the_loader_is_asked_for_little() {
+    let bytes = fs::read(shared()).expect("the library");
+    let header = elf::FileHeader64::<Endianness>::parse(&*bytes).expect("an ELF file");
+    let endian = header.endian().expect("an order of bytes");
+    let segments = header.program_headers(endian, &*bytes).expect("segments");
+    let storage = segments
+        .iter()
+        .find(|segment| segment.p_type(endian) == elf::PT_TLS);
+    let storage = storage.map(|segment| segment.p_memsz(endian));
+    assert!(
+        storage.is_some_and(|bytes| bytes <= 64),
+        "thread-local storage: {storage:?} bytes"
+    );
+
+    let entries = segments
+        .iter()
+        .find_map(|segment| segment.dynamic(endian, &*bytes).ok().flatten());
+    let entries = entries.expect("a dynamic section");
+    let value = |tag: i64| {
+        entries
+            .iter()
+            .find(|entry| entry.d_tag(endian) == tag)
+            .map(|entry| entry.d_val(endian))
+    };
+    let flags = value(elf::DT_FLAGS_1).expect("flags");
+    assert_ne!(
+        flags & u64::from(elf::DF_1_NODELETE),
+        0,
+        "threads run its clean-up after dlclose"
+    );
+    let libraries = entries
+        .iter()
+        .filter(|entry| entry.d_tag(endian) == elf::DT_NEEDED);
+    assert_eq!(libraries.count(), 1, "libc and nothing else");
+}

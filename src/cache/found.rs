@@ -1,0 +1,202 @@
+//! Calls that name a block by its address alone, as those of C do: what serves it is looked up.
+
+use core::ptr::{self, NonNull};
+
+use super::careful::{self, room};
+use super::slow::{is_gated, make_room};
+use super::{Config, SizeClass, behind, hot_magazine, thread};
+use crate::arena;
+use crate::config::{self, Mode};
+use crate::heap;
+use crate::large;
+use crate::sample;
+use crate::size_class::{Request, classify};
+use crate::spots::{NOWHERE, medium_spot, small_spot, spot};
+
+/// Alignment of a block whose new size is all that is said.
+const ALIGN: usize = 16;
+
+/// Frees a block, or null.
+///
+/// # Safety
+/// 1. The block is null, or live and came from an allocation that did not count on its layout.
+/// 2. Nobody uses it any more.
+#[inline(always)]
+pub(crate) unsafe fn free_found(block: *mut u8, config: &Config) {
+    // The spot of what is no block, as null may be, is a magazine's without capacity.
+    if let Some(spot) = arena::spot(block.addr())
+        && hot_magazine(spot).push_any(block)
+    {
+        return;
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { free_rest(block, config) };
+}
+
+/// # Safety
+/// 1. and 2. as for [`free_found`].
+#[inline(never)]
+unsafe extern "C" fn free_rest(block: *mut u8, config: &Config) {
+    let Some(block) = NonNull::new(block) else {
+        return;
+    };
+    if config::mode().is_careful() && thread::prepare(config) && config::mode().is_careful() {
+        // SAFETY: 1. and 2. the caller's.
+        return unsafe { free_careful(block, config) };
+    }
+    match heap::class_at(block.addr().get()) {
+        Some(class) => {
+            if is_gated(class) || !hot_magazine(spot(class)).push(block) {
+                // SAFETY: 1. the caller's.
+                unsafe { make_room(block, class, config) };
+            }
+        }
+        // Without memory for its first call a process can have nothing to free.
+        None if !thread::prepare(config) => {}
+        // SAFETY: 1. the caller's 2.
+        None => unsafe { large::free(block, 0) },
+    }
+}
+
+/// # Safety
+/// 1. and 2. as for [`free_found`].
+unsafe fn free_careful(block: NonNull<u8>, config: &Config) {
+    let mode = config::mode();
+    if is_sampled(block, mode) {
+        return sample::free(block, sample::length(block));
+    }
+    match heap::class_at(block.addr().get()) {
+        // SAFETY: 1. and 2. the caller's: the whole room of the class, whatever the alignment was.
+        Some(class) => unsafe { careful::free(block, room(class, mode), 1, config) },
+        // SAFETY: 1. and 2. the caller's.
+        None => unsafe { careful::free_large(block, length(block, None, mode), mode) },
+    }
+}
+
+fn is_sampled(block: NonNull<u8>, mode: Mode) -> bool {
+    mode.samples() && sample::owns(block)
+}
+
+/// Bytes that the user of a block may use, which is one of `class`, or has a mapping or span of its own.
+fn length(block: NonNull<u8>, class: Option<SizeClass>, mode: Mode) -> usize {
+    match class {
+        Some(class) if mode.is_careful() => room(class, mode),
+        Some(class) => class.size(),
+        None if mode.is_careful() => large::length(block) - behind::bytes(mode),
+        None => large::length(block),
+    }
+}
+
+/// Bytes that the user of a block may use: at least what was asked for.
+///
+/// # Safety
+/// 1. The block is live and came from an allocation that did not count on its layout.
+pub(crate) unsafe fn length_found(block: NonNull<u8>, config: &Config) -> usize {
+    if !thread::prepare(config) {
+        return 0;
+    }
+    let mode = config::mode();
+    if is_sampled(block, mode) {
+        let size = sample::length(block);
+        sample::expect(block, size);
+        return size;
+    }
+    length(block, heap::class_at(block.addr().get()), mode)
+}
+
+/// Changes the size of a block, in place or by moving its contents, to one aligned to 16 bytes; null leaves
+/// it as it was.
+///
+/// # Safety
+/// 1. The block is live and came from an allocation that did not count on its layout.
+/// 2. On success nobody uses the old block any more.
+#[inline(never)]
+pub(crate) unsafe extern "C" fn realloc_found(
+    block: NonNull<u8>,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    if config::mode().is_careful() {
+        if !thread::prepare(config) {
+            return ptr::null_mut();
+        }
+        if config::mode().is_careful() {
+            // SAFETY: 1. and 2. the caller's.
+            return unsafe { realloc_careful(block, new, config) };
+        }
+    }
+    let address = block.addr().get();
+    let here = arena::spot(address);
+    if here.is_some_and(|spot| spot != NOWHERE as usize)
+        && small_spot(new, ALIGN).or_else(|| medium_spot(new, ALIGN)) == here
+    {
+        return block.as_ptr();
+    }
+    if !thread::prepare(config) {
+        return ptr::null_mut();
+    }
+    let class = heap::class_at(address);
+    let after = classify(new, ALIGN);
+    if class.is_none()
+        && after == Request::Large
+        // SAFETY: 1. the caller's 2.
+        && let Some(moved) = unsafe { large::resize(block, new) }
+    {
+        return moved.as_ptr();
+    }
+    let old = length(block, class, config::mode());
+    let stays = match (class, after) {
+        (Some(class), _) => after == Request::Block(class),
+        (None, Request::Span(units)) => old == units.bytes(),
+        (None, _) => false,
+    };
+    if stays {
+        return block.as_ptr();
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { realloc_by_copy(block, old, new, config) }
+}
+
+/// # Safety
+/// 1. and 2. as for [`realloc_found`].
+unsafe fn realloc_careful(block: NonNull<u8>, new: usize, config: &Config) -> *mut u8 {
+    let mode = config::mode();
+    if is_sampled(block, mode) {
+        let old = sample::length(block);
+        sample::expect(block, old);
+        // SAFETY: 1. and 2. the caller's.
+        return unsafe { realloc_by_copy(block, old, new, config) };
+    }
+    let class = heap::class_at(block.addr().get());
+    let old = length(block, class, mode);
+    let before = class.map_or(Request::Large, Request::Block);
+    // SAFETY: 1. the caller's.
+    unsafe { careful::expect(block, old, before, mode) };
+    if careful::request(new, ALIGN, mode) == before {
+        if class.is_some() {
+            return block.as_ptr();
+        }
+        // SAFETY: 1. and 2. the caller's.
+        if let Some(moved) = unsafe { careful::resize(block, before, ALIGN, new, mode) } {
+            // SAFETY: 1. as long as it was just found to be.
+            unsafe { behind::write(moved, length(moved, None, mode), mode) };
+            return moved.as_ptr();
+        }
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { realloc_by_copy(block, old, new, config) }
+}
+
+/// # Safety
+/// 1. The block is live and `old` bytes long, and came from an allocation that did not count on its layout.
+/// 2. On success nobody uses the old block any more.
+unsafe fn realloc_by_copy(block: NonNull<u8>, old: usize, new: usize, config: &Config) -> *mut u8 {
+    let Some(target) = NonNull::new(super::alloc::<false>(new, ALIGN, config)) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: 1. both are live and at least this long, and different.
+    unsafe { target.copy_from_nonoverlapping(block, old.min(new)) };
+    // SAFETY: 1. the caller's. 2. the contents were moved.
+    unsafe { free_found(block.as_ptr(), config) };
+    target.as_ptr()
+}
