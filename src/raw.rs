@@ -25,6 +25,7 @@ use core::ptr::{self, NonNull};
 
 use crate::cache;
 use crate::config::{Config, Refusal};
+use crate::sample;
 
 static CONFIG: Config = Config::new().for_good();
 
@@ -111,6 +112,12 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
     };
     // SAFETY: 1. the caller's.
     unsafe { cache::length_found(block, &CONFIG) }
+}
+
+/// Says that the program's libraries are initialised: allocations may be sampled from now on, whose callers the
+/// unwinder is asked for.
+pub fn begin() {
+    sample::begin();
 }
 
 /// Changes an option of the running process: `name` and `value` as in the environment

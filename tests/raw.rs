@@ -62,6 +62,7 @@ fn free(block: *mut u8) {
 #[test]
 fn programs_get_right_answers() {
     let _turn = begin();
+    raw::begin();
     for seed in 0..20 {
         let program = generate(seed);
         if let Err(fault) = run(&ALLOC, &program) {

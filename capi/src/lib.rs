@@ -31,3 +31,7 @@ fn die(message: core::fmt::Arguments<'_>) -> ! {
     // SAFETY: 1. no precondition.
     unsafe { libc::abort() }
 }
+
+// Said here: the crate `libc` leaves it to std if anything built beside this library turns on its feature `std`.
+#[link(name = "c")]
+unsafe extern "C" {}

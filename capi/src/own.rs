@@ -1,6 +1,7 @@
 //! What is flagstone's own: `include/flagstone.h`, and the summary at exit.
 
 use core::ffi::{CStr, c_char, c_int};
+use core::sync::atomic::{AtomicI32, Ordering};
 
 use engine::{Flagstone, Refusal, Stats, raw};
 
@@ -89,12 +90,31 @@ pub extern "C" fn flagstone_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// At the end of the process, if `FLAGSTONE_SUMMARY=1`: one line on standard error.
-extern "C" fn summarise() {
-    // SAFETY: 1. a C string. The program's threads that may change the environment are gone or going.
+/// Where the summary goes; -1 if none is wished for.
+static SUMMARY: AtomicI32 = AtomicI32::new(-1);
+
+/// Before the program's own code. If `FLAGSTONE_SUMMARY=1`, keeps standard error, which some programs close
+/// before they exit.
+extern "C" fn prepare() {
+    raw::begin();
+    // SAFETY: 1. a C string. No other thread changes the environment yet.
     let wish = unsafe { libc::getenv(c"FLAGSTONE_SUMMARY".as_ptr()) };
     // SAFETY: 1. a C string of the environment's.
     if wish.is_null() || unsafe { CStr::from_ptr(wish) } != c"1" {
+        return;
+    }
+    // Above the numbers that programs count on.
+    // SAFETY: 1. no precondition.
+    let kept = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 200) };
+    // ORDERING: the loader runs this before any thread, and `summarise` last.
+    SUMMARY.store(kept, Ordering::Relaxed);
+}
+
+/// At the end of the process: one line, if wished for.
+extern "C" fn summarise() {
+    // ORDERING: as in `prepare`.
+    let file = SUMMARY.load(Ordering::Relaxed);
+    if file < 0 {
         return;
     }
     let stats = Flagstone::stats();
@@ -111,7 +131,7 @@ extern "C" fn summarise() {
         stats.metadata >> 10,
         peak_kib(),
     ));
-    line.write_to(libc::STDERR_FILENO);
+    line.write_to(file);
 }
 
 /// Most memory that the process ever had resident, in KiB.
@@ -122,6 +142,11 @@ fn peak_kib() -> i64 {
     let _ = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
     usage.ru_maxrss
 }
+
+/// Has the loader call [`prepare`] when the process begins.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = prepare;
 
 /// Has the loader call [`summarise`] when the process exits.
 #[used]

@@ -1,6 +1,8 @@
 //! Without this, a mistake in a C program could pass, or be called by a wrong name.
 
-use capi_tests::{Link, Program, run};
+use std::process::Command;
+
+use capi_tests::{Link, Program, built, run, without_options};
 
 const DOUBLE: &str = "double free";
 const FOREIGN: &str = "not allocated here";
@@ -51,5 +53,35 @@ fn mistakes_are_named() {
                 assert_eq!(exit.stderr.lines().count(), 1, "{command:?}: {exit:?}");
             }
         }
+    }
+}
+
+/// A sampled process names the mistake, and who allocated and freed.
+#[test]
+fn sampled_mistakes_are_traced() {
+    let Some(program) = Program::compile("sampled.c", Link::Preload) else {
+        return;
+    };
+    let path = program.command().get_program().to_owned();
+    for (mistake, words) in [
+        (
+            "use-after-free",
+            ["use after free", "allocated by", "freed by"],
+        ),
+        ("overflow", ["overflow", "allocated by", "bytes"]),
+    ] {
+        let mut command = Command::new(built().join("flagstone"));
+        without_options(&mut command);
+        command
+            .args(["run", "--sample", "100", "--"])
+            .arg(&path)
+            .arg(mistake);
+        let exit = run(&mut command);
+        assert!(exit.signal.is_some(), "{command:?}: {exit:?}");
+        for word in words {
+            assert!(exit.stderr.contains(word), "{word}: {exit:?}");
+        }
+        // The program itself is on the way to the allocation.
+        assert!(exit.stderr.contains("/program"), "{exit:?}");
     }
 }

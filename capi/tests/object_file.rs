@@ -65,7 +65,7 @@ fn the_loader_is_asked_for_little() {
         .iter()
         .find_map(|segment| segment.dynamic(endian, &*bytes).ok().flatten());
     let entries = entries.expect("a dynamic section");
-    let value = |tag: i64| {
+    let value = |tag: elf::DynamicTag| {
         entries
             .iter()
             .find(|entry| entry.d_tag(endian) == tag)
@@ -73,7 +73,7 @@ fn the_loader_is_asked_for_little() {
     };
     let flags = value(elf::DT_FLAGS_1).expect("flags");
     assert_ne!(
-        flags & u64::from(elf::DF_1_NODELETE),
+        flags & elf::DF_1_NODELETE.0,
         0,
         "threads run its clean-up after dlclose"
     );

@@ -61,8 +61,10 @@ pub(crate) struct Chunk {
     pub(super) dirty: GuardedU64,
     /// Free units taken out of `free` while their pages are purged.
     pub(super) purging: GuardedU64,
-    /// When `dirty` last ceased to be 0, in milliseconds.
-    pub(super) dirty_since: GuardedU64,
+    /// Dirty units that were dirty at the last look too, and have not been used since.
+    pub(super) old: GuardedU64,
+    /// When `dirty` last ceased to be 0, or was looked at, in milliseconds.
+    pub(super) looked_at: GuardedU64,
     /// Which list of free runs the chunk is in, or [`super::NO_BIN`].
     pub(super) bin: GuardedU8,
     /// 1 where the chunk serves spans of one unit, 0 where it serves longer ones.
@@ -71,7 +73,7 @@ pub(crate) struct Chunk {
     pub(super) small_pages: GuardedU8,
     /// Chunks by longest free run.
     pub(super) by_run: Links,
-    /// Chunks with dirty units, oldest first.
+    /// Chunks with dirty units, the one not looked at for longest first.
     pub(super) by_age: Links,
     /// Every descriptor, newest first.
     pub(super) next_of_all: Link<Chunk>,

@@ -42,7 +42,7 @@ struct Arena {
     lock: Lock<()>,
     /// For spans of one unit, and for longer ones.
     bins: [Bins; 2],
-    /// Chunks with dirty units: the one dirty for longest, and the newest.
+    /// Chunks with dirty units: the one not looked at for longest, and the newest.
     oldest: Link<Chunk>,
     newest: Link<Chunk>,
     /// Every descriptor, newest first.
@@ -208,10 +208,11 @@ fn set_dirty(chunk: &'static Chunk, dirty: u64) {
         return;
     }
     chunk.dirty.set(dirty);
+    chunk.old.set(chunk.old.get() & dirty);
     let units = ARENA.dirty_units.get() + dirty.count_ones() as usize;
     ARENA.dirty_units.set(units - before.count_ones() as usize);
     if before == 0 {
-        chunk.dirty_since.set(os::now_ms());
+        chunk.looked_at.set(os::now_ms());
         append_by_age(chunk);
     } else if dirty == 0 {
         remove_by_age(chunk);
@@ -331,6 +332,7 @@ fn rebuild() {
         chunk.purging.set(0);
         chunk.free.set(free);
         chunk.dirty.set(dirty);
+        chunk.old.set(0);
         if dirty != 0 {
             append_by_age(chunk);
         }

@@ -2,7 +2,9 @@
 //! `munmap`.
 
 use super::chunk::Chunk;
-use super::{ARENA, NO_BIN, dirty_bytes, enter, rebin, set_dirty, unbin};
+use super::{
+    ARENA, NO_BIN, append_by_age, dirty_bytes, enter, rebin, remove_by_age, set_dirty, unbin,
+};
 use crate::config;
 use crate::os::{self, failpoints};
 use crate::sync::{AtomicUsize, Ordering};
@@ -48,26 +50,52 @@ struct Work {
     claimed: u64,
 }
 
-/// Claims the dirty units of the chunk that has been dirty for longest, if they are due. After
-/// `refused` refusals of the kernel the rest waits for the next time.
+/// Claims dirty units that are due, in the chunk not looked at for longest. After `refused` refusals of the
+/// kernel the rest waits for the next time.
 fn next_work(age: Age, refused: usize) -> Option<Work> {
     const REFUSALS: usize = 3;
-    let _held = ARENA.lock.lock();
-    let chunk = ARENA.oldest.get()?;
-    let due = || {
-        dirty_bytes() > config::dirty_budget()
-            || os::now_ms() >= chunk.dirty_since.get() + config::purge_delay_ms()
-    };
-    if refused >= REFUSALS || (age == Age::Due && !due()) {
+    if refused >= REFUSALS {
         return None;
     }
-    let units = chunk.dirty.get();
-    let whole = chunk.is_empty();
+    let _held = ARENA.lock.lock();
+    loop {
+        let chunk = ARENA.oldest.get()?;
+        let is_any = age == Age::Any || dirty_bytes() > config::dirty_budget();
+        let units = if is_any {
+            chunk.dirty.get()
+        } else {
+            look(chunk)?
+        };
+        if units != 0 {
+            return Some(claim(chunk, units));
+        }
+    }
+}
+
+/// Looks at a chunk if it is time: twice in a purge delay. Its dirty units that were so at the last look and
+/// have not been used since are due: those that programs take and give back all the time are not.
+fn look(chunk: &'static Chunk) -> Option<u64> {
+    let now = os::now_ms();
+    if now < chunk.looked_at.get() + config::purge_delay_ms().div_ceil(2) {
+        return None;
+    }
+    let due = chunk.old.get();
+    chunk.old.set(chunk.dirty.get());
+    chunk.looked_at.set(now);
+    remove_by_age(chunk);
+    append_by_age(chunk);
+    Some(due)
+}
+
+/// Takes dirty units out of the free ones, or the whole chunk, if there is nothing else in it. Locked.
+fn claim(chunk: &'static Chunk, units: u64) -> Work {
+    let dirty = chunk.dirty.get();
+    let whole = chunk.is_empty() && units == dirty;
     let claimed = if whole { u64::MAX } else { units };
     // Another purger may be at work on other units of the chunk.
     chunk.purging.set(chunk.purging.get() | claimed);
     chunk.free.set(chunk.free.get() & !claimed);
-    set_dirty(chunk, 0);
+    set_dirty(chunk, dirty & !units);
     if whole {
         // Nobody may find the chunk once its addresses can belong to someone else.
         unbin(chunk);
@@ -78,11 +106,11 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
     } else {
         rebin(chunk);
     }
-    Some(Work {
+    Work {
         chunk,
         units,
         claimed,
-    })
+    }
 }
 
 impl Work {

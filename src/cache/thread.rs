@@ -101,7 +101,9 @@ fn initialise(config: &Config) -> bool {
     if config::mode().samples() {
         sample::initialise();
     }
+    // In other objects the program's own code calls first, when its libraries are ready.
     if !config.stays_loaded() {
+        sample::begin();
         os::stay_loaded((&raw const REGISTRY).cast());
     }
     let key = ThreadKey::new(at_exit);

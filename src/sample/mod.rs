@@ -55,6 +55,8 @@ struct Pool {
     frees: GuardedUsize,
     /// Blocks sampled so far.
     samples: AtomicUsize,
+    /// 1 once callers can be recorded.
+    begun: GuardedU8,
 }
 
 static POOL: Pool = Pool {
@@ -63,7 +65,13 @@ static POOL: Pool = Pool {
     base: AtomicPtr::new(core::ptr::null_mut()),
     frees: GuardedUsize::new(0),
     samples: AtomicUsize::new(0),
+    begun: GuardedU8::new(0),
 };
+
+/// Begins to sample: the C library is initialised, so that the unwinder works.
+pub(crate) fn begin() {
+    POOL.begun.set(1);
+}
 
 fn pool_bytes() -> usize {
     (2 * PLACES + 1) * os::page_size()
@@ -158,7 +166,7 @@ impl Place {
 pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     let page = os::page_size();
     let rounded = round_up(size, align)?;
-    if rounded > page || align > page {
+    if rounded > page || align > page || POOL.begun.get() == 0 {
         return None;
     }
     let (index, place) = claim()?;

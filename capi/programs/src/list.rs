@@ -35,6 +35,16 @@ fn script(command: &str, flag: &str, text: &str, library: &Path) -> Outcome {
     run(Command::new(command).args([flag, text]), library)
 }
 
+/// Runs a Python script by the interpreter itself: `python3` may be a script that looks for it.
+fn python(text: &str, library: &Path) -> Outcome {
+    let mut find = Command::new("python3");
+    let found = find
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output()?;
+    let path = String::from_utf8(found.stdout)?;
+    script(path.trim_end(), "-c", text, library)
+}
+
 pub(crate) fn programs() -> Vec<Program> {
     vec![
         Program {
@@ -42,14 +52,14 @@ pub(crate) fn programs() -> Vec<Program> {
             what: "writes and reads 60 MB of JSON",
             needs: &["python3"],
             prepare: nothing,
-            run: |_, library| script("python3", "-c", PYTHON_JSON, library),
+            run: |_, library| python(PYTHON_JSON, library),
         },
         Program {
             name: "python-objects",
             what: "trees, strings and dictionaries",
             needs: &["python3"],
             prepare: nothing,
-            run: |_, library| script("python3", "-c", PYTHON_OBJECTS, library),
+            run: |_, library| python(PYTHON_OBJECTS, library),
         },
         Program {
             name: "sqlite",
