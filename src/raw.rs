@@ -5,6 +5,8 @@
 //! of this module are freed and resized by this module, those of `GlobalAlloc` by that: in a
 //! [hardened](crate::Hardening) process both keep their canaries elsewhere.
 //!
+//! Allocations are [sampled](crate::Config::sample_one_in) only after [`begin`].
+//!
 //! A shared library that uses this module must be linked with `-z nodelete`: threads run the allocator's
 //! clean-up when they end, and this module may be the loader's own allocator, so that it cannot ask the loader
 //! to keep the library. With the feature `valgrind`, memcheck is told nothing about these blocks.
@@ -30,7 +32,7 @@ use crate::sample;
 static CONFIG: Config = Config::new().for_good();
 
 /// The alignment that a block has if none is asked for, in bytes: fit for every type of C.
-pub const ALIGN: usize = 16;
+pub const ALIGN: usize = cache::ALIGN;
 
 /// No block is longer.
 const MOST: usize = isize::MAX as usize;

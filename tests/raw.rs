@@ -8,12 +8,13 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 use std::io::{self, Write};
 use std::process;
+use std::sync::MutexGuard;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use common::block::Block;
 use common::child::{Exit, again, run_child, scenario};
-use common::process::{begin, expect_flat, live, verify};
+use common::process::{expect_flat, live, verify};
 use common::program::{generate, run};
 use flagstone::{Flagstone, Refusal, raw};
 
@@ -54,6 +55,12 @@ unsafe impl GlobalAlloc for ByAddress {
 #[global_allocator]
 static ALLOC: ByAddress = ByAddress;
 
+/// One test at a time, sampled if this process is.
+fn begin() -> MutexGuard<'static, ()> {
+    raw::begin();
+    common::process::begin()
+}
+
 fn free(block: *mut u8) {
     // SAFETY: live and not used again, or wrong on purpose.
     unsafe { raw::free(block) }
@@ -62,7 +69,6 @@ fn free(block: *mut u8) {
 #[test]
 fn programs_get_right_answers() {
     let _turn = begin();
-    raw::begin();
     for seed in 0..20 {
         let program = generate(seed);
         if let Err(fault) = run(&ALLOC, &program) {
@@ -223,7 +229,7 @@ fn blocks_freed_by_another_thread() {
 #[test]
 fn addresses_change_their_use() {
     let _turn = begin();
-    for _ in 0..3 {
+    for _ in 0..2 {
         for size in [100, 300_000, 2000, 600_000, 50_000, 3 << 20] {
             let count = (16 << 20) / size;
             let blocks: Vec<Block> = (0..count.min(20_000))
@@ -246,6 +252,7 @@ const SURVIVED: &str = "nothing was noticed";
 fn mistakes_are_named() {
     const NAME: &str = "mistakes_are_named";
     if let Some(scenario) = scenario() {
+        raw::begin();
         let (mistake, size) = scenario.split_once(' ').expect("two words");
         make(mistake, size.parse().expect("a number"));
         writeln!(io::stdout(), "{SURVIVED}").expect("a message");

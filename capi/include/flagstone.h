@@ -1,4 +1,4 @@
-/* flagstone: what the allocator offers besides malloc and its kin. See flagstone(7).
+/* flagstone: what the allocator offers besides malloc and its kin. See flagstone(1).
  *
  * Thread-safe. Nothing here allocates.
  */
@@ -26,7 +26,7 @@ struct flagstone_stats {
 void flagstone_get_stats(struct flagstone_stats *out);
 
 /* Gives all memory back to the kernel that can be given back. Bytes given back. Other threads wait at their
- * next call that has no block at hand until it ends. */
+ * next call for a block until it ends. */
 size_t flagstone_purge(void);
 
 /* Checks the allocator's tables, under its locks: 0, or -1 after a line on standard error that says what is
@@ -36,6 +36,7 @@ int flagstone_verify(void);
 /* Changes an option of the running process; name and value as in the environment. 0, or
  *   EINVAL  for an unknown name, or a value that does not parse
  *   EBUSY   for FLAGSTONE_HARDENED and FLAGSTONE_SAMPLE, which are decided at the first call
+ *   ENOMEM  without memory for the first call
  * errno stays as it is. */
 int flagstone_set_option(const char *name, const char *value);
 

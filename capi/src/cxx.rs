@@ -5,11 +5,14 @@
 //! `std::bad_alloc`, or gives null where that is asked for. Exceptions belong to it: no frame of this
 //! library is on the stack when one passes, because the last call here is a jump.
 //!
+//! These functions are `extern "C"` all the same: an ABI that unwinds would need an unwinder's personality, which
+//! `core` alone has not. `tests/c/operators.cpp` throws through every one of them.
+//!
 //! Where the C++ library is linked statically there is no other form, and this library does the same, except
 //! that the forms that give null do not call the handler: it may throw, and there is nobody to catch it.
 
 use core::arch::asm;
-use core::ffi::c_void;
+use core::ffi::{CStr, c_void};
 use core::ptr::{self, NonNull};
 
 use engine::raw;
@@ -17,12 +20,29 @@ use engine::raw;
 /// `std::nothrow_t`, which is passed by reference and says nothing.
 type Nothrow = *const c_void;
 
-/// What the next library defines under a name, which ends with a zero byte.
+/// C++ libraries, by the names that programs load them by.
+const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"];
+
+/// What the C++ library defines under a name: the next library after this one, or one that was loaded later for
+/// others alone.
 #[cold]
 #[inline(never)]
-fn next(name: &str) -> Option<NonNull<c_void>> {
+fn next(name: &CStr) -> Option<NonNull<c_void>> {
     // SAFETY: 1. a C string.
-    NonNull::new(unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast()) })
+    let found = NonNull::new(unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) });
+    found.or_else(|| {
+        LIBRARIES
+            .into_iter()
+            .find_map(|library| in_library(library, name))
+    })
+}
+
+fn in_library(library: &CStr, name: &CStr) -> Option<NonNull<c_void>> {
+    let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD;
+    // SAFETY: 1. a C string. Nothing is loaded, and what is there stays.
+    let handle = NonNull::new(unsafe { libc::dlopen(library.as_ptr(), flags) })?;
+    // SAFETY: 1. a library's handle. 2. a C string.
+    NonNull::new(unsafe { libc::dlsym(handle.as_ptr(), name.as_ptr()) })
 }
 
 /// The address of a function of the C++ library, null without one: a weak symbol.
@@ -101,6 +121,13 @@ extern "C" fn aligned_null(_size: usize, _align: usize, _or_null: Nothrow) -> *m
     ptr::null_mut()
 }
 
+const fn c_string(text: &str) -> &CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => panic!("one zero byte, at the end"),
+    }
+}
+
 /// The forms of `operator new`: symbol, function and arguments, what is allocated, what is done where no other
 /// library has the form, and the name of the long way, which is apart so that the short one saves no
 /// registers.
@@ -123,7 +150,7 @@ macro_rules! new {
                 return block.cast();
             }
             type Form = extern "C" fn(usize $(, $kind)*) -> *mut c_void;
-            let form: Form = match next(concat!($symbol, "\0")) {
+            let form: Form = match next(const { c_string(concat!($symbol, "\0")) }) {
                 // SAFETY: 1. the symbol's name says the function's type (Itanium C++ ABI, 5.1).
                 Some(found) => unsafe { core::mem::transmute::<NonNull<c_void>, Form>(found) },
                 None => $otherwise,

@@ -1,7 +1,7 @@
 //! What is flagstone's own: `include/flagstone.h`, and the summary at exit.
 
 use core::ffi::{CStr, c_char, c_int};
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use engine::{Flagstone, Refusal, Stats, raw};
 
@@ -64,7 +64,7 @@ pub extern "C" fn flagstone_verify() -> c_int {
 }
 
 /// Changes an option of the running process, named and valued as in the environment: 0, `EINVAL` for a name
-/// or a value that is none, `EBUSY` for an option that is decided at the first call.
+/// or a value that is none, `EBUSY` for an option that is decided at the first call, `ENOMEM` without memory for that.
 ///
 /// # Safety
 /// 1. Both are C strings.
@@ -80,6 +80,7 @@ pub unsafe extern "C" fn flagstone_set_option(name: *const c_char, value: *const
     match raw::set_option(name, value.to_bytes()) {
         Ok(()) => 0,
         Err(Refusal::Decided) => libc::EBUSY,
+        Err(Refusal::NoMemory) => libc::ENOMEM,
         Err(_) => libc::EINVAL,
     }
 }
@@ -92,29 +93,50 @@ pub extern "C" fn flagstone_version() -> *const c_char {
 
 /// Where the summary goes; -1 if none is wished for.
 static SUMMARY: AtomicI32 = AtomicI32::new(-1);
+/// What that is, as [`identity`] says: a program may close all its files and open others.
+static IDENTITY: AtomicU64 = AtomicU64::new(0);
 
 /// Before the program's own code. If `FLAGSTONE_SUMMARY=1`, keeps standard error, which some programs close
 /// before they exit.
 extern "C" fn prepare() {
     raw::begin();
-    // SAFETY: 1. a C string. No other thread changes the environment yet.
+    // SAFETY: 1. no precondition.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return;
+    }
+    // SAFETY: 1. a C string. As with the engine's options, nobody changes the environment meanwhile.
     let wish = unsafe { libc::getenv(c"FLAGSTONE_SUMMARY".as_ptr()) };
     // SAFETY: 1. a C string of the environment's.
     if wish.is_null() || unsafe { CStr::from_ptr(wish) } != c"1" {
         return;
     }
-    // Above the numbers that programs count on.
-    // SAFETY: 1. no precondition.
-    let kept = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 200) };
-    // ORDERING: the loader runs this before any thread, and `summarise` last.
-    SUMMARY.store(kept, Ordering::Relaxed);
+    // Above the numbers that programs count on, if there may be such.
+    for least in [200, 3] {
+        // SAFETY: 1. no precondition.
+        let kept = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, least) };
+        if kept >= 0 {
+            // ORDERING: the loader runs this before any thread, and `summarise` last.
+            IDENTITY.store(identity(kept), Ordering::Relaxed);
+            SUMMARY.store(kept, Ordering::Relaxed);
+            return;
+        }
+    }
+}
+
+/// A number for the file behind a descriptor.
+fn identity(file: c_int) -> u64 {
+    // SAFETY: 1. all zero is a value.
+    let mut about: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: 1. `about` is writable.
+    let _ = unsafe { libc::fstat(file, &raw mut about) };
+    about.st_dev.rotate_left(32) ^ about.st_ino
 }
 
 /// At the end of the process: one line, if wished for.
 extern "C" fn summarise() {
     // ORDERING: as in `prepare`.
     let file = SUMMARY.load(Ordering::Relaxed);
-    if file < 0 {
+    if file < 0 || identity(file) != IDENTITY.load(Ordering::Relaxed) {
         return;
     }
     let stats = Flagstone::stats();

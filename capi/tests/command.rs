@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -146,9 +145,6 @@ fn what_cannot_be_preloaded_is_said() {
     let found = run(flagstone(&["run", "--"]).arg(&path));
     assert_eq!(found.code, Some(0), "{found:?}");
     assert!(found.stderr.contains("statically"), "{found:?}");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).expect("a mode");
-    let found = run(flagstone(&["run", "--"]).arg(&path));
-    assert!(found.stderr.contains("privileges"), "{found:?}");
 }
 
 /// Signals reach the program, and what it answers comes through.
@@ -178,4 +174,32 @@ fn signals_are_passed_on() {
         sleep(Duration::from_millis(10));
     };
     assert_eq!(status.code(), Some(3));
+}
+
+/// What the caller ignores, the program ignores, too.
+#[test]
+fn ignored_signals_stay_ignored() {
+    let own = built().join("flagstone");
+    let script = format!(
+        "trap '' HUP; exec {} run --summary -- sh -c 'kill -HUP $$; echo alive'",
+        own.display()
+    );
+    let mut command = Command::new("sh");
+    without_options(&mut command);
+    let found = run(command.args(["-c", &script]));
+    assert_eq!(found.stdout, "alive\n", "{found:?}");
+    assert_eq!(found.code, Some(0), "{found:?}");
+}
+
+/// A full disk under standard error does not change how the program ends.
+#[test]
+fn nowhere_to_write_the_summary() {
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    let status = flagstone(&["run", "--summary", "--", "sh", "-c", "exit 4"])
+        .stderr(full)
+        .status();
+    assert_eq!(status.expect("a status").code(), Some(4));
 }

@@ -44,6 +44,19 @@ fn constructors_keys_exits_and_forks() {
     check("early.c", &ALL);
 }
 
+/// The C++ library is not among those that the program itself is linked with.
+#[test]
+fn exceptions_in_a_library_loaded_for_itself() {
+    let (Some(host), Some(plugin)) = (
+        Program::compile("host.c", Link::Preload),
+        Program::compile("plugin.cpp", Link::Plugin),
+    ) else {
+        return;
+    };
+    let plugin = plugin.command().get_program().to_owned();
+    expect_ok(host.command().arg(plugin));
+}
+
 /// Loaded at run time, and unloaded before the threads end that used it.
 #[test]
 fn the_library_can_be_loaded_late() {

@@ -46,6 +46,8 @@ pub fn shared() -> PathBuf {
 pub enum Link {
     /// Not at all, until it is preloaded.
     Preload,
+    /// Not at all, and it is a library itself.
+    Plugin,
     /// As a shared library.
     Shared,
     /// As an archive.
@@ -87,6 +89,9 @@ impl Program {
         command.arg(root().join("tests/c").join(name));
         match link {
             Link::Preload => {}
+            Link::Plugin => {
+                command.args(["-shared", "-fPIC"]);
+            }
             Link::Shared => {
                 command.arg("-L").arg(built()).arg("-lflagstone");
                 // The library's own name, by which the loader looks for it.

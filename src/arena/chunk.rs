@@ -132,13 +132,13 @@ impl Span {
         self.chunk.fronts[first].set(note);
     }
 
-    /// Says what the span is now; readers of the unit table see it from then on. Only the addresses of a
-    /// slab may have a spot.
+    /// Says what the span is now; readers of the unit table see it from then on. When a slab ceases to be one,
+    /// its spot is taken back after that: so a child of a fork in between knows it for half done.
     pub(crate) fn become_kind(&self, kind: Kind) {
-        if kind != Kind::Slab {
+        self.chunk.mark(self.first, self.units, kind);
+        if kind == Kind::Claimed {
             self.note_spot(NOWHERE);
         }
-        self.chunk.mark(self.first, self.units, kind);
     }
 
     /// Notes the spot of the blocks that the span is going to have.
@@ -246,6 +246,19 @@ impl Chunk {
         }
     }
 
+    /// The first unit that belongs to no slab and has the spot of blocks nevertheless (ALGORITHM.md, I10). What
+    /// is claimed may have one: of what it was, or is going to be.
+    pub(super) fn misplaced(&self) -> Option<UnitIndex> {
+        (0..64).map(UnitIndex::new).find(|unit| {
+            let address = self.unit(*unit).addr().get();
+            matches!(self.kind(*unit), Kind::Free | Kind::Span)
+                && ARENA
+                    .owners
+                    .spot(address)
+                    .is_some_and(|spot| spot != NOWHERE as usize)
+        })
+    }
+
     /// The free units according to the table.
     pub(super) fn free_by_table(&self) -> u64 {
         let mut free = 0;
@@ -281,6 +294,11 @@ impl Chunk {
             unsafe { left.write_bytes(0, UNIT_META) };
             self.fronts[unit].set(0);
             self.kind[unit].set(Kind::Free as u8);
+        }
+        // A slab on its way in or out had noted a spot, or not yet taken it back.
+        while let Some(unit) = self.misplaced() {
+            let address = self.unit(unit).addr().get();
+            ARENA.owners.set_spot(address, UnitCount::new(1), NOWHERE);
         }
     }
 

@@ -381,6 +381,10 @@ pub(crate) fn verify() -> Result<(), Violation> {
             chunk.dirty.get() & !chunk.free.get() == 0,
             "I7: dirty units are free",
         )?;
+        check(
+            chunk.misplaced().is_none(),
+            "I10: only units of slabs have the spot of blocks",
+        )?;
         let longest = longest_run(chunk.free.get());
         let bin = longest.checked_ilog2().map_or(u32::from(NO_BIN), |log| log);
         check(

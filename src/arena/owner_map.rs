@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::chunk::Chunk;
 use super::meta;
 use super::tags::Tags;
-use crate::sync::{GuardedU32, Link};
+use crate::sync::{AtomicU32, Link, Ordering};
 use crate::units::{ADDRESS_BITS, CHUNK_SHIFT, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
 
 /// Chunks of one leaf, and leaves: together all addresses. A leaf's addresses are those of 32 bits, so that
@@ -22,10 +22,11 @@ struct Leaf {
     tags: [Link<Tags>; LEAF],
     /// Set before the unit's first block is handed out, cleared before it belongs to anything else: who has
     /// a live block reads its own.
-    spots: [GuardedU32; LEAF * UNITS_PER_CHUNK],
+    spots: [AtomicU32; LEAF * UNITS_PER_CHUNK],
 }
 
-/// The map. Written under the arena's lock, read without.
+/// The map. Chunks are entered and removed under the arena's lock, spots noted by who owns the span; both are
+/// read without a lock.
 pub(super) struct OwnerMap([Link<Leaf>; ROOT]);
 
 impl OwnerMap {
@@ -59,7 +60,9 @@ impl OwnerMap {
         // Above the cast's bits is what chose the leaf.
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
         let unit = (address as u32 >> UNIT_SHIFT) as usize;
-        Some(leaf.spots[unit].get() as usize)
+        // ORDERING: of a live block, the spot is older than the block, which travels by its user; of what is
+        // none, any value will do.
+        Some(leaf.spots[unit].load(Ordering::Relaxed) as usize)
     }
 
     /// Notes the spot of all blocks in a run of units of one chunk, which is in the map.
@@ -68,7 +71,9 @@ impl OwnerMap {
         if let Some(table) = self.0[root].get() {
             let first = leaf * UNITS_PER_CHUNK + UnitIndex::of(address).get();
             let run = &table.spots[first..first + units.get() as usize];
-            run.iter().for_each(|kept| kept.set(spot));
+            // ORDERING: before the first block leaves the slab, or after the last came back; see `spot`.
+            run.iter()
+                .for_each(|kept| kept.store(spot, Ordering::Relaxed));
         }
     }
 

@@ -67,28 +67,34 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
             look(chunk)?
         };
         if units != 0 {
-            return Some(claim(chunk, units));
+            return Some(take(chunk, units));
         }
     }
 }
 
-/// Looks at a chunk if it is time: twice in a purge delay. Its dirty units that were so at the last look and
-/// have not been used since are due: those that programs take and give back all the time are not.
+/// Looks at a chunk if it is time; the units that are due.
 fn look(chunk: &'static Chunk) -> Option<u64> {
     let now = os::now_ms();
-    if now < chunk.looked_at.get() + config::purge_delay_ms().div_ceil(2) {
-        return None;
-    }
-    let due = chunk.old.get();
-    chunk.old.set(chunk.dirty.get());
+    let since = now.saturating_sub(chunk.looked_at.get());
+    let (dirty, old) = (chunk.dirty.get(), chunk.old.get());
+    let due = due_of(dirty, old, since, config::purge_delay_ms())?;
+    chunk.old.set(dirty);
     chunk.looked_at.set(now);
     remove_by_age(chunk);
     append_by_age(chunk);
     Some(due)
 }
 
+/// Which dirty units are due `since` milliseconds after the last look: every half a delay those that were dirty
+/// then, too, and have not been used since, not those that a program takes and gives back all the time. After two
+/// delays, in which next to nothing can have happened, all are.
+fn due_of(dirty: u64, old: u64, since: u64, delay: u64) -> Option<u64> {
+    let long_ago = since > 2 * delay;
+    (since >= delay.div_ceil(2)).then_some(if long_ago { dirty } else { old })
+}
+
 /// Takes dirty units out of the free ones, or the whole chunk, if there is nothing else in it. Locked.
-fn claim(chunk: &'static Chunk, units: u64) -> Work {
+fn take(chunk: &'static Chunk, units: u64) -> Work {
     let dirty = chunk.dirty.get();
     let whole = chunk.is_empty() && units == dirty;
     let claimed = if whole { u64::MAX } else { units };
@@ -177,5 +183,22 @@ impl Work {
         self.chunk.next_unused.set(ARENA.unused.get());
         ARENA.unused.set(Some(self.chunk));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_in_use_are_not_due() {
+        let (dirty, old) = (0b1110, 0b0110);
+        assert_eq!(due_of(dirty, old, 249, 500), None);
+        assert_eq!(due_of(dirty, old, 250, 500), Some(old));
+        assert_eq!(due_of(dirty, old, 1000, 500), Some(old));
+        assert_eq!(due_of(dirty, old, 1001, 500), Some(dirty));
+        // Without a delay, at the second look of a call at the latest.
+        assert_eq!(due_of(dirty, dirty, 0, 0), Some(dirty));
+        assert_eq!(due_of(dirty, 0, 1, 0), Some(dirty));
     }
 }

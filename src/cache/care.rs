@@ -37,6 +37,8 @@ pub(super) struct Care {
     countdown: GuardedUsize,
     /// 0 until that was drawn for the first time.
     is_counting: GuardedU8,
+    /// 1 while the thread records its callers.
+    is_recording: GuardedU8,
     wards: [Ward; CLASSES],
 }
 
@@ -106,8 +108,20 @@ impl Care {
         left <= 1
     }
 
+    /// Runs what records callers: the unwinder may allocate, under a lock of its own, so nothing is sampled
+    /// meanwhile.
+    pub(super) fn while_recording<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.is_recording.set(1);
+        let result = work();
+        self.is_recording.set(0);
+        result
+    }
+
     /// Whether the allocation about to be made is one to sample, having been counted.
     pub(super) fn is_due(&self) -> bool {
+        if self.is_recording.get() != 0 {
+            return false;
+        }
         if self.countdown.get() > 0 {
             return false;
         }

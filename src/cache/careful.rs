@@ -24,7 +24,7 @@ use crate::units::ADDRESS_BITS;
 
 /// The cache that the careful word leads to: the thread's own, or `EMPTY`.
 #[inline(always)]
-fn at_hand() -> &'static ThreadCache {
+pub(super) fn cache_at_hand() -> &'static ThreadCache {
     // ORDERING: as with the hot word: read once for each call.
     let place = tls::words().careful.load(Ordering::Relaxed);
     // SAFETY: 1. a cache, never unmapped, or `EMPTY`, which is as long, aligned and all zero: a cache
@@ -32,17 +32,17 @@ fn at_hand() -> &'static ThreadCache {
     unsafe { &*place.cast::<ThreadCache>() }
 }
 
-/// As [`at_hand`], once the process is initialised or repaired, and the thread has registered or come
+/// As [`cache_at_hand`], once the process is initialised or repaired, and the thread has registered or come
 /// back, if it can. `None` without memory for the first call of the process.
-fn prepared(config: &Config) -> Option<&'static ThreadCache> {
+pub(super) fn prepared(config: &Config) -> Option<&'static ThreadCache> {
     // Before any lock: in a forked child a thread that is gone may hold it.
     if !thread::prepare(config) {
         return None;
     }
-    let cache = at_hand();
+    let cache = cache_at_hand();
     if config::mode().is_careful() && !cache.is_real() {
         come_in(config);
-        return Some(at_hand());
+        return Some(cache_at_hand());
     }
     Some(cache)
 }
@@ -90,7 +90,7 @@ pub(super) fn alloc<const KNOWN: bool>(
 /// Counts down to the next sample; whether it is this allocation, or none is counted down to yet.
 #[inline(always)]
 fn is_sample() -> bool {
-    at_hand().care.get().is_none_or(Care::count_down)
+    cache_at_hand().care.get().is_none_or(Care::count_down)
 }
 
 /// A block that is at hand.
@@ -102,7 +102,7 @@ fn pop<const KNOWN: bool>(
     mode: Mode,
 ) -> Option<NonNull<u8>> {
     let class = table_class(size.wrapping_add(behind::bytes(mode)), align)?;
-    let magazine = at_hand().magazine(class);
+    let magazine = cache_at_hand().magazine(class);
     let block = NonNull::new(magazine.pop())?;
     os::prefetch(magazine.head());
     // SAFETY: 1. popped just now.
@@ -125,8 +125,9 @@ fn alloc_long<const KNOWN: bool>(
         return slow::alloc_plain(size, align, zeroed, config);
     }
     if mode.samples()
-        && cache.care.get().is_some_and(Care::is_due)
-        && let Some(block) = sample::alloc(size, align)
+        && let Some(care) = cache.care.get()
+        && care.is_due()
+        && let Some(block) = care.while_recording(|| sample::alloc(size, align))
     {
         return block.as_ptr();
     }
@@ -258,7 +259,7 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
 /// 2. On success nobody uses it any more.
 #[inline(always)]
 unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config: &Config) -> bool {
-    let cache = at_hand();
+    let cache = cache_at_hand();
     let Some(care) = cache.care.get() else {
         return false;
     };
@@ -304,7 +305,7 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
         return unsafe { slow::free_plain(block, size, align, config) };
     }
     if mode.samples() && sample::owns(block) {
-        return sample::free(block, size);
+        return free_sample(block, size);
     }
     match request(size, align, mode) {
         Request::Block(class) => {
@@ -332,76 +333,12 @@ pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
     unsafe { large::free(block, size) };
 }
 
-/// [`super::realloc_rest`].
-///
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. On success nobody uses the old block any more.
-pub(super) unsafe fn realloc(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-    config: &Config,
-) -> *mut u8 {
-    let mode = config::mode();
-    let is_sample = mode.samples() && sample::owns(block);
-    if mode.is_decided()
-        && !is_sample
-        && at_hand().is_real()
-        && let Some(before) = table_class(size.wrapping_add(behind::bytes(mode)), align)
-        && let Some(after) = table_class(new.wrapping_add(behind::bytes(mode)), align)
-    {
-        // SAFETY: 1. the caller's.
-        unsafe { expect(block, size, Request::Block(before), mode) };
-        if before == after {
-            // SAFETY: 1. the class serves `new` and what stands behind.
-            unsafe { behind::write(block, new, mode) };
-            return block.as_ptr();
-        }
-        // SAFETY: 1. and 2. the caller's.
-        return unsafe { slow::realloc_by_copy(block, size, align, new, config) };
+/// Frees a sampled block.
+pub(super) fn free_sample(block: NonNull<u8>, size: usize) {
+    match cache_at_hand().care.get() {
+        Some(care) => care.while_recording(|| sample::free(block, size)),
+        None => sample::free(block, size),
     }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_long(block, size, align, new, config) }
-}
-
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. On success nobody uses the old block any more.
-#[inline(never)]
-unsafe fn realloc_long(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-    config: &Config,
-) -> *mut u8 {
-    if prepared(config).is_none() {
-        return ptr::null_mut();
-    }
-    let mode = config::mode();
-    if !mode.is_careful() {
-        // SAFETY: 1. and 2. the caller's.
-        return unsafe { slow::realloc_plain(block, size, align, new, config) };
-    }
-    let is_sampled = mode.samples() && sample::owns(block);
-    if is_sampled {
-        sample::expect(block, size);
-    } else {
-        let before = request(size, align, mode);
-        // SAFETY: 1. the caller's.
-        unsafe { expect(block, size, before, mode) };
-        let stays = before == request(new, align, mode);
-        // SAFETY: 1. and 2. the caller's.
-        if stays && let Some(moved) = unsafe { resize(block, before, align, new, mode) } {
-            // SAFETY: 1. what serves `new` has room for what stands behind.
-            unsafe { behind::write(moved, new, mode) };
-            return moved.as_ptr();
-        }
-    }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { slow::realloc_by_copy(block, size, align, new, config) }
 }
 
 /// Makes sure that a block is one that `request` was served by, as long as said.
@@ -427,28 +364,6 @@ pub(super) unsafe fn expect(block: NonNull<u8>, size: usize, request: Request, m
     }
 }
 
-/// Changes the length of a block without a copy.
-///
-/// # Safety
-/// 1. The block is live, and `request` served it.
-/// 2. On success nobody uses the old block any more.
-pub(super) unsafe fn resize(
-    block: NonNull<u8>,
-    request: Request,
-    align: usize,
-    new: usize,
-    mode: Mode,
-) -> Option<NonNull<u8>> {
-    if let Request::Block(_) = request {
-        return Some(block);
-    }
-    if align > os::page_size() || new >> ADDRESS_BITS != 0 {
-        return None;
-    }
-    // SAFETY: 1. the caller's 2.
-    unsafe { large::resize(block, new + behind::bytes(mode)) }
-}
-
 #[cold]
 fn die(misuse: Misuse, address: usize, class: Option<SizeClass>) -> ! {
     match class {
@@ -460,7 +375,7 @@ fn die(misuse: Misuse, address: usize, class: Option<SizeClass>) -> ! {
 impl ThreadCache {
     /// Whether this is a thread's cache, not `EMPTY`.
     #[inline]
-    fn is_real(&self) -> bool {
+    pub(super) fn is_real(&self) -> bool {
         !ptr::eq(ptr::from_ref(self).cast(), &raw const tls::EMPTY)
     }
 }

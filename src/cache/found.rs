@@ -3,7 +3,8 @@
 use core::ptr::{self, NonNull};
 
 use super::careful::{self, room};
-use super::slow::{is_gated, make_room};
+use super::resize::resize;
+use super::slow::{is_gated, make_room, realloc_by_copy};
 use super::{Config, SizeClass, behind, hot_magazine, thread};
 use crate::arena;
 use crate::config::{self, Mode};
@@ -13,8 +14,8 @@ use crate::sample;
 use crate::size_class::{Request, classify};
 use crate::spots::{NOWHERE, medium_spot, small_spot, spot};
 
-/// Alignment of a block whose new size is all that is said.
-const ALIGN: usize = 16;
+/// Alignment of a block if none is asked for: fit for every type of C.
+pub(crate) const ALIGN: usize = 16;
 
 /// Frees a block, or null.
 ///
@@ -63,7 +64,7 @@ unsafe extern "C" fn free_rest(block: *mut u8, config: &Config) {
 unsafe fn free_careful(block: NonNull<u8>, config: &Config) {
     let mode = config::mode();
     if is_sampled(block, mode) {
-        return sample::free(block, sample::length(block));
+        return careful::free_sample(block, sample::length(block));
     }
     match heap::class_at(block.addr().get()) {
         // SAFETY: 1. and 2. the caller's: the whole room of the class, whatever the alignment was.
@@ -154,7 +155,7 @@ pub(crate) unsafe extern "C" fn realloc_found(
         return block.as_ptr();
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_by_copy(block, old, new, config) }
+    unsafe { realloc_by_copy::<false>(block, old, ALIGN, new, config) }
 }
 
 /// # Safety
@@ -165,7 +166,7 @@ unsafe fn realloc_careful(block: NonNull<u8>, new: usize, config: &Config) -> *m
         let old = sample::length(block);
         sample::expect(block, old);
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { realloc_by_copy(block, old, new, config) };
+        return unsafe { realloc_by_copy::<false>(block, old, ALIGN, new, config) };
     }
     let class = heap::class_at(block.addr().get());
     let old = length(block, class, mode);
@@ -177,26 +178,12 @@ unsafe fn realloc_careful(block: NonNull<u8>, new: usize, config: &Config) -> *m
             return block.as_ptr();
         }
         // SAFETY: 1. and 2. the caller's.
-        if let Some(moved) = unsafe { careful::resize(block, before, ALIGN, new, mode) } {
+        if let Some(moved) = unsafe { resize(block, before, ALIGN, new, mode) } {
             // SAFETY: 1. as long as it was just found to be.
             unsafe { behind::write(moved, length(moved, None, mode), mode) };
             return moved.as_ptr();
         }
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_by_copy(block, old, new, config) }
-}
-
-/// # Safety
-/// 1. The block is live and `old` bytes long, and came from an allocation that did not count on its layout.
-/// 2. On success nobody uses the old block any more.
-unsafe fn realloc_by_copy(block: NonNull<u8>, old: usize, new: usize, config: &Config) -> *mut u8 {
-    let Some(target) = NonNull::new(super::alloc::<false>(new, ALIGN, config)) else {
-        return ptr::null_mut();
-    };
-    // SAFETY: 1. both are live and at least this long, and different.
-    unsafe { target.copy_from_nonoverlapping(block, old.min(new)) };
-    // SAFETY: 1. the caller's. 2. the contents were moved.
-    unsafe { free_found(block.as_ptr(), config) };
-    target.as_ptr()
+    unsafe { realloc_by_copy::<false>(block, old, ALIGN, new, config) }
 }

@@ -13,6 +13,7 @@ mod front;
 mod hold_off;
 mod magazine;
 mod policy;
+mod resize;
 mod slow;
 mod thread;
 
@@ -40,7 +41,7 @@ use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
 use crate::spots::{self, FAR, small_spot, spot};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Slot};
 
-pub(crate) use found::{free_found, length_found, realloc_found};
+pub(crate) use found::{ALIGN, free_found, length_found, realloc_found};
 pub(crate) use hold_off::{purge, stats, verify};
 pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest, realloc_rest};
 pub(crate) use thread::set_option;

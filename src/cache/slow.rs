@@ -4,7 +4,7 @@
 use core::ptr::{self, NonNull};
 
 use super::policy::Move;
-use super::{Config, NO_CLASS, SizeClass, ThreadCache, careful, hot_magazine, thread};
+use super::{Config, NO_CLASS, SizeClass, ThreadCache, careful, hot_magazine, resize, thread};
 use crate::arena::{self, Age, Zeroed};
 use crate::config;
 use crate::error::Misuse;
@@ -86,10 +86,7 @@ pub(crate) extern "C" fn alloc_zeroed_rest<const KNOWN: bool>(
 fn alloc_zeroed_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
     let request = classify(size, align);
     let (block, zeroed) = match request {
-        Request::Block(_) => (
-            NonNull::new(alloc_rest::<true>(size, align, config)),
-            Zeroed::No,
-        ),
+        Request::Block(_) => (NonNull::new(alloc_decided(size, align, config)), Zeroed::No),
         _ => match alloc_big(request, size, align, Zeroed::Yes, config) {
             Some((block, zeroed)) => (Some(block), zeroed),
             None => (None, Zeroed::No),
@@ -201,7 +198,7 @@ pub(crate) unsafe extern "C" fn realloc_rest(
 ) -> *mut u8 {
     if config::mode().is_careful() {
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { careful::realloc(block, size, align, new, config) };
+        return unsafe { resize::realloc(block, size, align, new, config) };
     }
     // SAFETY: 1. and 2. the caller's.
     unsafe { realloc_plain(block, size, align, new, config) }
@@ -234,27 +231,32 @@ pub(super) unsafe fn realloc_plain(
         return moved.as_ptr();
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_by_copy(block, size, align, new, config) }
+    unsafe { realloc_by_copy::<true>(block, size, align, new, config) }
 }
 
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
 #[inline(always)]
-pub(super) unsafe fn realloc_by_copy(
+pub(super) unsafe fn realloc_by_copy<const KNOWN: bool>(
     block: NonNull<u8>,
     size: usize,
     align: usize,
     new: usize,
     config: &Config,
 ) -> *mut u8 {
-    let Some(target) = NonNull::new(super::alloc::<true>(new, align, config)) else {
+    let Some(target) = NonNull::new(super::alloc::<KNOWN>(new, align, config)) else {
         return ptr::null_mut();
     };
     // SAFETY: 1. both are live and at least this long, and different.
     unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
-    // SAFETY: 1. the caller's. 2. the contents were moved.
-    unsafe { super::free(block, size, align, config) };
+    if KNOWN {
+        // SAFETY: 1. the caller's. 2. the contents were moved.
+        unsafe { super::free(block, size, align, config) };
+    } else {
+        // SAFETY: 1. the caller's. 2. the contents were moved.
+        unsafe { super::free_found(block.as_ptr(), config) };
+    }
     target.as_ptr()
 }
 

@@ -182,6 +182,7 @@ fn push(mapping: &'static Mapping) {
 
 /// Keeps a freed mapping, or gives it back if it is too long to keep; then what is due.
 pub(super) fn put(mapping: &'static Mapping) {
+    mapping.restore();
     mapping.freed.set(os::now_ms());
     // One mapping may have half of the cache.
     let is_too_long = mapping.length.get() > config::large_cache() / 2;

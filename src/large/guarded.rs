@@ -69,6 +69,14 @@ impl Mapping {
         (start, before + self.length.get() + behind)
     }
 
+    /// Takes back what [`open`](Self::open) left inaccessible behind a shorter block.
+    pub(super) fn restore(&self) {
+        let behind = &self.margins[1];
+        let more = behind.get().saturating_sub(os::page_size());
+        behind.set(behind.get() - more);
+        self.length.set(self.length.get() + more);
+    }
+
     /// Makes a freed mapping inaccessible; `false` if that is wanted and the kernel refuses.
     ///
     /// # Safety
@@ -90,6 +98,11 @@ impl Mapping {
             return false;
         }
         if has_guards() {
+            // SAFETY: 1. shorter than the mapping.
+            let rest = unsafe { crate::ptr::advance::<u8>(self.base(), length) };
+            // Where guards are protected pages, they would stay in memory.
+            // SAFETY: 1. the caller's.
+            let _ = all == length || unsafe { os::purge(rest, all - length) };
             // SAFETY: 1. the caller's.
             unsafe { guard_end(self.base(), length, all - length) };
             let behind = &self.margins[1];

@@ -351,6 +351,12 @@ impl Slab {
                 address,
             });
         }
+        if arena::spot(address) != Some(spots::noted(self.class()) as usize) {
+            return Err(Violation {
+                invariant: "I10: a slab's units have the spot of its class",
+                address,
+            });
+        }
         let (chunk, unit) = self.site();
         let is_span = u32::from(chunk.span_length(unit)) == row.units.get();
         if !is_span || !address.is_multiple_of(1 << UNIT_SHIFT) {

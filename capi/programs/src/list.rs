@@ -2,17 +2,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{Sample, run, wait};
+use crate::Allocator;
+use crate::redis;
+use crate::run::{Sample, run};
 
-type Outcome = Result<(Sample, Vec<u8>)>;
+pub(crate) type Outcome = Result<(Sample, Vec<u8>)>;
 
 /// A program with its work.
 pub(crate) struct Program {
@@ -22,8 +21,8 @@ pub(crate) struct Program {
     pub(crate) needs: &'static [&'static str],
     /// Makes the input, in a folder of its own.
     pub(crate) prepare: fn(&Path) -> Result<()>,
-    /// What it took and wrote, with the library at the second path preloaded.
-    pub(crate) run: fn(&Path, &Path) -> Outcome,
+    /// What it took and wrote, in the folder where its input is, with an allocator.
+    pub(crate) run: fn(&Path, &Allocator) -> Outcome,
 }
 
 fn nothing(_: &Path) -> Result<()> {
@@ -31,18 +30,18 @@ fn nothing(_: &Path) -> Result<()> {
 }
 
 /// Runs a script that is given by `-e` or the like.
-fn script(command: &str, flag: &str, text: &str, library: &Path) -> Outcome {
-    run(Command::new(command).args([flag, text]), library)
+fn script(command: &str, flag: &str, text: &str, allocator: &Allocator) -> Outcome {
+    run(Command::new(command).args([flag, text]), allocator)
 }
 
 /// Runs a Python script by the interpreter itself: `python3` may be a script that looks for it.
-fn python(text: &str, library: &Path) -> Outcome {
+fn python(text: &str, allocator: &Allocator) -> Outcome {
     let mut find = Command::new("python3");
     let found = find
         .args(["-c", "import sys; print(sys.executable)"])
         .output()?;
     let path = String::from_utf8(found.stdout)?;
-    script(path.trim_end(), "-c", text, library)
+    script(path.trim_end(), "-c", text, allocator)
 }
 
 pub(crate) fn programs() -> Vec<Program> {
@@ -52,23 +51,26 @@ pub(crate) fn programs() -> Vec<Program> {
             what: "writes and reads 60 MB of JSON",
             needs: &["python3"],
             prepare: nothing,
-            run: |_, library| python(PYTHON_JSON, library),
+            run: |_, allocator| python(PYTHON_JSON, allocator),
         },
         Program {
             name: "python-objects",
             what: "trees, strings and dictionaries",
             needs: &["python3"],
             prepare: nothing,
-            run: |_, library| python(PYTHON_OBJECTS, library),
+            run: |_, allocator| python(PYTHON_OBJECTS, allocator),
         },
         Program {
             name: "sqlite",
             what: "a table of 400 000 rows in memory, indexed, joined, deleted",
             needs: &["sqlite3"],
             prepare: |folder| Ok(fs::write(folder.join("work.sql"), SQL)?),
-            run: |folder, library| {
+            run: |folder, allocator| {
                 let input = format!(".read {}", folder.join("work.sql").display());
-                run(Command::new("sqlite3").arg(":memory:").arg(input), library)
+                run(
+                    Command::new("sqlite3").arg(":memory:").arg(input),
+                    allocator,
+                )
             },
         },
         Program {
@@ -76,10 +78,10 @@ pub(crate) fn programs() -> Vec<Program> {
             what: "compiles a C++ file full of templates",
             needs: &["g++"],
             prepare: |folder| Ok(fs::write(folder.join("big.cpp"), cpp())?),
-            run: |folder, library| {
+            run: |folder, allocator| {
                 let mut command = Command::new("g++");
                 command.args(["-std=c++17", "-O1", "-S", "-o", "-", "big.cpp"]);
-                run(command.current_dir(folder), library)
+                run(command.current_dir(folder), allocator)
             },
         },
         Program {
@@ -87,10 +89,10 @@ pub(crate) fn programs() -> Vec<Program> {
             what: "compiles 800 functions of C",
             needs: &["gcc"],
             prepare: |folder| Ok(fs::write(folder.join("big.c"), c())?),
-            run: |folder, library| {
+            run: |folder, allocator| {
                 let mut command = Command::new("gcc");
                 command.args(["-O1", "-S", "-o", "-", "big.c"]);
-                run(command.current_dir(folder), library)
+                run(command.current_dir(folder), allocator)
             },
         },
         Program {
@@ -98,18 +100,18 @@ pub(crate) fn programs() -> Vec<Program> {
             what: "hashes, sorting, splitting and joining",
             needs: &["perl"],
             prepare: nothing,
-            run: |_, library| script("perl", "-e", PERL, library),
+            run: |_, allocator| script("perl", "-e", PERL, allocator),
         },
         Program {
             name: "git",
             what: "packs the history of 4 000 files, and reads it",
             needs: &["git", "sh"],
             prepare: git_prepare,
-            run: |folder, library| {
+            run: |folder, allocator| {
                 let text = "git repack -adfq --threads=2 && git fsck --full 2>&1 && git log --stat --format=%T | cksum";
                 run(
                     Command::new("sh").args(["-c", text]).current_dir(folder),
-                    library,
+                    allocator,
                 )
             },
         },
@@ -118,24 +120,24 @@ pub(crate) fn programs() -> Vec<Program> {
             what: "hashes, strings, structs and sorting",
             needs: &["ruby"],
             prepare: nothing,
-            run: |_, library| script("ruby", "-e", RUBY, library),
+            run: |_, allocator| script("ruby", "-e", RUBY, allocator),
         },
         Program {
             name: "node",
             what: "JSON, maps and buffers",
             needs: &["node"],
             prepare: nothing,
-            run: |_, library| script("node", "-e", NODE, library),
+            run: |_, allocator| script("node", "-e", NODE, allocator),
         },
         Program {
             name: "jq",
             what: "filters 10 MB of JSON",
             needs: &["jq"],
             prepare: |folder| Ok(fs::write(folder.join("in.json"), json())?),
-            run: |folder, library| {
+            run: |folder, allocator| {
                 let mut command = Command::new("jq");
                 command.args(["-c", "[.[] | select(.id % 3 == 0) | {id, name, n: (.tags | length)}] | group_by(.n) | map(length)", "in.json"]);
-                run(command.current_dir(folder), library)
+                run(command.current_dir(folder), allocator)
             },
         },
         Program {
@@ -143,14 +145,14 @@ pub(crate) fn programs() -> Vec<Program> {
             what: "tables, closures and strings",
             needs: &["lua5.4"],
             prepare: nothing,
-            run: |_, library| script("lua5.4", "-e", LUA, library),
+            run: |_, allocator| script("lua5.4", "-e", LUA, allocator),
         },
         Program {
             name: "redis",
-            what: "a server, 1 000 000 requests in all, then emptied",
+            what: "a server, 1 000 000 requests in all, then emptied; its own processor time",
             needs: &["redis-server", "redis-benchmark", "redis-cli"],
             prepare: nothing,
-            run: redis,
+            run: redis::run,
         },
     ]
 }
@@ -343,72 +345,4 @@ fn git_prepare(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The server's time is that of the requests; its peak is its own.
-fn redis(folder: &Path, library: &Path) -> Outcome {
-    let socket = folder.join("socket");
-    let _ = fs::remove_file(&socket);
-    let mut server = Command::new("redis-server")
-        .args([
-            "--port",
-            "0",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--unixsocket",
-        ])
-        .arg(&socket)
-        .env("LD_PRELOAD", library)
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .spawn()?;
-    let begun = Instant::now();
-    while UnixStream::connect(&socket).is_err() {
-        if let Some(status) = server.try_wait()? {
-            bail!("redis-server ended with {status}");
-        }
-        if begun.elapsed() > Duration::from_secs(20) {
-            server.kill()?;
-            bail!("redis-server does not answer");
-        }
-        sleep(Duration::from_millis(20));
-    }
-    let start = Instant::now();
-    let requests = |test: &str, count: &str, bytes: &str| {
-        let mut command = Command::new("redis-benchmark");
-        command.arg("-s").arg(&socket);
-        command.args([
-            "-q", "-t", test, "-n", count, "-d", bytes, "-r", "100000", "-P", "16",
-        ]);
-        let status = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()?;
-        if !status.success() {
-            bail!("redis-benchmark ended with {status}");
-        }
-        Ok(())
-    };
-    let outcome = requests("set,get", "300000", "100")
-        .and_then(|()| requests("lpush,sadd,hset", "100000", "40"))
-        .and_then(|()| requests("set", "100000", "2000"));
-    let wall = start.elapsed().as_secs_f64();
-    let ask = |words: &[&str]| {
-        Command::new("redis-cli")
-            .arg("-s")
-            .arg(&socket)
-            .args(words)
-            .output()
-    };
-    let answer = ask(&["ping"])?;
-    let _ = ask(&["flushall"])?;
-    let _ = ask(&["shutdown", "nosave"])?;
-    let (status, peak) = wait(&server)?;
-    outcome?;
-    if !status.success() {
-        bail!("redis-server ended with {status}");
-    }
-    Ok((Sample { wall, peak }, answer.stdout))
 }

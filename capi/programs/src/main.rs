@@ -4,10 +4,12 @@
 //! program's own processes count: time is the wall's, memory the peak of the largest process.
 
 mod list;
+mod redis;
 mod run;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -31,7 +33,7 @@ struct Options {
     /// Another library: NAME=PATH.
     #[arg(long = "with", value_name = "NAME=PATH", value_parser = named)]
     others: Vec<(String, PathBuf)>,
-    /// Only these allocators, by name, separated by commas.
+    /// Only these allocators, by name, separated by commas; `hardened` is the library with all safeguards.
     #[arg(long, value_delimiter = ',')]
     allocators: Vec<String>,
 }
@@ -45,6 +47,26 @@ fn named(text: &str) -> Result<(String, PathBuf), String> {
 pub(crate) struct Allocator {
     pub(crate) name: String,
     pub(crate) library: PathBuf,
+    pub(crate) is_hardened: bool,
+}
+
+impl Allocator {
+    fn new(name: &str, library: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            library,
+            is_hardened: false,
+        }
+    }
+
+    /// Has a command run with this allocator.
+    pub(crate) fn apply(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library);
+        command.env(
+            "FLAGSTONE_HARDENED",
+            if self.is_hardened { "1" } else { "0" },
+        );
+    }
 }
 
 /// Where Debian and others keep shared libraries.
@@ -55,6 +77,8 @@ const FOLDERS: [&str; 5] = [
     "/usr/lib",
     "/usr/local/lib",
 ];
+
+const HARDENED: &str = "hardened";
 
 const PEERS: [(&str, &str); 4] = [
     ("glibc", "libc.so.6"),
@@ -70,28 +94,24 @@ fn allocators(options: &Options) -> Result<Vec<Allocator>> {
             options.library.display()
         )
     })?;
-    let mut all = vec![Allocator {
-        name: "flagstone".into(),
-        library: own,
-    }];
+    let mut all = vec![Allocator::new("flagstone", own.clone())];
     for (name, file) in PEERS {
-        let places = FOLDERS
-            .iter()
-            .map(|folder| PathBuf::from(folder).join(file));
-        match places.into_iter().find(|place| place.exists()) {
-            Some(library) => all.push(Allocator {
-                name: name.into(),
-                library,
-            }),
+        let mut places = FOLDERS.iter().map(|folder| Path::new(folder).join(file));
+        match places.find(|place| place.exists()) {
+            Some(library) => all.push(Allocator::new(name, library)),
             None => eprintln!("not installed: {name} ({file})"),
         }
     }
     for (name, library) in &options.others {
+        let found = library
+            .canonicalize()
+            .with_context(|| library.display().to_string())?;
+        all.push(Allocator::new(name, found));
+    }
+    if options.allocators.iter().any(|name| name == HARDENED) {
         all.push(Allocator {
-            name: name.clone(),
-            library: library
-                .canonicalize()
-                .with_context(|| library.display().to_string())?,
+            is_hardened: true,
+            ..Allocator::new(HARDENED, own)
         });
     }
     if !options.allocators.is_empty() {
@@ -112,12 +132,12 @@ fn measure(program: &Program, allocators: &[Allocator], reps: usize) -> Result<R
     let mut samples: Vec<Vec<Sample>> = allocators.iter().map(|_| Vec::new()).collect();
     // Reads the files once, so that the first measured run does not.
     let first = allocators.first().context("no allocator")?;
-    let (_, expected) = (program.run)(folder.path(), &first.library).context(program.name)?;
+    let (_, expected) = (program.run)(folder.path(), first).context(program.name)?;
     for rep in 0..reps {
         for step in 0..allocators.len() {
             let index = (step + rep) % allocators.len();
             let allocator = &allocators[index];
-            let (sample, output) = (program.run)(folder.path(), &allocator.library)
+            let (sample, output) = (program.run)(folder.path(), allocator)
                 .with_context(|| format!("{} with {}", program.name, allocator.name))?;
             if output != expected {
                 bail!(

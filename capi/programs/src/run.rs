@@ -2,17 +2,20 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+
+use crate::Allocator;
 
 /// What one run took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// Seconds on the wall.
     pub(crate) wall: f64,
+    /// Seconds of processors.
+    pub(crate) processor: f64,
     /// Peak resident KiB of the largest process.
     pub(crate) peak: f64,
 }
@@ -23,20 +26,20 @@ pub(crate) fn exists(command: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(command).is_file())
 }
 
-/// Runs a command with a library preloaded until it ends with success: what it took and wrote.
-pub(crate) fn run(command: &mut Command, library: &Path) -> Result<(Sample, Vec<u8>)> {
+/// Runs a command with an allocator until it ends with success: what it took and wrote.
+pub(crate) fn run(command: &mut Command, allocator: &Allocator) -> Result<(Sample, Vec<u8>)> {
     let mut output = tempfile::tempfile()?;
     let mut errors = tempfile::tempfile()?;
+    allocator.apply(command);
     let start = Instant::now();
     let child = command
-        .env("LD_PRELOAD", library)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(errors.try_clone()?)
         .spawn()
         .with_context(|| format!("{command:?}"))?;
-    let (status, peak) = wait(&child)?;
-    let wall = start.elapsed().as_secs_f64();
+    let (status, mut sample) = wait(&child)?;
+    sample.wall = start.elapsed().as_secs_f64();
     if !status.success() {
         bail!(
             "{command:?} ended with {status}: {}",
@@ -46,7 +49,7 @@ pub(crate) fn run(command: &mut Command, library: &Path) -> Result<(Sample, Vec<
     let mut written = Vec::new();
     output.seek(SeekFrom::Start(0))?;
     output.read_to_end(&mut written)?;
-    Ok((Sample { wall, peak }, written))
+    Ok((sample, written))
 }
 
 fn text(file: &mut std::fs::File) -> Result<String> {
@@ -56,8 +59,16 @@ fn text(file: &mut std::fs::File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Waits for a process; how it ended, and the peak resident KiB of the largest of it and its own.
-pub(crate) fn wait(child: &Child) -> Result<(ExitStatus, f64)> {
+/// Whether a process ended well.
+pub(crate) fn exited(name: &str, status: ExitStatus) -> Result<()> {
+    if !status.success() {
+        bail!("{name} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Waits for a process; how it ended, and what it and its own took, but for the wall's time.
+pub(crate) fn wait(child: &Child) -> Result<(ExitStatus, Sample)> {
     let process = libc::pid_t::try_from(child.id())?;
     let mut status = 0;
     // SAFETY: 1. all zero is a value.
@@ -67,5 +78,11 @@ pub(crate) fn wait(child: &Child) -> Result<(ExitStatus, f64)> {
     if found != process {
         return Err(std::io::Error::last_os_error()).context("wait4");
     }
-    Ok((ExitStatus::from_raw(status), usage.ru_maxrss as f64))
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    let sample = Sample {
+        wall: 0.0,
+        processor: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        peak: usage.ru_maxrss as f64,
+    };
+    Ok((ExitStatus::from_raw(status), sample))
 }

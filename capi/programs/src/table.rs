@@ -25,8 +25,9 @@ fn middle(samples: &[Sample], value: Value) -> (f64, f64) {
 
 /// Prints time and memory of every program, as ratios to glibc, and their geometric means.
 pub(crate) fn show(rows: &[Row], allocators: &[Allocator]) {
-    let values: [(&str, &str, f64, Value); 2] = [
+    let values: [(&str, &str, f64, Value); 3] = [
         ("time", "s", 1.0, |sample| sample.wall),
+        ("processor time", "s", 1.0, |sample| sample.processor),
         ("peak memory", "MiB", 1024.0, |sample| sample.peak),
     ];
     let base = allocators

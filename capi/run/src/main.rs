@@ -4,11 +4,14 @@ mod child;
 mod options;
 mod preload;
 
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::child::Ending;
@@ -43,7 +46,7 @@ struct Run {
     tuning: Tuning,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
-    program: Vec<std::ffi::OsString>,
+    program: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
@@ -51,44 +54,51 @@ fn main() -> ExitCode {
     match start(&run) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("flagstone: {error:#}");
+            say(format_args!("{error:#}"));
             ExitCode::from(125)
         }
     }
 }
 
+/// One line on standard error. Where that is closed or full, the program's own end counts.
+fn say(message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "flagstone: {message}");
+}
+
 fn start(run: &Run) -> Result<ExitCode> {
-    let (program, arguments) = run.program.split_first().expect("clap requires one");
+    let (program, arguments) = run.program.split_first().context("no program")?;
     let library = preload::library(run.library.as_deref())?;
     let mut command = Command::new(program);
     command.args(arguments);
     command.env("LD_PRELOAD", preload::list(&library, run.tuning.samples())?);
     command.envs(run.tuning.environment());
+    let name = program.display();
     if let Some(reason) = preload::unaffected(program) {
-        eprintln!(
-            "flagstone: {}: {reason}, so that it keeps its own allocator",
-            program.display()
-        );
+        say(format_args!(
+            "{name}: {reason}, so that it keeps its own allocator"
+        ));
     }
     if !run.summary {
         // Returns only if it fails.
         return Ok(not_run(program, &command.exec()));
     }
     command.env("FLAGSTONE_SUMMARY", "1");
-    match child::run(&mut command) {
-        Ok((ending, usage)) => {
-            eprintln!("flagstone: {}: {usage}", program.display());
-            match ending {
-                Ending::Exit(code) => Ok(ExitCode::from(code)),
-                Ending::Signal(signal) => child::die_by(signal),
-            }
-        }
-        Err(error) => Ok(not_run(program, &error)),
+    let child = match child::spawn(&mut command) {
+        Ok(child) => child,
+        Err(error) => return Ok(not_run(program, &error)),
+    };
+    let (ending, usage) = child
+        .wait()
+        .with_context(|| format!("waiting for {name}"))?;
+    say(format_args!("{name}: {usage}"));
+    match ending {
+        Ending::Exit(code) => Ok(ExitCode::from(code)),
+        Ending::Signal(signal) => child::die_by(signal),
     }
 }
 
-fn not_run(program: &std::ffi::OsStr, error: &std::io::Error) -> ExitCode {
-    eprintln!("flagstone: {}: {error}", program.display());
-    let missing = error.kind() == std::io::ErrorKind::NotFound;
+fn not_run(program: &OsStr, error: &io::Error) -> ExitCode {
+    say(format_args!("{}: {error}", program.display()));
+    let missing = error.kind() == io::ErrorKind::NotFound;
     ExitCode::from(if missing { 127 } else { 126 })
 }

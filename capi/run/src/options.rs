@@ -71,8 +71,10 @@ impl Tuning {
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
 
-    /// Whether allocations are sampled, as far as these options say.
+    /// Whether allocations will be sampled.
     pub(crate) fn samples(&self) -> bool {
-        self.sample.as_deref().is_some_and(|count| count != "0")
+        let inherited = || std::env::var("FLAGSTONE_SAMPLE").ok();
+        let wanted = self.sample.clone().or_else(inherited);
+        wanted.is_some_and(|count| count.parse::<u32>().is_ok_and(|count| count > 0))
     }
 }

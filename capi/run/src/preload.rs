@@ -3,11 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use object::elf;
+use object::read::ReadCache;
 use object::read::elf::{FileHeader, ProgramHeader};
 
 const NAME: &str = "libflagstone.so";
@@ -63,17 +64,22 @@ pub(crate) fn list(library: &Path, samples: bool) -> Result<OsString> {
     Ok(list)
 }
 
-/// Why the loader will not preload anything into `program`, if that is so.
+/// Why the loader will not preload anything into `program`, if that is so and can be told.
 pub(crate) fn unaffected(program: &OsStr) -> Option<&'static str> {
     let path = on_path(program)?;
-    let mode = fs::metadata(&path).ok()?.permissions().mode();
-    if mode & 0o6000 != 0 {
+    let about = fs::metadata(&path).ok()?;
+    // SAFETY: 1. no precondition, here and below.
+    let others_user = about.uid() != unsafe { libc::getuid() };
+    // SAFETY: 1. as above.
+    let others_group = about.gid() != unsafe { libc::getgid() };
+    let mode = about.permissions().mode();
+    if (mode & libc::S_ISUID != 0 && others_user) || (mode & libc::S_ISGID != 0 && others_group) {
         return Some("runs with raised privileges");
     }
-    let bytes = fs::read(&path).ok()?;
-    let header = elf::FileHeader64::<object::Endianness>::parse(&*bytes).ok()?;
+    let file = ReadCache::new(fs::File::open(&path).ok()?);
+    let header = elf::FileHeader64::<object::Endianness>::parse(&file).ok()?;
     let endian = header.endian().ok()?;
-    let segments = header.program_headers(endian, &*bytes).ok()?;
+    let segments = header.program_headers(endian, &file).ok()?;
     let is_dynamic = segments
         .iter()
         .any(|segment| segment.p_type(endian) == elf::PT_INTERP);
@@ -84,8 +90,12 @@ fn on_path(program: &OsStr) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return Some(program.into());
     }
+    let can_run = |place: &PathBuf| {
+        fs::metadata(place)
+            .is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    };
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|folder| folder.join(program))
-        .find(|place| place.is_file())
+        .find(can_run)
 }

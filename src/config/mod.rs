@@ -1,10 +1,16 @@
 //! Run-time options: compile-time defaults, then `FLAGSTONE_*`, read once.
 #![forbid(unsafe_code)]
 
+mod in_force;
+
 use core::cell::Cell;
 
 use crate::hardening::Hardening;
-use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
+
+pub(crate) use in_force::{
+    Mode, apply, change, dirty_budget, huge_pages, large_cache, mode, purge_delay_ms,
+    sample_one_in, thread_cache,
+};
 
 /// Whether to ask the kernel for huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +76,8 @@ impl Config {
         self.stays_loaded
     }
 
-    /// How long free pages stay resident before they go back to the kernel, in milliseconds.
-    /// The clock is looked at when slabs, spans and mappings are freed and every 256 slow paths of a
+    /// How long free pages stay resident before they go back to the kernel, in milliseconds: they go when they
+    /// were free and unused at two looks, half of this apart. The clock is looked at when slabs, spans and mappings are freed and every 256 slow paths of a
     /// thread, so an idle process keeps them until [`crate::Flagstone::purge`].
     #[must_use]
     pub const fn purge_delay_ms(mut self, milliseconds: u32) -> Self {
@@ -79,8 +85,8 @@ impl Config {
         self
     }
 
-    /// Most bytes of free units (64 KiB) that stay resident, however young; the oldest go first. Those past
-    /// the delay go in any case.
+    /// Most bytes of free units (64 KiB) that stay resident, however young; those of the chunk not looked at
+    /// for longest go first. Those past the delay go in any case.
     #[must_use]
     pub const fn dirty_budget(mut self, bytes: usize) -> Self {
         self.dirty_budget = bytes;
@@ -202,6 +208,20 @@ impl Config {
     }
 }
 
+/// Why an option could not be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no option of that name.
+    Name,
+    /// The value does not parse.
+    Value,
+    /// The option is decided at the first call of the process.
+    Decided,
+    /// There is no memory for the first call of the process.
+    NoMemory,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self::new()
@@ -236,169 +256,6 @@ fn bytes(text: &[u8]) -> Option<usize> {
         .parse::<usize>()
         .ok()?
         .checked_mul(unit)
-}
-
-/// The options in force, written by the initialisation of the process and by [`change`].
-static CURRENT: Settings = Settings {
-    purge_delay_ms: GuardedUsize::new(Config::new().purge_delay_ms),
-    dirty_budget: GuardedUsize::new(Config::new().dirty_budget),
-    large_cache: GuardedUsize::new(Config::new().large_cache),
-    thread_cache: GuardedUsize::new(Config::new().thread_cache),
-    huge_pages: GuardedU8::new(1),
-    sample_one_in: GuardedUsize::new(0),
-};
-
-struct Settings {
-    purge_delay_ms: GuardedUsize,
-    dirty_budget: GuardedUsize,
-    large_cache: GuardedUsize,
-    thread_cache: GuardedUsize,
-    huge_pages: GuardedU8,
-    sample_one_in: GuardedUsize,
-}
-
-/// What is done besides allocating and freeing: decided once, by whoever initialises the process
-/// first, because blocks made in one mode must not be freed in another.
-static MODE: AtomicUsize = AtomicUsize::new(Mode::UNDECIDED);
-
-/// The safeguards in force, and whether allocations are sampled.
-#[derive(Clone, Copy)]
-pub(crate) struct Mode(usize);
-
-impl Mode {
-    const UNDECIDED: usize = usize::MAX;
-    const SAMPLING: usize = 1 << 8;
-    /// Isolation concerns tables only.
-    const CAREFUL: usize = !(Hardening::ISOLATION.bits() as usize);
-
-    fn of(config: &Config) -> Self {
-        let sampling = if config.sample_one_in == 0 {
-            0
-        } else {
-            Self::SAMPLING
-        };
-        Self(usize::from(config.hardening.bits()) | sampling)
-    }
-
-    /// Whether every call has to take the careful way; also while that is undecided.
-    #[inline(always)]
-    pub(crate) fn is_careful(self) -> bool {
-        self.0 & Self::CAREFUL != 0
-    }
-
-    #[inline(always)]
-    pub(crate) fn has(self, safeguard: Hardening) -> bool {
-        self.0 & usize::from(safeguard.bits()) != 0
-    }
-
-    /// All safeguards, nothing sampled.
-    pub(crate) const ALL: Self = Self(Hardening::ALL.bits() as usize);
-
-    #[inline(always)]
-    pub(crate) fn is_all(self) -> bool {
-        self.0 == Self::ALL.0
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_decided(self) -> bool {
-        self.0 != Self::UNDECIDED
-    }
-
-    #[inline(always)]
-    pub(crate) fn samples(self) -> bool {
-        self.0 & Self::SAMPLING != 0
-    }
-}
-
-/// The mode in force.
-#[inline(always)]
-pub(crate) fn mode() -> Mode {
-    // ORDERING: a number that is written once; nothing is published through it.
-    Mode(MODE.load(Ordering::Relaxed))
-}
-
-/// Puts `config` in force.
-pub(crate) fn apply(config: Config) {
-    let (undecided, mode) = (Mode::UNDECIDED, Mode::of(&config).0);
-    // ORDERING: as in `mode`. Of threads that get here at once one decides.
-    let _ = MODE.compare_exchange(undecided, mode, Ordering::Relaxed, Ordering::Relaxed);
-    CURRENT.sample_one_in.set(config.sample_one_in);
-    settle(&config);
-}
-
-/// Why an option could not be changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// There is no option of that name.
-    Name,
-    /// The value does not parse.
-    Value,
-    /// The option is decided at the first call of the process.
-    Decided,
-    /// There is no memory for the first call of the process.
-    NoMemory,
-}
-
-/// Changes one option in force, named as in the environment.
-pub(crate) fn change(name: &str, value: &[u8]) -> Result<(), Refusal> {
-    let changed = current().with_option(name, value)?;
-    if name == HARDENED || name == SAMPLE {
-        return Err(Refusal::Decided);
-    }
-    settle(&changed);
-    Ok(())
-}
-
-/// The options in force, but for those that [`MODE`] keeps.
-fn current() -> Config {
-    Config {
-        purge_delay_ms: CURRENT.purge_delay_ms.get(),
-        dirty_budget: CURRENT.dirty_budget.get(),
-        large_cache: CURRENT.large_cache.get(),
-        thread_cache: CURRENT.thread_cache.get(),
-        huge_pages: if huge_pages() {
-            HugePages::Advise
-        } else {
-            HugePages::Off
-        },
-        ..Config::new()
-    }
-}
-
-fn settle(config: &Config) {
-    CURRENT.purge_delay_ms.set(config.purge_delay_ms);
-    CURRENT.dirty_budget.set(config.dirty_budget);
-    CURRENT.large_cache.set(config.large_cache);
-    CURRENT.thread_cache.set(config.thread_cache);
-    CURRENT
-        .huge_pages
-        .set(u8::from(config.huge_pages == HugePages::Advise));
-}
-
-pub(crate) fn purge_delay_ms() -> u64 {
-    CURRENT.purge_delay_ms.get() as u64
-}
-
-pub(crate) fn dirty_budget() -> usize {
-    CURRENT.dirty_budget.get()
-}
-
-pub(crate) fn large_cache() -> usize {
-    CURRENT.large_cache.get()
-}
-
-pub(crate) fn thread_cache() -> usize {
-    CURRENT.thread_cache.get()
-}
-
-/// Allocations for each one that is sampled, at least 1.
-pub(crate) fn sample_one_in() -> usize {
-    CURRENT.sample_one_in.get().max(1)
-}
-
-pub(crate) fn huge_pages() -> bool {
-    CURRENT.huge_pages.get() != 0
 }
 
 #[cfg(test)]
