@@ -48,7 +48,7 @@ pub(crate) fn programs() -> Vec<Program> {
     vec![
         Program {
             name: "python-json",
-            what: "writes and reads 60 MB of JSON",
+            what: "writes and reads 40 MB of JSON",
             needs: &["python3"],
             prepare: nothing,
             run: |_, allocator| python(PYTHON_JSON, allocator),
@@ -162,7 +162,7 @@ import json, hashlib
 rows = [{"id": i, "name": "name %d" % (i * 7919 % 100003), "tags": ["t%d" % (i % k + 1) for k in (3, 5, 7)],
          "nested": {"x": i / 3, "y": [i, i + 1, None, True]}} for i in range(120000)]
 total = 0
-for _ in range(3):
+for _ in range(2):
     text = json.dumps(rows)
     total += len(text)
     back = json.loads(text)
@@ -255,7 +255,7 @@ console.log(size, map.size);
 
 const LUA: &str = r#"
 local t, n = {}, 0
-for i = 1, 1500000 do
+for i = 1, 600000 do
   local k = "k" .. (i * 7919 % 100003)
   local e = t[k] or {}
   e[#e + 1] = { i, tostring(i) }
@@ -288,7 +288,7 @@ fn cpp() -> String {
         "#include <map>\n#include <string>\n#include <vector>\n#include <regex>\n#include <functional>\n\
          #include <unordered_map>\n#include <memory>\n#include <algorithm>\n#include <sstream>\n",
     );
-    for i in 0..20 {
+    for i in 0..8 {
         let _ = writeln!(
             text,
             "struct T{i} {{ int a[{0}]; bool operator<(const T{i}& o) const {{ return a[0] < o.a[0]; }} }};\n\
