@@ -32,6 +32,18 @@ fn die(message: core::fmt::Arguments<'_>) -> ! {
     unsafe { libc::abort() }
 }
 
+// `core` as it comes may unwind, and names the unwinder's helper where it is not optimised away. Nothing here
+// does: a panic aborts. Weak, in case another archive of Rust code has it.
+core::arch::global_asm!(
+    ".weak rust_eh_personality",
+    ".hidden rust_eh_personality",
+    "rust_eh_personality:",
+    #[cfg(target_arch = "x86_64")]
+    "ud2",
+    #[cfg(target_arch = "aarch64")]
+    "brk #1",
+);
+
 // Said here: the crate `libc` leaves it to std if anything built beside this library turns on its feature `std`.
 #[link(name = "c")]
 unsafe extern "C" {}
