@@ -123,7 +123,7 @@ pub fn begin() {
 }
 
 /// Changes an option of the running process: `name` and `value` as in the environment
-/// ([`Config`](crate::Config)).
+/// ([`Config`]).
 ///
 /// # Errors
 ///
