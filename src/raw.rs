@@ -1,7 +1,7 @@
 //! Blocks that are freed by their address alone, as C frees them: what the C ABI (`capi/`) is made of.
 //!
 //! The same allocator as [`Flagstone`](crate::Flagstone), with the same options from the environment. A free
-//! looks up what serves the block, some nine instructions that a free with its `Layout` does not need. Blocks
+//! looks up what serves the block, twelve instructions that a free with its `Layout` does not need. Blocks
 //! of this module are freed and resized by this module, those of `GlobalAlloc` by that: in a
 //! [hardened](crate::Hardening) process both keep their canaries elsewhere.
 //!

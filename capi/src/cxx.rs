@@ -11,7 +11,6 @@
 //! Where the C++ library is linked statically there is no other form, and this library does the same, except
 //! that the forms that give null do not call the handler: it may throw, and there is nobody to catch it.
 
-use core::arch::asm;
 use core::ffi::{CStr, c_void};
 use core::ptr::{self, NonNull};
 
@@ -43,35 +42,6 @@ fn in_library(library: &CStr, name: &CStr) -> Option<NonNull<c_void>> {
     let handle = NonNull::new(unsafe { libc::dlopen(library.as_ptr(), flags) })?;
     // SAFETY: 1. a library's handle. 2. a C string.
     NonNull::new(unsafe { libc::dlsym(handle.as_ptr(), name.as_ptr()) })
-}
-
-/// The address of a function of the C++ library, null without one: a weak symbol.
-macro_rules! weak {
-    ($symbol:literal) => {{
-        let address: *const c_void;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: 1. reads the symbol's place in the global offset table.
-        unsafe {
-            asm!(
-                concat!(".weak ", $symbol),
-                concat!("mov {address}, qword ptr [rip + ", $symbol, "@GOTPCREL]"),
-                address = out(reg) address,
-                options(nostack, readonly, pure, preserves_flags),
-            );
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: 1. reads the symbol's place in the global offset table.
-        unsafe {
-            asm!(
-                concat!(".weak ", $symbol),
-                concat!("adrp {address}, :got:", $symbol),
-                concat!("ldr {address}, [{address}, :got_lo12:", $symbol, "]"),
-                address = out(reg) address,
-                options(nostack, readonly, pure, preserves_flags),
-            );
-        }
-        address
-    }};
 }
 
 /// `std::get_new_handler`, and the handler.

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use engine::{Flagstone, Stats};
+use engine::Flagstone;
 
 use crate::malloc;
 use crate::text::Text;
@@ -61,24 +61,37 @@ pub extern "C" fn mallinfo() -> Mallinfo {
     Mallinfo(fields)
 }
 
-/// What the allocator holds, a line each.
-fn table(stats: &Stats, text: &mut Text<512>) {
-    for (bytes, what) in [
-        (stats.live, "live: handed out and not freed"),
-        (stats.cached, "free in the caches of threads"),
-        (stats.committed, "readable and writable, for blocks"),
-        (stats.resident, "of these in memory"),
-        (stats.metadata, "in memory for the allocator's tables"),
-    ] {
-        text.add(format_args!("{bytes:>16} bytes {what}\n"));
-    }
+/// What the allocator holds: name, bytes, and what that is.
+fn entries() -> [(&'static str, usize, &'static str); 5] {
+    let stats = Flagstone::stats();
+    [
+        ("live", stats.live, "handed out and not freed"),
+        ("cached", stats.cached, "free in the caches of threads"),
+        (
+            "committed",
+            stats.committed,
+            "readable and writable, for blocks",
+        ),
+        (
+            "resident",
+            stats.resident,
+            "of the committed ones in memory",
+        ),
+        (
+            "metadata",
+            stats.metadata,
+            "in memory for the allocator's tables",
+        ),
+    ]
 }
 
 /// Writes what the allocator holds to standard error.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_stats() {
-    let mut text = Text::new();
-    table(&Flagstone::stats(), &mut text);
+    let mut text = Text::<512>::new();
+    for (name, bytes, what) in entries() {
+        text.add(format_args!("{name:9} {bytes:>16} bytes {what}\n"));
+    }
     text.write_to(libc::STDERR_FILENO);
 }
 
@@ -92,19 +105,12 @@ pub unsafe extern "C" fn malloc_info(options: c_int, file: *mut libc::FILE) -> c
         malloc::set_errno(libc::EINVAL);
         return -1;
     }
-    let stats = Flagstone::stats();
     let mut text = Text::<512>::new();
     text.add(format_args!(
         "<malloc version=\"flagstone-{}\">\n",
         env!("CARGO_PKG_VERSION")
     ));
-    for (name, bytes) in [
-        ("live", stats.live),
-        ("cached", stats.cached),
-        ("committed", stats.committed),
-        ("resident", stats.resident),
-        ("metadata", stats.metadata),
-    ] {
+    for (name, bytes, _) in entries() {
         text.add(format_args!("<{name} bytes=\"{bytes}\"/>\n"));
     }
     text.add(format_args!("</malloc>\n"));
@@ -128,33 +134,41 @@ pub extern "C" fn mallopt(parameter: c_int, _value: c_int) -> c_int {
     c_int::from(matches!(parameter, 1..=4 | -8..=-1))
 }
 
-/// Other names of the same functions.
+/// Other names of functions that any argument is good for, then of those that trust a pointer.
 macro_rules! aliases {
-    ($($function:ident = $alias:literal $name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;)*) => {$(
+    ($($function:ident = $alias:literal $name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {$(
+        #[doc = concat!("`", $alias, "`")]
+        #[unsafe(export_name = $alias)]
+        pub extern "C" fn $name($($argument: $kind),*) -> $result {
+            malloc::$function($($argument),*)
+        }
+    )*};
+    (unsafe $($function:ident = $alias:literal $name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {$(
         #[doc = concat!("`", $alias, "`")]
         ///
         /// # Safety
         /// 1. As for the function of the usual name.
         #[unsafe(export_name = $alias)]
-        pub unsafe extern "C" fn $name($($argument: $kind),*) $(-> $result)? {
-            #[allow(unused_unsafe, reason = "some are safe")]
+        pub unsafe extern "C" fn $name($($argument: $kind),*) -> $result {
             // SAFETY: 1. the caller's.
-            unsafe {
-                malloc::$function($($argument),*)
-            }
+            unsafe { malloc::$function($($argument),*) }
         }
     )*};
 }
 
 aliases! {
-    free = "cfree" cfree(block: *mut c_void);
     malloc = "__libc_malloc" libc_malloc(size: usize) -> *mut c_void;
     calloc = "__libc_calloc" libc_calloc(count: usize, size: usize) -> *mut c_void;
-    realloc = "__libc_realloc" libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;
-    free = "__libc_free" libc_free(block: *mut c_void);
     memalign = "__libc_memalign" libc_memalign(align: usize, size: usize) -> *mut c_void;
     valloc = "__libc_valloc" libc_valloc(size: usize) -> *mut c_void;
     pvalloc = "__libc_pvalloc" libc_pvalloc(size: usize) -> *mut c_void;
+}
+
+aliases! {
+    unsafe
+    free = "cfree" cfree(block: *mut c_void) -> ();
+    free = "__libc_free" libc_free(block: *mut c_void) -> ();
+    realloc = "__libc_realloc" libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;
     posix_memalign = "__posix_memalign"
         libc_posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int;
 }

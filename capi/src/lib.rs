@@ -6,6 +6,10 @@
 //! engine's 24 bytes.
 #![no_std]
 
+#[macro_use]
+#[path = "../../src/os/weak.rs"]
+mod weak;
+
 pub mod cxx;
 pub mod glibc;
 pub mod malloc;

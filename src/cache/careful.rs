@@ -242,9 +242,10 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
         // SAFETY: 1. and 2. the caller's.
         unsafe { push(block, size, align, Mode::ALL, config) }
     } else {
-        let is_sample = mode.samples() && sample::owns(block);
         // SAFETY: 1. and 2. the caller's.
-        mode.is_decided() && !is_sample && unsafe { push(block, size, align, mode, config) }
+        mode.is_decided()
+            && !is_sampled(block, mode)
+            && unsafe { push(block, size, align, mode, config) }
     };
     if !done {
         // SAFETY: 1. and 2. the caller's.
@@ -304,7 +305,7 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
         // SAFETY: 1. and 2. the caller's.
         return unsafe { slow::free_plain(block, size, align, config) };
     }
-    if mode.samples() && sample::owns(block) {
+    if is_sampled(block, mode) {
         return free_sample(block, size);
     }
     match request(size, align, mode) {
@@ -331,6 +332,12 @@ pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
     unsafe { expect(block, size, Request::Large, mode) };
     // SAFETY: 1. the caller's 2.
     unsafe { large::free(block, size) };
+}
+
+/// Whether a block is a sampled one.
+#[inline(always)]
+pub(super) fn is_sampled(block: NonNull<u8>, mode: Mode) -> bool {
+    mode.samples() && sample::owns(block)
 }
 
 /// Frees a sampled block.

@@ -2,7 +2,7 @@
 
 use core::ptr::{self, NonNull};
 
-use super::careful::{self, room};
+use super::careful::{self, is_sampled, room};
 use super::resize::resize;
 use super::slow::{is_gated, make_room, realloc_by_copy};
 use super::{Config, SizeClass, behind, hot_magazine, thread};
@@ -34,6 +34,11 @@ pub(crate) unsafe fn free_found(block: *mut u8, config: &Config) {
     unsafe { free_rest(block, config) };
 }
 
+/// Whether this process takes the careful way, which its first call decides.
+fn takes_care(config: &Config) -> bool {
+    config::mode().is_careful() && thread::prepare(config) && config::mode().is_careful()
+}
+
 /// # Safety
 /// 1. and 2. as for [`free_found`].
 #[inline(never)]
@@ -41,7 +46,7 @@ unsafe extern "C" fn free_rest(block: *mut u8, config: &Config) {
     let Some(block) = NonNull::new(block) else {
         return;
     };
-    if config::mode().is_careful() && thread::prepare(config) && config::mode().is_careful() {
+    if takes_care(config) {
         // SAFETY: 1. and 2. the caller's.
         return unsafe { free_careful(block, config) };
     }
@@ -72,10 +77,6 @@ unsafe fn free_careful(block: NonNull<u8>, config: &Config) {
         // SAFETY: 1. and 2. the caller's.
         None => unsafe { careful::free_large(block, length(block, None, mode), mode) },
     }
-}
-
-fn is_sampled(block: NonNull<u8>, mode: Mode) -> bool {
-    mode.samples() && sample::owns(block)
 }
 
 /// Bytes that the user of a block may use, which is one of `class`, or has a mapping or span of its own.
@@ -117,14 +118,9 @@ pub(crate) unsafe extern "C" fn realloc_found(
     new: usize,
     config: &Config,
 ) -> *mut u8 {
-    if config::mode().is_careful() {
-        if !thread::prepare(config) {
-            return ptr::null_mut();
-        }
-        if config::mode().is_careful() {
-            // SAFETY: 1. and 2. the caller's.
-            return unsafe { realloc_careful(block, new, config) };
-        }
+    if takes_care(config) {
+        // SAFETY: 1. and 2. the caller's.
+        return unsafe { realloc_careful(block, new, config) };
     }
     let address = block.addr().get();
     let here = arena::spot(address);

@@ -2,7 +2,7 @@
 
 use core::ptr::{self, NonNull};
 
-use super::careful::{cache_at_hand, expect, prepared, request};
+use super::careful::{cache_at_hand, expect, is_sampled, prepared, request};
 use super::{Config, behind, slow};
 use crate::config::{self, Mode};
 use crate::large;
@@ -25,9 +25,8 @@ pub(super) unsafe fn realloc(
     config: &Config,
 ) -> *mut u8 {
     let mode = config::mode();
-    let is_sample = mode.samples() && sample::owns(block);
     if mode.is_decided()
-        && !is_sample
+        && !is_sampled(block, mode)
         && cache_at_hand().is_real()
         && let Some(before) = table_class(size.wrapping_add(behind::bytes(mode)), align)
         && let Some(after) = table_class(new.wrapping_add(behind::bytes(mode)), align)
@@ -65,8 +64,7 @@ unsafe fn realloc_long(
         // SAFETY: 1. and 2. the caller's.
         return unsafe { slow::realloc_plain(block, size, align, new, config) };
     }
-    let is_sampled = mode.samples() && sample::owns(block);
-    if is_sampled {
+    if is_sampled(block, mode) {
         sample::expect(block, size);
     } else {
         let before = request(size, align, mode);

@@ -1,5 +1,4 @@
 //! Where a thread is, and what happens when it faults: for the reports about sampled blocks.
-use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
 use core::mem::MaybeUninit;
@@ -112,41 +111,13 @@ extern "C" fn handle<const TIME: usize>(
     }
 }
 
-// Weak: programs without the unwinder of libgcc or LLVM, which Rust's std brings, have no backtraces.
-global_asm!(".weak _Unwind_Backtrace", ".weak _Unwind_GetIP");
-
 type GetIp = unsafe extern "C" fn(*mut c_void) -> usize;
 type Step = extern "C" fn(*mut c_void, *mut c_void) -> c_int;
 type Backtrace = unsafe extern "C" fn(Step, *mut c_void) -> c_int;
 
-macro_rules! weak {
-    ($name:literal) => {{
-        let address: usize;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: 1. reads the linker's table.
-        unsafe {
-            asm!(
-                concat!("mov {address}, qword ptr [rip + ", $name, "@GOTPCREL]"),
-                address = out(reg) address,
-                options(nostack, readonly, pure, preserves_flags),
-            );
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: 1. reads the linker's table.
-        unsafe {
-            asm!(
-                concat!("adrp {address}, :got:", $name),
-                concat!("ldr {address}, [{address}, :got_lo12:", $name, "]"),
-                address = out(reg) address,
-                options(nostack, readonly, pure, preserves_flags),
-            );
-        }
-        address
-    }};
-}
-
 /// Calls `visit` with each return address of the calling thread, innermost first, until it says `false`.
 pub(crate) fn backtrace(mut visit: impl FnMut(usize) -> bool) {
+    // Programs without the unwinder of libgcc or LLVM, which Rust's std brings, have no backtraces.
     let (walk, get) = (weak!("_Unwind_Backtrace"), weak!("_Unwind_GetIP"));
     if walk == 0 || get == 0 {
         return;

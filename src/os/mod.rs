@@ -19,6 +19,8 @@ cfg_if! {
         mod portable;
         use portable as imp;
     } else if #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] {
+        #[macro_use]
+        mod weak;
         mod fault;
         mod linux;
         use linux as imp;
