@@ -7,7 +7,7 @@ const MODES: [&[(&str, &str)]; 4] = [
     &[],
     &[("FLAGSTONE_HARDENED", "1")],
     &[("FLAGSTONE_HARDENED", "canaries")],
-    &[("FLAGSTONE_SAMPLE", "20")],
+    &[("FLAGSTONE_SAMPLE", "2")],
 ];
 
 #[track_caller]

@@ -1,10 +1,13 @@
 //! What the tests share: the library as a user builds it, C programs compiled against it, and how they end.
 
 use std::env;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 /// `capi/`.
 pub fn root() -> PathBuf {
@@ -161,10 +164,30 @@ impl From<Output> for Exit {
     }
 }
 
-/// Runs a command to its end.
+/// After which a program hangs; the longest of them takes seconds.
+const TOO_LONG: Duration = Duration::from_secs(300);
+
+/// Runs a command to its end, which comes by force if it hangs.
 pub fn run(command: &mut Command) -> Exit {
-    command
-        .output()
+    let child = command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let group = i32::try_from(child.id()).expect("a process");
+    let (ended, has_ended) = mpsc::channel::<()>();
+    let watch = thread::spawn(move || {
+        if has_ended.recv_timeout(TOO_LONG) == Err(RecvTimeoutError::Timeout) {
+            // SAFETY: 1. no precondition; a child of its own that hangs keeps the pipes open, so all of them.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+    });
+    let output = child.wait_with_output();
+    drop(ended);
+    watch.join().expect("no panic in it");
+    output
         .unwrap_or_else(|error| panic!("{command:?}: {error}"))
         .into()
 }

@@ -294,4 +294,5 @@ fn is_filled(start: NonNull<u8>, block: NonNull<u8>, size: usize) -> bool {
 pub(crate) unsafe fn recover() {
     // SAFETY: 1. the caller's.
     unsafe { POOL.lock.force_unlock() };
+    report::recover();
 }

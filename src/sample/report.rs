@@ -4,7 +4,28 @@ use core::fmt;
 
 use super::{Place, State, offset_of, place_of};
 use crate::os;
-use crate::sync::GuardedUsize;
+use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
+
+/// The unwinder may hold a lock of its own, as libgcc's does in static programs, which a fork leaves held.
+struct Unwinder {
+    /// Threads that are recording where they are.
+    inside: AtomicUsize,
+    /// 1 in a child of a fork that met one inside, and in its children.
+    is_lost: GuardedU8,
+}
+
+static UNWINDER: Unwinder = Unwinder {
+    inside: AtomicUsize::new(0),
+    is_lost: GuardedU8::new(0),
+};
+
+/// In a forked child: whoever was inside the unwinder is gone.
+pub(super) fn recover() {
+    // ORDERING: pairs with the changes in `record`; the child's memory is a copy of what they left.
+    if UNWINDER.inside.load(Ordering::Relaxed) != 0 {
+        UNWINDER.is_lost.set(1);
+    }
+}
 
 /// Return addresses that are kept.
 const FRAMES: usize = 24;
@@ -22,13 +43,20 @@ impl Trace {
     pub(super) fn record(&self) {
         self.thread.set(os::thread_id());
         let mut known = 0;
-        os::backtrace(|address| {
-            if let Some(frame) = self.frames.get(known) {
-                frame.set(address);
-            }
-            known += 1;
-            known < FRAMES
-        });
+        if UNWINDER.is_lost.get() == 0 {
+            // ORDERING: not for another thread but for a fork, whose copy must not have the unwinder's
+            // stores without this one: pairs with the load in `recover`.
+            UNWINDER.inside.fetch_add(1, Ordering::SeqCst);
+            os::backtrace(|address| {
+                if let Some(frame) = self.frames.get(known) {
+                    frame.set(address);
+                }
+                known += 1;
+                known < FRAMES
+            });
+            // ORDERING: as above, after the unwinder's stores.
+            UNWINDER.inside.fetch_sub(1, Ordering::Release);
+        }
         for frame in self.frames.iter().skip(known) {
             frame.set(0);
         }
