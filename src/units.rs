@@ -3,6 +3,8 @@
 
 use static_assertions::const_assert;
 
+/// Bytes of a cache line, as far as layout and false sharing are concerned.
+pub(crate) const LINE: usize = 64;
 /// Bytes of a unit, the granule in which chunks are divided. No supported page is larger.
 pub(crate) const UNIT: usize = 1 << UNIT_SHIFT;
 /// log2 of [`UNIT`].

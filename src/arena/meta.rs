@@ -9,12 +9,10 @@ use crate::config;
 use crate::hardening::Hardening;
 use crate::os::{self, Access, Lock, failpoints};
 use crate::sync::{AtomicPtr, GuardedUsize, Ordering};
-use crate::units::round_up;
+use crate::units::{LINE, round_up};
 
 /// Bytes of one mapping, unless a table needs more.
 const REGION: usize = 1 << 20;
-/// Tables start on a cache line.
-const LINE: usize = 64;
 /// log2 of the smallest and the largest recyclable array.
 const ARRAY_MIN: u32 = 4;
 const ARRAY_MAX: u32 = 16;

@@ -64,17 +64,19 @@ fn flush_to<'a>(
     let held = state.lock.lock();
     let mut rest = blocks;
     while let Some(first) = rest.first() {
-        let (slab, _) = locate(first, class);
+        let (slab, block) = locate(first, class);
         if slab.heap() != heap {
             break;
         }
-        let addresses = rest.iter().map(address_in);
+        let behind = rest[1..].iter().map(address_in);
         let run = slab
-            .put_run(addresses, row)
+            .put_run(block, behind, row)
             .unwrap_or_else(|(misuse, address)| die(misuse, address, class));
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
-        if let Some(empty) = state.settle(slab) {
+        if !ClassHeap::is_settled(slab, row)
+            && let Some(empty) = state.settle(slab)
+        {
             empty.next.set(unused);
             unused = Some(empty);
         }

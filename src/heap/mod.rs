@@ -16,7 +16,7 @@ pub(crate) use refill::refill;
 use crate::arena::{self, meta};
 use crate::error::Violation;
 use crate::os::{self, Lock};
-use crate::size_class::{CLASSES, SizeClass};
+use crate::size_class::{CLASSES, Row, SizeClass};
 use crate::slab::{Place, Slab};
 use crate::sync::{GuardedU8, GuardedUsize, Link, same};
 
@@ -136,23 +136,28 @@ impl ClassHeap {
         slab.set_place(Place::Full);
     }
 
+    /// Whether a slab is where its free count belongs: most blocks come and go without a change.
+    #[inline]
+    fn is_settled(slab: &Slab, row: &Row) -> bool {
+        let free = slab.free();
+        slab.place() == Place::Binned
+            && free > 0
+            && free < row.blocks as usize
+            && row.eighths(free) == slab.bin.get() as usize
+    }
+
     /// Puts a slab where its free count belongs. A slab that nothing uses is returned unless the
     /// class keeps it as its spare; the caller gives its span back once the class is unlocked.
     #[must_use]
     fn settle(&self, slab: &'static Slab) -> Option<&'static Slab> {
         let (row, free) = (slab.row(), slab.free());
         let blocks = row.blocks as usize;
+        if Self::is_settled(slab, row) {
+            return None;
+        }
         match slab.place() {
             // Its purger settles it.
             Place::Holes => return None,
-            Place::Binned if free > 0 && free < blocks => {
-                let bin = row.eighths(free);
-                if bin != slab.bin.get() as usize {
-                    self.unlink(slab);
-                    self.link(slab, bin);
-                }
-                return None;
-            }
             Place::Binned => self.unlink(slab),
             Place::Spare => self.spare.set(None),
             Place::Full => {}

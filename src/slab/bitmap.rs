@@ -62,6 +62,11 @@ impl Bitmap {
             let index = ((summary.rotate_right(first).trailing_zeros() + first) % 64) as usize;
             let mut bits = self.words[index].get().rotate_right(turn);
             let base = index * WORD;
+            if bits == u64::MAX && left >= WORD && turn == 0 {
+                (base..base + WORD).for_each(&mut named);
+                left -= WORD;
+                bits = 0;
+            }
             while bits != 0 && left > 0 {
                 let bit = (bits.trailing_zeros() + turn) % 64;
                 named(base + bit as usize);
@@ -76,14 +81,16 @@ impl Bitmap {
         }
     }
 
-    /// For setting many bits, neighbours in one go.
+    /// The first bit of a word of which all bits are set.
+    pub(super) fn whole_word(&self) -> Option<u32> {
+        let index = self.words.iter().position(|word| word.get() == u64::MAX)?;
+        u32::try_from(index * WORD).ok()
+    }
+
+    /// For setting many bits, neighbours in one go, the first of them in the word of `block`.
     #[inline]
-    pub(super) fn word(&self) -> Word<'_> {
-        Word {
-            bitmap: self,
-            index: 0,
-            bits: self.words[0].get(),
-        }
+    pub(super) fn word_of(&self, block: usize) -> Word<'_> {
+        Word::load(self, block / WORD)
     }
 
     /// Sets one bit; `false` if it was set.
@@ -133,18 +140,29 @@ impl Bitmap {
 pub(super) struct Word<'a> {
     bitmap: &'a Bitmap,
     index: usize,
+    before: u64,
     bits: u64,
 }
 
-impl Word<'_> {
+impl<'a> Word<'a> {
+    #[inline]
+    fn load(bitmap: &'a Bitmap, index: usize) -> Self {
+        let bits = bitmap.words[index].get();
+        Self {
+            bitmap,
+            index,
+            before: bits,
+            bits,
+        }
+    }
+
     /// Sets one bit, of whatever word; `false` if it was set.
     #[inline]
     pub(super) fn put(&mut self, block: usize) -> bool {
         let (index, bit) = (block / WORD, 1 << (block % WORD));
         if index != self.index {
             self.store();
-            self.index = index;
-            self.bits = self.bitmap.words[index].get();
+            *self = Self::load(self.bitmap, index);
         }
         let is_new = self.bits & bit == 0;
         self.bits |= bit;
@@ -154,11 +172,10 @@ impl Word<'_> {
     /// Writes the word back.
     #[inline]
     pub(super) fn store(&self) {
-        if self.bits != 0 {
-            self.bitmap.words[self.index].set(self.bits);
-            self.bitmap
-                .summary
-                .set(self.bitmap.summary.get() | 1 << self.index);
+        let Bitmap { summary, words } = self.bitmap;
+        words[self.index].set(self.bits);
+        if self.before == 0 && self.bits != 0 {
+            summary.set(summary.get() | 1 << self.index);
         }
     }
 }
@@ -191,7 +208,7 @@ mod tests {
                     assert!(bitmap.is_consistent(blocks, left));
                 }
                 assert!(seen.iter().all(|seen| *seen));
-                let mut word = bitmap.word();
+                let mut word = bitmap.word_of(0);
                 assert!((0..blocks).step_by(2).all(|block| word.put(block)));
                 assert!(
                     (0..blocks)

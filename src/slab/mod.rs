@@ -16,7 +16,7 @@ use crate::hardening::FRONT;
 use crate::size_class::{Row, SizeClass};
 use crate::spots;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
-use crate::units::{UNIT_SHIFT, UnitIndex};
+use crate::units::{LINE, UNIT_SHIFT, UnitIndex};
 
 /// Where a slab is, as its heap sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,13 +245,15 @@ impl Slab {
     }
 
     /// Takes `count` free blocks, at most [`free`](Self::free), in ascending order from the colour
-    /// on. The class is locked.
+    /// on. The class is locked. A single one, where several share a cache line, is the first that a thread takes:
+    /// it lies apart from those of others, if that can be.
     pub(crate) fn take(&self, count: usize, row: &Row, mut emit: impl FnMut(NonNull<u8>)) {
         let (base, size) = (self.base(), row.size as usize);
         self.touched.set(TOUCHED);
+        let apart = (count == 1 && size < LINE).then(|| self.bitmap.whole_word());
         self.bitmap.take(
             count,
-            self.colour.get() as u32,
+            apart.flatten().unwrap_or(self.colour.get() as u32),
             row.blocks as usize,
             |block| {
                 // SAFETY: 1. blocks of a bitmap lie inside the slab.
@@ -262,17 +264,22 @@ impl Slab {
         self.free.set(self.free.get() - count as u16);
     }
 
-    /// Takes back the blocks at the leading addresses that lie in the slab, and says how many they
-    /// are; or what is wrong with one of them. The class is locked.
+    /// Takes back a block, which was [located](Self::locate), and those of the addresses behind it that lie in the
+    /// slab, too, up to the first that does not; how many they are, or what is wrong with one of them. The
+    /// class is locked.
     #[inline]
     pub(crate) fn put_run(
         &self,
+        first: usize,
         addresses: impl Iterator<Item = usize>,
         row: &Row,
     ) -> Result<usize, (Misuse, usize)> {
         let (base, bytes) = (self.base().addr().get(), row.units.bytes());
-        let mut run = 0;
-        let mut word = self.bitmap.word();
+        let mut word = self.bitmap.word_of(first);
+        if !word.put(first) {
+            return Err((Misuse::DoubleFree, base + first * row.size as usize));
+        }
+        let mut run = 1;
         for address in addresses {
             // OVERFLOW: wraps to a large number below the base, which ends the run.
             let offset = address.wrapping_sub(base);
