@@ -51,28 +51,40 @@ pub(crate) const fn noted(class: SizeClass) -> u32 {
 /// which a constant size folds away.
 struct Table<const SPOTS: bool>;
 
+/// Entries for what is longer than [`SMALL_MAX`]: as many as if that began at 0, so that a shift alone leads to them.
+const MEDIUM_ENTRIES: usize = MEDIUM_MAX / MEDIUM_STEP;
+
 impl<const SPOTS: bool> Table<SPOTS> {
-    /// By size less one: an entry for each byte saves a shift.
-    const SMALL: [u16; SMALL_MAX] = {
-        let mut table = [0; SMALL_MAX];
+    /// By size less one: an entry for each byte saves a shift. Behind these, by size less one in steps, of which
+    /// the first are not used.
+    const ALL: [u16; SMALL_MAX + MEDIUM_ENTRIES] = {
+        let mut table = [0; SMALL_MAX + MEDIUM_ENTRIES];
         let mut last = 0;
         while last < SMALL_MAX {
             table[last] = Self::entry(class_of(last + 1));
             last += 1;
         }
-        table
-    };
-
-    /// By size less one, in steps. The first steps are small sizes, which are not looked up here.
-    const MEDIUM: [u16; MEDIUM_MAX / MEDIUM_STEP] = {
-        let mut table = [0; MEDIUM_MAX / MEDIUM_STEP];
-        let mut step = 0;
-        while step < MEDIUM_MAX / MEDIUM_STEP {
-            table[step] = Self::entry(class_of((step + 1) * MEDIUM_STEP));
+        let mut step = SMALL_MAX / MEDIUM_STEP;
+        while step < MEDIUM_ENTRIES {
+            table[SMALL_MAX + step] = Self::entry(class_of((step + 1) * MEDIUM_STEP));
             step += 1;
         }
         table
     };
+
+    /// The entry for the size whose last byte this is.
+    #[inline(always)]
+    fn at(last: usize) -> Option<u16> {
+        let index = if last < SMALL_MAX {
+            last
+        } else if last < MEDIUM_MAX {
+            unlikely();
+            SMALL_MAX + last / MEDIUM_STEP
+        } else {
+            return None;
+        };
+        Some(Self::ALL[index])
+    }
 
     #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
     const fn entry(class: usize) -> u16 {
@@ -87,40 +99,22 @@ fn last_byte(size: usize, align: usize) -> usize {
     size.wrapping_sub(1) | (align - 1)
 }
 
-/// The spot for layouts of at most [`SMALL_MAX`] bytes once rounded up to their alignment. Folds to a
+/// Keeps the other way the one that falls through.
+#[cold]
+#[inline(always)]
+fn unlikely() {}
+
+/// The spot for layouts of at most [`MEDIUM_MAX`] bytes once rounded up to their alignment. Folds to a
 /// constant where the layout is one.
 #[inline(always)]
-pub(crate) fn small_spot(size: usize, align: usize) -> Option<usize> {
-    let last = last_byte(size, align);
-    if last < SMALL_MAX {
-        Some(Table::<true>::SMALL[last] as usize)
-    } else {
-        None
-    }
+pub(crate) fn table_spot(size: usize, align: usize) -> Option<usize> {
+    Some(Table::<true>::at(last_byte(size, align))? as usize)
 }
 
-/// As [`small_spot`], for more than [`SMALL_MAX`] and at most [`MEDIUM_MAX`] bytes.
-#[inline(always)]
-pub(crate) fn medium_spot(size: usize, align: usize) -> Option<usize> {
-    let last = last_byte(size, align);
-    if (SMALL_MAX..MEDIUM_MAX).contains(&last) {
-        Some(Table::<true>::MEDIUM[last / MEDIUM_STEP] as usize)
-    } else {
-        None
-    }
-}
-
-/// The class for layouts of at most [`MEDIUM_MAX`] bytes once rounded up to their alignment.
+/// The class for such layouts.
 #[inline(always)]
 pub(crate) fn table_class(size: usize, align: usize) -> Option<SizeClass> {
-    let last = last_byte(size, align);
-    let class = if last < SMALL_MAX {
-        Table::<false>::SMALL[last]
-    } else if last < MEDIUM_MAX {
-        Table::<false>::MEDIUM[last / MEDIUM_STEP]
-    } else {
-        return None;
-    };
+    let class = Table::<false>::at(last_byte(size, align))?;
     Some(SizeClass::of_table(class as usize))
 }
 
@@ -140,10 +134,8 @@ mod tests {
                     _ => None,
                 };
                 assert_eq!(table_class(size, align), class, "{size} aligned {align}");
-                let (small, medium) = (small_spot(size, align), medium_spot(size, align));
-                assert!(small.is_none() || medium.is_none());
-                assert_eq!(small.or(medium), class.map(spot), "{size} aligned {align}");
-                assert_eq!(small.is_some(), class.is_some() && rounded <= SMALL_MAX);
+                let found = table_spot(size, align);
+                assert_eq!(found, class.map(spot), "{size} aligned {align}");
             }
         }
     }

@@ -3,8 +3,9 @@
 use core::ptr::{self, NonNull};
 
 use super::careful::{self, is_sampled, room};
+use super::realloc::{long, realloc_by_copy};
 use super::resize::resize;
-use super::slow::{is_gated, make_room, realloc_by_copy};
+use super::slow::{is_gated, make_room};
 use super::{Config, SizeClass, behind, hot_magazine, thread};
 use crate::arena;
 use crate::config::{self, Mode};
@@ -12,7 +13,7 @@ use crate::heap;
 use crate::large;
 use crate::sample;
 use crate::size_class::{Request, classify};
-use crate::spots::{NOWHERE, medium_spot, small_spot, spot};
+use crate::spots::{NOWHERE, spot, table_spot};
 
 /// Alignment of a block if none is asked for: fit for every type of C.
 pub(crate) const ALIGN: usize = 16;
@@ -124,9 +125,7 @@ pub(crate) unsafe extern "C" fn realloc_found(
     }
     let address = block.addr().get();
     let here = arena::spot(address);
-    if here.is_some_and(|spot| spot != NOWHERE as usize)
-        && small_spot(new, ALIGN).or_else(|| medium_spot(new, ALIGN)) == here
-    {
+    if here.is_some_and(|spot| spot != NOWHERE as usize) && table_spot(new, ALIGN) == here {
         return block.as_ptr();
     }
     if !thread::prepare(config) {
@@ -135,9 +134,9 @@ pub(crate) unsafe extern "C" fn realloc_found(
     let class = heap::class_at(address);
     let after = classify(new, ALIGN);
     if class.is_none()
-        && after == Request::Large
+        && let Some(length) = long(after, new)
         // SAFETY: 1. the caller's 2.
-        && let Some(moved) = unsafe { large::resize(block, new) }
+        && let Some(moved) = unsafe { large::resize(block, usize::MAX, length) }
     {
         return moved.as_ptr();
     }

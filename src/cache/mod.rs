@@ -13,6 +13,7 @@ mod front;
 mod hold_off;
 mod magazine;
 mod policy;
+mod realloc;
 mod resize;
 mod slow;
 mod thread;
@@ -38,12 +39,13 @@ use self::policy::Record;
 use crate::config::Config;
 use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
-use crate::spots::{self, FAR, small_spot, spot};
+use crate::spots::{self, FAR, spot, table_spot};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Slot};
 
 pub(crate) use found::{ALIGN, free_found, length_found, realloc_found};
 pub(crate) use hold_off::{purge, stats, verify};
-pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest, realloc_rest};
+pub(crate) use realloc::realloc_rest;
+pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest};
 pub(crate) use thread::set_option;
 
 /// One thread's magazines and what goes with them. All zero is a cache without blocks.
@@ -126,7 +128,7 @@ fn hot_magazine(spot: usize) -> &'static Magazine {
 /// A small block that is at hand, or null.
 #[inline(always)]
 pub(crate) fn at_hand(size: usize, align: usize) -> *mut u8 {
-    small_spot(size, align).map_or(core::ptr::null_mut(), |spot| hot_magazine(spot).pop())
+    table_spot(size, align).map_or(core::ptr::null_mut(), |spot| hot_magazine(spot).pop())
 }
 
 /// A block for `size` bytes aligned to `align`, or null. `KNOWN`: who frees it knows both.
@@ -161,7 +163,7 @@ pub(crate) fn alloc_zeroed<const KNOWN: bool>(
 /// 2. Nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
-    if let Some(spot) = small_spot(size, align)
+    if let Some(spot) = table_spot(size, align)
         && hot_magazine(spot).push(block)
     {
         return;

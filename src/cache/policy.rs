@@ -15,7 +15,7 @@ use crate::heap;
 use crate::sync::{GuardedU8, GuardedU16, Ordering, Slot};
 
 /// Most bytes of blocks in one magazine, unless that is fewer blocks than [`LEAST_LOG`] allows.
-const BYTES: usize = 256 << 10;
+const BYTES: usize = 512 << 10;
 /// Most slots of a magazine, as log2; one slot is not used.
 const MOST_LOG: u8 = 11;
 /// Every class may hold this many blocks: slots, as log2.
@@ -66,6 +66,15 @@ impl Record {
         self.last.set(direction as u8);
     }
 
+    /// Whether nothing moved before; notes that it does now.
+    pub(super) fn is_first(&self, direction: Move) -> bool {
+        let is_first = self.log.get() == 0 && self.last.get() == 0;
+        if is_first {
+            self.note(direction);
+        }
+        is_first
+    }
+
     /// Blocks for the next refill, and twice as many for the one after it.
     pub(super) fn next_batch(&self) -> usize {
         let least = if is_random() { 1 << RANDOM_LOG } else { 1 };
@@ -73,6 +82,16 @@ impl Record {
         #[expect(clippy::cast_possible_truncation, reason = "bounded by MOST_LOG")]
         self.batch.set((batch * 2).min(1 << MOST_LOG) as u16);
         batch
+    }
+
+    /// How many of so many blocks a full magazine keeps: half, for what comes next may be a pop; an eighth
+    /// where it is full for the second time in a row, for then it may well be full again.
+    pub(super) fn keeps(&self, blocks: usize) -> usize {
+        if self.last.get() == Move::Flush as u8 {
+            blocks / 8
+        } else {
+            blocks / 2
+        }
     }
 
     /// Whether the magazine should grow now that it ran into its bound in `direction`.

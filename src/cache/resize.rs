@@ -3,7 +3,7 @@
 use core::ptr::{self, NonNull};
 
 use super::careful::{cache_at_hand, expect, is_sampled, prepared, request};
-use super::{Config, behind, slow};
+use super::{Config, behind, realloc as plain};
 use crate::config::{self, Mode};
 use crate::large;
 use crate::os;
@@ -39,7 +39,7 @@ pub(super) unsafe fn realloc(
             return block.as_ptr();
         }
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { slow::realloc_by_copy::<true>(block, size, align, new, config) };
+        return unsafe { plain::realloc_by_copy::<true>(block, size, align, new, config) };
     }
     // SAFETY: 1. and 2. the caller's.
     unsafe { realloc_long(block, size, align, new, config) }
@@ -62,7 +62,7 @@ unsafe fn realloc_long(
     let mode = config::mode();
     if !mode.is_careful() {
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { slow::realloc_plain(block, size, align, new, config) };
+        return unsafe { plain::realloc_plain(block, size, align, new, config) };
     }
     if is_sampled(block, mode) {
         sample::expect(block, size);
@@ -79,7 +79,7 @@ unsafe fn realloc_long(
         }
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { slow::realloc_by_copy::<true>(block, size, align, new, config) }
+    unsafe { plain::realloc_by_copy::<true>(block, size, align, new, config) }
 }
 
 /// Changes the length of a block without a copy.
@@ -101,5 +101,5 @@ pub(super) unsafe fn resize(
         return None;
     }
     // SAFETY: 1. the caller's 2.
-    unsafe { large::resize(block, new + behind::bytes(mode)) }
+    unsafe { large::resize(block, usize::MAX, new + behind::bytes(mode)) }
 }

@@ -4,7 +4,7 @@
 use core::ptr::{self, NonNull};
 
 use super::policy::Move;
-use super::{Config, NO_CLASS, SizeClass, ThreadCache, careful, hot_magazine, resize, thread};
+use super::{Config, NO_CLASS, SizeClass, ThreadCache, careful, hot_magazine, thread};
 use crate::arena::{self, Age, Zeroed};
 use crate::config;
 use crate::error::Misuse;
@@ -13,9 +13,9 @@ use crate::heap;
 use crate::large;
 use crate::os::failpoints;
 use crate::size_class::{CLASSES, Request, classify};
-use crate::spots::{MEDIUM_MAX, medium_spot, spot};
+use crate::spots::{MEDIUM_MAX, spot};
 use crate::sync::{Ordering, Slot};
-use crate::units::ADDRESS_BITS;
+use crate::units::{ADDRESS_BITS, LINE};
 
 /// Slow paths of a thread between two looks at what is unused.
 const TICK: u64 = 256;
@@ -25,18 +25,11 @@ const SWEEP: usize = 256;
 /// [`super::alloc`], whatever the size and whatever state the thread is in. `KNOWN`: who frees the block
 /// knows its layout.
 #[inline(never)]
-pub(crate) fn alloc_rest<const KNOWN: bool>(size: usize, align: usize, config: &Config) -> *mut u8 {
-    if let Some(spot) = medium_spot(size, align) {
-        let block = hot_magazine(spot).pop();
-        if !block.is_null() {
-            return block;
-        }
-    }
-    alloc_slow::<KNOWN>(size, align, config)
-}
-
-#[inline(never)]
-extern "C" fn alloc_slow<const KNOWN: bool>(size: usize, align: usize, config: &Config) -> *mut u8 {
+pub(crate) extern "C" fn alloc_rest<const KNOWN: bool>(
+    size: usize,
+    align: usize,
+    config: &Config,
+) -> *mut u8 {
     if config::mode().is_careful() {
         return careful::alloc::<KNOWN>(size, align, Zeroed::No, config);
     }
@@ -137,21 +130,12 @@ fn alloc_big(
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
 #[inline(never)]
-pub(crate) unsafe fn free_rest(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
-    if let Some(spot) = medium_spot(size, align)
-        && hot_magazine(spot).push(block)
-    {
-        return;
-    }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { free_slow(block, size, align, config) };
-}
-
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. Nobody uses it any more.
-#[inline(never)]
-unsafe extern "C" fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
+pub(crate) unsafe extern "C" fn free_rest(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    config: &Config,
+) {
     if config::mode().is_careful() {
         // SAFETY: 1. and 2. the caller's.
         return unsafe { careful::free(block, size, align, config) };
@@ -181,83 +165,6 @@ pub(super) unsafe fn free_plain(block: NonNull<u8>, size: usize, align: usize, c
         // SAFETY: 1. the caller's 2.
         Request::Large => unsafe { large::free(block, size) },
     }
-}
-
-/// Changes the size of a block, in place or by moving its contents; null leaves it as it was.
-///
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. On success nobody uses the old block any more.
-#[inline(never)]
-pub(crate) unsafe extern "C" fn realloc_rest(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-    config: &Config,
-) -> *mut u8 {
-    if config::mode().is_careful() {
-        // SAFETY: 1. and 2. the caller's.
-        return unsafe { resize::realloc(block, size, align, new, config) };
-    }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_plain(block, size, align, new, config) }
-}
-
-/// In a process whose calls take no care.
-///
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. On success nobody uses the old block any more.
-#[inline(always)]
-pub(super) unsafe fn realloc_plain(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-    config: &Config,
-) -> *mut u8 {
-    let (before, after) = (classify(size, align), classify(new, align));
-    if before == after && before != Request::Large {
-        return block.as_ptr();
-    }
-    if before == Request::Large
-        && after == Request::Large
-        && align <= crate::os::page_size()
-        && thread::prepare(config)
-        // SAFETY: 1. the caller's 2.
-        && let Some(moved) = unsafe { large::resize(block, new) }
-    {
-        return moved.as_ptr();
-    }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_by_copy::<true>(block, size, align, new, config) }
-}
-
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. On success nobody uses the old block any more.
-#[inline(always)]
-pub(super) unsafe fn realloc_by_copy<const KNOWN: bool>(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-    config: &Config,
-) -> *mut u8 {
-    let Some(target) = NonNull::new(super::alloc::<KNOWN>(new, align, config)) else {
-        return ptr::null_mut();
-    };
-    // SAFETY: 1. both are live and at least this long, and different.
-    unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
-    if KNOWN {
-        // SAFETY: 1. the caller's. 2. the contents were moved.
-        unsafe { super::free(block, size, align, config) };
-    } else {
-        // SAFETY: 1. the caller's. 2. the contents were moved.
-        unsafe { super::free_found(block.as_ptr(), config) };
-    }
-    target.as_ptr()
 }
 
 /// The magazine of `class` is empty, or gated, or the thread has none at hand.
@@ -328,9 +235,14 @@ pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Co
     if cache.magazine(class).push(block) {
         return;
     }
+    if class.size() < LINE && cache.record(class).is_first(Move::Flush) {
+        // Another thread's, most likely, and so are its neighbours on the cache line: not one to hand out here.
+        // SAFETY: 1. the caller's.
+        return unsafe { flush_shared(block, class) };
+    }
     if !cache.grow(class, Move::Flush) {
         let (_, blocks) = cache.contents(class);
-        cache.flush_oldest(class, blocks.div_ceil(2));
+        cache.flush_oldest(class, blocks - cache.record(class).keeps(blocks));
     }
     cache.record(class).note(Move::Flush);
     if !cache.magazine(class).push(block) {

@@ -31,7 +31,7 @@ pub enum HugePages {
 /// | [`purge_delay_ms`](Self::purge_delay_ms) | `FLAGSTONE_PURGE_DELAY_MS` | milliseconds | 500 |
 /// | [`dirty_budget`](Self::dirty_budget) | `FLAGSTONE_DIRTY_BUDGET` | bytes, `K` `M` `G` | 64 MiB |
 /// | [`large_cache`](Self::large_cache) | `FLAGSTONE_LARGE_CACHE` | bytes, `K` `M` `G` | 64 MiB |
-/// | [`thread_cache`](Self::thread_cache) | `FLAGSTONE_THREAD_CACHE` | bytes, `K` `M` `G` | 2 MiB |
+/// | [`thread_cache`](Self::thread_cache) | `FLAGSTONE_THREAD_CACHE` | bytes, `K` `M` `G` | 4 MiB |
 /// | [`huge_pages`](Self::huge_pages) | `FLAGSTONE_HUGE_PAGES` | `off`, `advise` | `advise` |
 /// | [`hardening`](Self::hardening) | `FLAGSTONE_HARDENED` | `0`, `1`, words | `0` |
 /// | [`sample_one_in`](Self::sample_one_in) | `FLAGSTONE_SAMPLE` | allocations | 0: none |
@@ -58,7 +58,7 @@ impl Config {
             purge_delay_ms: 500,
             dirty_budget: 64 << 20,
             large_cache: 64 << 20,
-            thread_cache: 2 << 20,
+            thread_cache: 4 << 20,
             huge_pages: HugePages::Advise,
             hardening: Hardening::NONE,
             sample_one_in: 0,

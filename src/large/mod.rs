@@ -4,6 +4,7 @@
 //! One lock guards table and cache; no system call happens under it, but for the statistics' question
 //! what is resident.
 
+mod back;
 mod cache;
 mod guarded;
 mod span;
@@ -15,7 +16,7 @@ use crate::config;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
 use crate::size_class::CLASS_MAX;
-use crate::sync::{AtomicPtr, GuardedU64, GuardedUsize, Link, Ordering};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, round_up};
 use crate::valgrind;
 
@@ -40,6 +41,10 @@ struct Mapping {
     margins: [GuardedUsize; 2],
     /// When it was freed, in milliseconds.
     freed: GuardedU64,
+    /// 1 for a cached one that begins where a live one ends, which may grow into it.
+    is_room: GuardedU8,
+    /// 1 if to the kernel it may be several, which it moves or lengthens one by one only.
+    is_joined: GuardedU8,
     next: Link<Self>,
 }
 
@@ -52,7 +57,7 @@ struct Large {
     /// Bytes of live mappings, and how many there are.
     live: GuardedUsize,
     count: GuardedUsize,
-    /// Freed mappings, roughly newest first: what is left of a split one is put in front.
+    /// Freed mappings.
     cached: Link<Mapping>,
     cached_bytes: GuardedUsize,
     /// Freed mappings that the kernel refused to unmap, their pages given back; newest first.
@@ -80,6 +85,13 @@ impl Mapping {
         // ORDERING: as in `base`.
         self.base.store(base.as_ptr(), Ordering::Relaxed);
         self.length.set(length);
+    }
+
+    /// Whether it may have been handed out for `size` bytes, 0 standing for any number.
+    fn serves(&self, size: usize) -> bool {
+        let length = self.length.get();
+        let most = cache::REST + os::page_size();
+        length >= size && (size == 0 || length - size < most || guarded::is_apart())
     }
 }
 
@@ -113,7 +125,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     let Some((base, margins)) = guarded::map(length, align) else {
         retire(mapping);
         if align <= page
-            && let Some(stuck) = cache::take_stuck(length)
+            && let Some(stuck) = back::take_stuck(length)
         {
             valgrind::fence_off(stuck.base(), length);
             enter(stuck);
@@ -180,26 +192,26 @@ fn length_at(block: NonNull<u8>) -> Option<usize> {
     None
 }
 
-/// Frees what [`alloc`] gave for at least `size` bytes.
+/// Frees what [`alloc`] gave for `size` bytes, or for any if that is 0.
 ///
 /// # Safety
 /// 1. Nobody uses the block any more.
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
     match leave(block) {
-        Some(mapping) if mapping.length.get() < size => die(Misuse::WrongClass, block.addr().get()),
-        Some(mapping) => cache::put(mapping),
+        Some(mapping) if !mapping.serves(size) => die(Misuse::WrongClass, block.addr().get()),
+        Some(mapping) => back::put(mapping),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. the caller's.
         None => unsafe { span::free_span_if(block, |span| span.units.bytes() >= size) },
     }
 }
 
-/// Changes the length of a live mapping without copying, moving it if it must; `None` leaves it as
-/// it was. The result is aligned to a page only.
+/// Changes the length of a live mapping of whose bytes `used` are in use, moving it if it must; `None` leaves it
+/// as it was. The result is aligned to a page only.
 ///
 /// # Safety
 /// 1. On success nobody uses the old block any more.
-pub(crate) unsafe fn resize(block: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
+pub(crate) unsafe fn resize(block: NonNull<u8>, used: usize, size: usize) -> Option<NonNull<u8>> {
     let length = round_up(size, os::page_size())?;
     let mapping = leave(block)?;
     if guarded::is_apart() {
@@ -209,8 +221,26 @@ pub(crate) unsafe fn resize(block: NonNull<u8>, size: usize) -> Option<NonNull<u
         return moved;
     }
     let old = mapping.length.get();
-    if length > old && cache::absorb(mapping, length - old) {
+    if length <= old && old - length < cache::REST {
         enter(mapping);
+        return Some(block);
+    }
+    if old < length {
+        if cache::absorb(mapping, length - old) {
+            enter(mapping);
+            return Some(block);
+        }
+        if let Some(target) = cache::take_fitting(length) {
+            // Copying to pages that are there costs less than new pages, and keeps fewer.
+            // SAFETY: 1. two mappings of this thread's, at least so long.
+            unsafe { target.base().copy_from_nonoverlapping(block, used.min(old)) };
+            enter(target);
+            back::put(mapping);
+            return Some(target.base());
+        }
+    } else if let Some(rest) = cache::cut(mapping, length) {
+        enter(mapping);
+        back::put(rest);
         return Some(block);
     }
     // SAFETY: 1. the mapping was just taken out of the table. 2. the caller's 1.
@@ -228,6 +258,8 @@ fn descriptor() -> Option<&'static Mapping> {
         let _held = LARGE.lock.lock();
         if let Some(mapping) = LARGE.unused.get() {
             LARGE.unused.set(mapping.next.get());
+            mapping.is_room.set(0);
+            mapping.is_joined.set(0);
             return Some(mapping);
         }
     }
@@ -240,6 +272,11 @@ fn descriptor() -> Option<&'static Mapping> {
 /// Takes back a descriptor whose mapping is gone.
 fn retire(mapping: &'static Mapping) {
     let _held = LARGE.lock.lock();
+    retire_held(mapping);
+}
+
+/// The same. Locked.
+fn retire_held(mapping: &'static Mapping) {
     mapping.next.set(LARGE.unused.get());
     LARGE.unused.set(Some(mapping));
 }
@@ -274,7 +311,7 @@ fn leave(block: NonNull<u8>) -> Option<&'static Mapping> {
 
 /// Gives cached mappings back to the kernel; bytes returned.
 pub(crate) fn decay(age: Age) -> usize {
-    cache::decay(age)
+    back::decay(age)
 }
 
 /// Bytes of live mappings and spans.

@@ -36,11 +36,15 @@ pub(crate) fn alloc_span(units: UnitCount) -> Option<(NonNull<u8>, Zeroed)> {
     Some((span.base(), zeroed))
 }
 
-/// Frees what [`alloc_span`] gave for `units`.
+/// Frees what [`alloc_span`] gave for `units`, or the mapping that what grew was given instead.
 ///
 /// # Safety
 /// 1. Nobody uses the block any more.
 pub(crate) unsafe fn free_span(block: NonNull<u8>, units: UnitCount) {
+    if span_site(block).is_none() {
+        // SAFETY: 1. the caller's.
+        return unsafe { super::free(block, units.bytes()) };
+    }
     // SAFETY: 1. the caller's.
     unsafe { free_span_if(block, |span| span.units == units) };
 }

@@ -1,0 +1,110 @@
+//! `realloc`, but for the careful way's.
+
+use core::ptr::{self, NonNull};
+
+use super::{Config, resize, thread};
+use crate::arena::Zeroed;
+use crate::config;
+use crate::large;
+use crate::os;
+use crate::size_class::{Request, classify};
+
+/// Changes the size of a block, in place or by moving its contents; null leaves it as it was.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+#[inline(never)]
+pub(crate) unsafe extern "C" fn realloc_rest(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    if config::mode().is_careful() {
+        // SAFETY: 1. and 2. the caller's.
+        return unsafe { resize::realloc(block, size, align, new, config) };
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { realloc_plain(block, size, align, new, config) }
+}
+
+/// In a process whose calls take no care.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+#[inline(always)]
+pub(super) unsafe fn realloc_plain(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    let (before, after) = (classify(size, align), classify(new, align));
+    if before == after && before != Request::Large {
+        return block.as_ptr();
+    }
+    if let (Some(_), Some(length)) = (long(before, size), long(after, new))
+        && align <= os::page_size()
+        && thread::prepare(config)
+        // SAFETY: 1. the caller's 2.
+        && let Some(moved) = unsafe { large::resize(block, size, length) }
+    {
+        return moved.as_ptr();
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { realloc_by_copy::<true>(block, size, align, new, config) }
+}
+
+/// Bytes of a mapping in the place of what `request` for `size` bytes is served by, if that is longer than a block.
+pub(super) fn long(request: Request, size: usize) -> Option<usize> {
+    match request {
+        Request::Block(_) => None,
+        Request::Span(units) => Some(units.bytes()),
+        Request::Large => Some(size),
+    }
+}
+
+/// A mapping for what grew from `size` to `new` bytes and would be a span: what grew may grow on, and a mapping
+/// often can where it is.
+fn grown(size: usize, align: usize, new: usize, config: &Config) -> Option<NonNull<u8>> {
+    let Request::Span(units) = classify(new, align) else {
+        return None;
+    };
+    let is_wanted = new > size && align <= os::page_size() && !config::mode().is_careful();
+    if !is_wanted || !thread::prepare(config) {
+        return None;
+    }
+    large::alloc(units.bytes(), align, Zeroed::No).map(|(block, _)| block)
+}
+
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+#[inline(always)]
+pub(super) unsafe fn realloc_by_copy<const KNOWN: bool>(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    let target = grown(size, align, new, config)
+        .or_else(|| NonNull::new(super::alloc::<KNOWN>(new, align, config)));
+    let Some(target) = target else {
+        return ptr::null_mut();
+    };
+    // SAFETY: 1. both are live and at least this long, and different.
+    unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
+    if KNOWN {
+        // SAFETY: 1. the caller's. 2. the contents were moved.
+        unsafe { super::free(block, size, align, config) };
+    } else {
+        // SAFETY: 1. the caller's. 2. the contents were moved.
+        unsafe { super::free_found(block.as_ptr(), config) };
+    }
+    target.as_ptr()
+}

@@ -1,0 +1,170 @@
+//! Without this, freed mappings may fall to pieces that serve nobody, growth may copy what it need not, or a
+//! mapping may be handed out twice.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use flagstone::{Config, Flagstone};
+
+#[expect(dead_code, reason = "each test takes the parts that it needs")]
+mod common;
+
+use common::block::Block;
+
+const MIB: usize = 1 << 20;
+
+/// What is freed stays until somebody asks for it, up to 64 MiB.
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().purge_delay_ms(3_600_000));
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// One test at a time, with an empty cache to begin with.
+fn begin() -> MutexGuard<'static, ()> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    Flagstone::purge();
+    turn
+}
+
+fn block(size: usize, tag: usize) -> Block {
+    Block::filled(&ALLOC, size, 8, tag)
+}
+
+/// One freed mapping of this length, of which nothing else is cached; its address.
+fn one_free(size: usize) -> usize {
+    let block = block(size, 0);
+    let address = block.addr();
+    block.free(&ALLOC);
+    address
+}
+
+fn grow(block: Block, tag: usize, size: usize) -> Block {
+    let before = block.size();
+    let block = block.realloc(&ALLOC, size).expect("memory");
+    assert!(block.holds(tag, before.min(size)));
+    block.fill(tag);
+    block
+}
+
+fn verify() {
+    Flagstone::verify().expect("every invariant");
+}
+
+#[test]
+fn parts_of_a_freed_mapping_become_one_again() {
+    let _turn = begin();
+    let start = one_free(8 * MIB);
+    let blocks: Vec<_> = (0..4).map(|tag| block(2 * MIB, tag)).collect();
+    let mut places: Vec<_> = blocks.iter().map(|block| block.addr() - start).collect();
+    places.sort_unstable();
+    assert_eq!(places, [0, 2 * MIB, 4 * MIB, 6 * MIB]);
+    verify();
+    for (tag, block) in blocks.iter().enumerate() {
+        block.check(tag);
+    }
+    // In an order in which each joins none, one or two others.
+    let mut blocks: Vec<_> = blocks.into_iter().map(Some).collect();
+    for index in [0, 2, 1, 3] {
+        blocks[index].take().expect("once").free(&ALLOC);
+        verify();
+    }
+    let whole = block(8 * MIB, 9);
+    assert_eq!(whole.addr(), start);
+    whole.free(&ALLOC);
+}
+
+#[test]
+fn two_grow_into_what_lies_behind_them() {
+    let _turn = begin();
+    let start = one_free(32 * MIB);
+    let mut first = block(2 * MIB, 1);
+    let second = block(2 * MIB, 2);
+    assert_eq!(first.addr(), start);
+    for size in [3, 7, 30] {
+        first = grow(first, 1, size * MIB);
+        assert_eq!(first.addr(), start, "{size} MiB would fit where it is");
+        second.check(2);
+    }
+    verify();
+    second.free(&ALLOC);
+    first.free(&ALLOC);
+}
+
+#[test]
+fn what_cannot_grow_moves_to_memory_at_hand() {
+    let _turn = begin();
+    let start = one_free(16 * MIB);
+    let hole = start..start + 16 * MIB;
+    let mut blocks: Vec<_> = (0..8).map(|tag| (tag, block(2 * MIB, tag))).collect();
+    blocks.sort_by_key(|(_, block)| block.addr());
+    // Four free in a row behind the second, which the first cannot reach.
+    for (_, block) in blocks.drain(2..6) {
+        block.free(&ALLOC);
+    }
+    let resident = Flagstone::stats().resident;
+    let (tag, first) = blocks.remove(0);
+    let first = grow(first, tag, 6 * MIB);
+    assert!(hole.contains(&first.addr()), "fresh memory was not needed");
+    assert!(Flagstone::stats().resident <= resident + MIB);
+    for (tag, block) in blocks {
+        block.check(tag);
+        block.free(&ALLOC);
+    }
+    first.free(&ALLOC);
+    verify();
+}
+
+#[test]
+fn what_shrinks_leaves_its_end_to_others() {
+    let _turn = begin();
+    let long = block(8 * MIB, 3);
+    let start = long.addr();
+    let short = long.realloc(&ALLOC, 3 * MIB).expect("memory");
+    assert_eq!(short.addr(), start);
+    short.check(3);
+    let other = block(5 * MIB, 4);
+    assert_eq!(other.addr(), start + 3 * MIB);
+    short.check(3);
+    short.free(&ALLOC);
+    other.free(&ALLOC);
+    verify();
+}
+
+/// A block of a length that chunks serve, but it grew: then it lies in a mapping, and goes on from there.
+#[test]
+fn what_grew_beyond_the_classes_grows_where_it_is() {
+    let _turn = begin();
+    let start = one_free(8 * MIB);
+    let mut grown = grow(block(200 << 10, 5), 5, 300 << 10);
+    assert_eq!(grown.addr(), start);
+    for kib in [319, 320, 500, 1000, 1024, 2000, 700, 8000] {
+        grown = grow(grown, 5, kib << 10);
+        assert_eq!(grown.addr(), start, "{kib} KiB");
+        verify();
+    }
+    // Down to a length of spans, and freed as one; down to a block of a class.
+    let grown = grow(grown, 5, 600 << 10);
+    grown.free(&ALLOC);
+    let grown = grow(grow(block(200 << 10, 6), 6, 300 << 10), 6, 1000);
+    grown.free(&ALLOC);
+    verify();
+    let whole = block(8 * MIB, 7);
+    assert_eq!(whole.addr(), start);
+    whole.free(&ALLOC);
+}
+
+#[test]
+fn the_cache_gives_back_what_is_too_much_and_keeps_the_rest() {
+    let _turn = begin();
+    let before = Flagstone::stats().committed;
+    let kept = || Flagstone::stats().committed.saturating_sub(before);
+    let blocks: Vec<_> = (0..5).map(|tag| block(20 * MIB, tag)).collect();
+    assert!(kept() >= 100 * MIB);
+    for block in blocks {
+        block.free(&ALLOC);
+        verify();
+    }
+    // A whole one less would be 60.
+    assert!((63 * MIB..=64 * MIB).contains(&kept()), "{}", kept());
+    Flagstone::purge();
+    assert!(kept() < MIB, "{}", kept());
+}
