@@ -1,7 +1,7 @@
 //! From a layout to what serves it: one pure function, the same for `alloc` and `dealloc`.
 //!
 //! Classes step by 8 bytes to 64, then by an eighth of the doubling to 8 KiB, then by a quarter to
-//! 256 KiB. In each doubling the classes are *all* multiples of the step, so a size rounded up to its
+//! 256 KiB, of which the last are for processes with safeguards. In each doubling the classes are *all* multiples of the step, so a size rounded up to its
 //! alignment meets a class that is a multiple of that alignment: either the alignment divides the
 //! step, or the rounded size is itself a class. Proved by exhaustion below.
 #![forbid(unsafe_code)]
@@ -12,7 +12,9 @@ use crate::units::{UNIT, UnitCount, round_up};
 
 /// Largest size of a small class, see [`crate::spots`].
 pub(crate) const SMALL_MAX: usize = 1024;
-/// Largest block of any class.
+/// Largest block of a slab; what is longer has a span.
+pub(crate) const BLOCK_MAX: usize = 64 << 10;
+/// Largest block of any class: with safeguards, what is longer has a mapping between guards, which costs more.
 pub(crate) const CLASS_MAX: usize = 256 << 10;
 /// Largest span carved from a chunk; longer requests have a mapping of their own.
 pub(crate) const SPAN_MAX: usize = 1 << 20;
@@ -75,13 +77,18 @@ pub(crate) const fn class_of(size: usize) -> usize {
 
 /// What serves `size` bytes aligned to `align`, a power of two.
 pub(crate) const fn classify(size: usize, align: usize) -> Request {
+    classify_to(BLOCK_MAX, size, align)
+}
+
+/// The same where blocks are as long as `most` bytes, which a class is.
+pub(crate) const fn classify_to(most: usize, size: usize, align: usize) -> Request {
     let Some(rounded) = round_up(size, align) else {
         return Request::Large;
     };
     if align > ALIGN_MAX || rounded > SPAN_MAX {
         return Request::Large;
     }
-    if rounded <= CLASS_MAX {
+    if rounded <= most {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "CLASSES fits a byte, asserted above"
@@ -220,7 +227,7 @@ mod tests {
     use super::*;
 
     fn block_class(size: usize, align: usize) -> SizeClass {
-        match classify(size, align) {
+        match classify_to(CLASS_MAX, size, align) {
             Request::Block(class) => class,
             other => panic!("{size} aligned {align} is {other:?}"),
         }
@@ -270,7 +277,13 @@ mod tests {
         assert_eq!(classify(SPAN_MAX + 1, 1), Request::Large);
         assert_eq!(classify(usize::MAX, 1), Request::Large);
         assert_eq!(classify(usize::MAX, 4096), Request::Large);
-        assert_eq!(classify(CLASS_MAX + 1, 8), Request::Span(UnitCount::new(5)));
+        assert_eq!(classify(BLOCK_MAX + 1, 8), Request::Span(UnitCount::new(2)));
+        assert_eq!(
+            classify(BLOCK_MAX, 8),
+            Request::Block(block_class(BLOCK_MAX, 8))
+        );
+        let longest = classify_to(CLASS_MAX, CLASS_MAX + 1, 8);
+        assert_eq!(longest, Request::Span(UnitCount::new(5)));
     }
 
     #[test]

@@ -18,6 +18,24 @@ pub(crate) const UNITS_PER_CHUNK: usize = CHUNK / UNIT;
 
 const_assert!(UNITS_PER_CHUNK == 64);
 
+/// A number below `bound` that goes with the unit at `address`, spread evenly: what begins at equal places in
+/// different units would collide in the caches' sets.
+pub(crate) fn colour(address: usize, bound: u16) -> u16 {
+    // A multiplicative hash of the unit's number (Knuth, TAOCP 6.4).
+    part_of(
+        ((address >> UNIT_SHIFT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        bound,
+    )
+}
+
+/// A number below `bound`, by the upper half of a random one.
+pub(crate) fn part_of(random: u64, bound: u16) -> u16 {
+    #[expect(clippy::cast_possible_truncation, reason = "below `bound`")]
+    {
+        (((random >> 32) * u64::from(bound)) >> 32) as u16
+    }
+}
+
 /// log2 of the bytes that a process can address.
 pub(crate) const ADDRESS_BITS: u32 = 48;
 

@@ -152,6 +152,51 @@ fn what_grew_beyond_the_classes_grows_where_it_is() {
     whole.free(&ALLOC);
 }
 
+/// Blocks of spans begin at different places of a page, as far as their units and alignment allow it.
+#[test]
+fn spans_are_spread_over_the_cache_sets() {
+    let _turn = begin();
+    let blocks: Vec<_> = (0..32).map(|tag| (tag, block(100 << 10, tag))).collect();
+    let mut places: Vec<_> = blocks
+        .iter()
+        .map(|(_, block)| block.addr() % 4096)
+        .collect();
+    places.sort_unstable();
+    places.dedup();
+    assert!(places.len() >= 16, "{places:?}");
+    assert!(places.iter().all(|place| place.is_multiple_of(64)));
+    let full = block(128 << 10, 40);
+    assert_eq!(full.addr() % 4096, 0, "there is no room to move");
+    let aligned: Vec<_> = (7..16)
+        .map(|log| Block::filled(&ALLOC, 100 << 10, 1 << log, 41))
+        .collect();
+    // To the last byte of the units, where some have to move; the neighbours keep their contents.
+    let (kept, grown): (Vec<_>, Vec<_>) = blocks.into_iter().partition(|(tag, _)| tag % 2 == 0);
+    let mut moved = 0;
+    let grown: Vec<_> = grown
+        .into_iter()
+        .map(|(tag, block)| {
+            let before = block.addr();
+            let block = grow(block, tag, (128 << 10) - 64);
+            moved += usize::from(block.addr() != before);
+            (tag, block)
+        })
+        .collect();
+    assert!(moved > 0);
+    verify();
+    for (tag, block) in kept.into_iter().chain(grown) {
+        block.check(tag);
+        block.free(&ALLOC);
+    }
+    full.check(40);
+    full.free(&ALLOC);
+    for block in aligned {
+        block.check(41);
+        block.free(&ALLOC);
+    }
+    verify();
+}
+
 #[test]
 fn the_cache_gives_back_what_is_too_much_and_keeps_the_rest() {
     let _turn = begin();

@@ -10,7 +10,7 @@ use super::tags::Tags;
 use crate::os;
 use crate::spots::NOWHERE;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
-use crate::units::{CHUNK, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
+use crate::units::{CHUNK, LINE, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
 
 /// Bytes that a chunk sets aside, for each unit, for what a span that begins there wants to keep.
 pub(crate) const UNIT_META: usize = 640;
@@ -86,6 +86,8 @@ pub(crate) struct Chunk {
     head: [GuardedU8; UNITS_PER_CHUNK],
     /// Units of the span, kept at its first unit.
     length: [GuardedU8; UNITS_PER_CHUNK],
+    /// How far into its first unit the user's block of a span begins, in lines, kept there.
+    colour: [GuardedU8; UNITS_PER_CHUNK],
     /// In the hardened mode, for the unit where a span began: see [`Span::set_fronts`]. 0 says nothing.
     fronts: [GuardedU8; UNITS_PER_CHUNK],
 }
@@ -110,6 +112,11 @@ impl Span {
     /// First byte.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.chunk.unit(self.first)
+    }
+
+    /// Has the user's block begin `lines` cache lines behind the first byte.
+    pub(crate) fn set_colour(&self, lines: u8) {
+        self.chunk.colour[self.first.get()].set(lines);
     }
 
     /// What [`set_fronts`](Self::set_fronts) left for a span that begins where this one does.
@@ -185,6 +192,11 @@ impl Chunk {
     /// First unit of the span that `unit` belongs to.
     pub(crate) fn head(&self, unit: UnitIndex) -> UnitIndex {
         UnitIndex::new(u32::from(self.head[unit.get()].get()) % 64)
+    }
+
+    /// How many bytes behind the first one the user's block of the span that begins at `head` does.
+    pub(crate) fn colour(&self, head: UnitIndex) -> usize {
+        usize::from(self.colour[head.get()].get()) * LINE
     }
 
     /// Units of the span that begins at `head`.

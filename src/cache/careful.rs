@@ -17,7 +17,7 @@ use crate::heap;
 use crate::large;
 use crate::os;
 use crate::sample;
-use crate::size_class::{Request, classify};
+use crate::size_class::{CLASS_MAX, Request, classify_to};
 use crate::spots::table_class;
 use crate::sync::Ordering;
 use crate::units::ADDRESS_BITS;
@@ -59,7 +59,7 @@ fn come_in(config: &Config) {
 /// mapping of its own.
 #[inline]
 pub(super) fn request(size: usize, align: usize, mode: Mode) -> Request {
-    match classify(size.saturating_add(behind::bytes(mode)), align) {
+    match classify_to(CLASS_MAX, size.saturating_add(behind::bytes(mode)), align) {
         Request::Block(class) => Request::Block(class),
         _ => Request::Large,
     }

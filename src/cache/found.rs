@@ -136,17 +136,12 @@ pub(crate) unsafe extern "C" fn realloc_found(
     if class.is_none()
         && let Some(length) = long(after, new)
         // SAFETY: 1. the caller's 2.
-        && let Some(moved) = unsafe { large::resize(block, usize::MAX, length) }
+        && let Some(moved) = unsafe { large::resize(block, usize::MAX, new, length) }
     {
         return moved.as_ptr();
     }
     let old = length(block, class, config::mode());
-    let stays = match (class, after) {
-        (Some(class), _) => after == Request::Block(class),
-        (None, Request::Span(units)) => old == units.bytes(),
-        (None, _) => false,
-    };
-    if stays {
+    if class.is_some_and(|class| after == Request::Block(class)) {
         return block.as_ptr();
     }
     // SAFETY: 1. and 2. the caller's.

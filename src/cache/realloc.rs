@@ -44,14 +44,14 @@ pub(super) unsafe fn realloc_plain(
     config: &Config,
 ) -> *mut u8 {
     let (before, after) = (classify(size, align), classify(new, align));
-    if before == after && before != Request::Large {
+    if before == after && matches!(before, Request::Block(_)) {
         return block.as_ptr();
     }
     if let (Some(_), Some(length)) = (long(before, size), long(after, new))
         && align <= os::page_size()
         && thread::prepare(config)
         // SAFETY: 1. the caller's 2.
-        && let Some(moved) = unsafe { large::resize(block, size, length) }
+        && let Some(moved) = unsafe { large::resize(block, size, new, length) }
     {
         return moved.as_ptr();
     }
@@ -68,6 +68,9 @@ pub(super) fn long(request: Request, size: usize) -> Option<usize> {
     }
 }
 
+/// What grows to more than this is given a mapping in any case, and what is shorter one that is cached.
+const LONG: usize = 256 << 10;
+
 /// A mapping for what grew from `size` to `new` bytes and would be a span: what grew may grow on, and a mapping
 /// often can where it is.
 fn grown(size: usize, align: usize, new: usize, config: &Config) -> Option<NonNull<u8>> {
@@ -78,7 +81,10 @@ fn grown(size: usize, align: usize, new: usize, config: &Config) -> Option<NonNu
     if !is_wanted || !thread::prepare(config) {
         return None;
     }
-    large::alloc(units.bytes(), align, Zeroed::No).map(|(block, _)| block)
+    large::alloc_cached(units.bytes()).or_else(|| {
+        let fresh = (new > LONG).then(|| large::alloc(units.bytes(), align, Zeroed::No));
+        fresh.flatten().map(|(block, _)| block)
+    })
 }
 
 /// # Safety

@@ -100,6 +100,7 @@ pub(super) unsafe fn resize(
     if align > os::page_size() || new >> ADDRESS_BITS != 0 {
         return None;
     }
+    let length = new + behind::bytes(mode);
     // SAFETY: 1. the caller's 2.
-    unsafe { large::resize(block, usize::MAX, new + behind::bytes(mode)) }
+    unsafe { large::resize(block, usize::MAX, length, length) }
 }

@@ -119,7 +119,7 @@ fn alloc_big(
         return None;
     }
     or_reclaim(|| match request {
-        Request::Span(units) => large::alloc_span(units),
+        Request::Span(units) => large::alloc_span(units, size, align),
         _ => large::alloc(size, align, wanted),
     })
 }

@@ -15,7 +15,7 @@ use crate::arena::{self, Zeroed, meta};
 use crate::config;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
-use crate::size_class::CLASS_MAX;
+use crate::size_class::{BLOCK_MAX, CLASS_MAX};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, round_up};
 use crate::valgrind;
@@ -110,9 +110,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         && align <= page
         && let Some(mapping) = cache::take(length)
     {
-        valgrind::fence_off(mapping.base(), length);
-        enter(mapping);
-        return Some((mapping.base(), Zeroed::No));
+        return Some((hand_out(mapping), Zeroed::No));
     }
     // The count is read without the lock: about so many will do.
     if guarded::is_apart()
@@ -127,9 +125,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         if align <= page
             && let Some(stuck) = back::take_stuck(length)
         {
-            valgrind::fence_off(stuck.base(), length);
-            enter(stuck);
-            return Some((stuck.base(), Zeroed::No));
+            return Some((hand_out(stuck), Zeroed::No));
         }
         return span::in_chunk(length, align);
     };
@@ -142,9 +138,23 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         let (start, whole) = mapping.whole();
         os::advise_huge(start, whole);
     }
-    valgrind::fence_off(base, length);
+    Some((hand_out(mapping), Zeroed::Yes))
+}
+
+/// As [`alloc`], if a cached mapping is long enough.
+pub(crate) fn alloc_cached(size: usize) -> Option<NonNull<u8>> {
+    if guarded::is_apart() {
+        return None;
+    }
+    cache::take_fitting(round_up(size, os::page_size())?).map(hand_out)
+}
+
+/// Makes a mapping a live one; its first byte.
+fn hand_out(mapping: &'static Mapping) -> NonNull<u8> {
+    let base = mapping.base();
+    valgrind::fence_off(base, mapping.length.get());
     enter(mapping);
-    Some((base, Zeroed::Yes))
+    base
 }
 
 /// Why what is at `block` is no live span or mapping.
@@ -159,7 +169,12 @@ fn why_not(block: NonNull<u8>) -> Misuse {
 
 #[cold]
 pub(crate) fn die(misuse: Misuse, address: usize) -> ! {
-    let (least, thread) = (CLASS_MAX >> 10, os::thread_id());
+    let most = if config::mode().is_careful() {
+        CLASS_MAX
+    } else {
+        BLOCK_MAX
+    };
+    let (least, thread) = (most >> 10, os::thread_id());
     os::die(format_args!(
         "{misuse}: {address:#x}, more than {least} KiB, thread {thread}"
     ))
@@ -206,14 +221,22 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
     }
 }
 
-/// Changes the length of a live mapping of whose bytes `used` are in use, moving it if it must; `None` leaves it
-/// as it was. The result is aligned to a page only.
+/// Changes the length of a block whose first `used` bytes are in use to `size`: a mapping, moved if need be, to
+/// one of `room` bytes; a span, if its units will do. `None` leaves it as it was. The result is aligned as the
+/// block was, to a page at most.
 ///
 /// # Safety
 /// 1. On success nobody uses the old block any more.
-pub(crate) unsafe fn resize(block: NonNull<u8>, used: usize, size: usize) -> Option<NonNull<u8>> {
-    let length = round_up(size, os::page_size())?;
-    let mapping = leave(block)?;
+pub(crate) unsafe fn resize(
+    block: NonNull<u8>,
+    used: usize,
+    size: usize,
+    room: usize,
+) -> Option<NonNull<u8>> {
+    let length = round_up(room, os::page_size())?;
+    let Some(mapping) = leave(block) else {
+        return span::suits(block, size).then_some(block);
+    };
     if guarded::is_apart() {
         // SAFETY: 1. it was just taken out of the table. 2. the caller's 1.
         let moved = unsafe { mapping.resize(length) };

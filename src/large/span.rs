@@ -7,7 +7,10 @@ use crate::arena::{self, Chunk, Kind, Span, Zeroed};
 use crate::config;
 use crate::error::Misuse;
 use crate::sync::{AtomicUsize, Ordering};
-use crate::units::{UNIT, UnitCount, UnitIndex};
+use crate::units::{LINE, UNIT, UnitCount, UnitIndex, colour};
+
+/// Places in a page that blocks begin at, a cache line apart.
+const COLOURS: usize = 4096 / LINE;
 
 /// Bytes of spans that users hold.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -21,19 +24,34 @@ pub(super) fn live() -> usize {
 /// The way out at the limit of mappings: chunks are few and long.
 pub(super) fn in_chunk(length: usize, align: usize) -> Option<(NonNull<u8>, Zeroed)> {
     let units = UnitCount::holding(length).filter(|_| align <= UNIT)?;
-    alloc_span(units)
+    alloc_span(units, length, align)
 }
 
-/// A span of `units` for the user.
-pub(crate) fn alloc_span(units: UnitCount) -> Option<(NonNull<u8>, Zeroed)> {
+/// A block of `size` bytes in a span of `units`, which are enough. Where they are more than that, and no alignment
+/// forbids it, the block begins at a place in its first page that goes with the span: programs go through long
+/// blocks with long strides, and those that begin at equal places in pages evict each other from the caches.
+pub(crate) fn alloc_span(
+    units: UnitCount,
+    size: usize,
+    align: usize,
+) -> Option<(NonNull<u8>, Zeroed)> {
     let (span, zeroed) = arena::claim(units)?;
+    let room = (units.bytes() - size) / LINE;
+    let colour = match u16::try_from(room.min(COLOURS - 1)) {
+        Ok(most) if align <= LINE => colour(span.base().addr().get(), most + 1),
+        _ => 0,
+    };
+    // Before the span is one: who looks a pointer up relies on it.
+    span.set_colour(u8::try_from(colour).unwrap_or(0));
     if config::mode().is_careful() {
         span.set_fronts(0);
     }
     span.become_kind(Kind::Span);
     // ORDERING: a counter, nothing is published through it.
     LIVE.fetch_add(units.bytes(), Ordering::Relaxed);
-    Some((span.base(), zeroed))
+    // SAFETY: 1. the units hold the block behind it.
+    let block = unsafe { crate::ptr::advance(span.base(), usize::from(colour) * LINE) };
+    Some((block, zeroed))
 }
 
 /// Frees what [`alloc_span`] gave for `units`, or the mapping that what grew was given instead.
@@ -82,11 +100,19 @@ fn span_site(block: NonNull<u8>) -> Option<(&'static Chunk, UnitIndex)> {
     let chunk = arena::owner(address)?;
     let unit = UnitIndex::of(address);
     let begins = chunk.kind(unit) == Kind::Span && chunk.head(unit) == unit;
-    (begins && address.is_multiple_of(UNIT)).then_some((chunk, unit))
+    (begins && address % UNIT == chunk.colour(unit)).then_some((chunk, unit))
 }
 
-/// Bytes of the span that a user holds at `block`.
+/// Bytes from `block` on in the span that a user holds there.
 pub(super) fn length_at(block: NonNull<u8>) -> Option<usize> {
     let (chunk, unit) = span_site(block)?;
-    Some(usize::from(chunk.span_length(unit)) * UNIT)
+    Some(usize::from(chunk.span_length(unit)) * UNIT - chunk.colour(unit))
+}
+
+/// Whether the span at `block` would be asked for as it is for `size` bytes, too, and has room for them.
+pub(super) fn suits(block: NonNull<u8>, size: usize) -> bool {
+    span_site(block).is_some_and(|(chunk, unit)| {
+        let units = UnitCount::new(chunk.span_length(unit));
+        UnitCount::holding(size) == Some(units) && chunk.colour(unit) + size <= units.bytes()
+    })
 }

@@ -16,7 +16,7 @@ use crate::hardening::FRONT;
 use crate::size_class::{Row, SizeClass};
 use crate::spots;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
-use crate::units::{LINE, UNIT_SHIFT, UnitIndex};
+use crate::units::{LINE, UNIT_SHIFT, UnitIndex, colour, part_of};
 
 /// Where a slab is, as its heap sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -373,23 +373,5 @@ impl Slab {
             });
         }
         Ok(())
-    }
-}
-
-/// Where refills of the slab at `address` begin: the blocks of one class, and of equal places in
-/// different slabs, spread over the cache sets.
-fn colour(address: usize, blocks: u16) -> u16 {
-    // A multiplicative hash of the unit's number (Knuth, TAOCP 6.4).
-    part_of(
-        ((address >> UNIT_SHIFT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        blocks,
-    )
-}
-
-/// A block's index, by the upper half of a random number.
-fn part_of(random: u64, blocks: u16) -> u16 {
-    #[expect(clippy::cast_possible_truncation, reason = "below `blocks`")]
-    {
-        (((random >> 32) * u64::from(blocks)) >> 32) as u16
     }
 }
