@@ -4,6 +4,7 @@
 mod common;
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Barrier;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -246,6 +247,84 @@ fn live_bytes_are_counted_while_threads_end() {
         }
     });
     held.free(&ALLOC);
+}
+
+/// What a thread is given and frees shares a cache line with others' blocks, most likely. What it allocates after
+/// that, if it had no such block before, does not (false sharing, after Berger and others, 2000). Safeguards hand
+/// out blocks at random.
+#[test]
+fn a_gift_is_not_handed_out_where_it_was_freed() {
+    const THREADS: usize = 8;
+    // A class that std's threads have no use for.
+    const SIZE: usize = 56;
+    if std::env::var_os("FLAGSTONE_HARDENED").is_some() {
+        return;
+    }
+    let _turn = begin();
+    let small = || Block::filled(&ALLOC, SIZE, 8, 0);
+    let gifts: Vec<_> = (0..THREADS).map(|_| small()).collect();
+    let (freed, done) = (Barrier::new(THREADS), Barrier::new(THREADS));
+    let (freed, done) = (&freed, &done);
+    let mut lines = thread::scope(|scope| {
+        let threads = gifts.into_iter().map(|gift| {
+            scope.spawn(move || {
+                gift.free(&ALLOC);
+                freed.wait();
+                let own = small();
+                let lines = [own.addr() / 64, (own.addr() + SIZE - 1) / 64];
+                done.wait();
+                own.free(&ALLOC);
+                lines
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let lines = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"));
+        lines.collect::<Vec<_>>()
+    });
+    lines.sort_unstable();
+    let are_apart = |pair: &[[usize; 2]]| pair[0][1] < pair[1][0];
+    assert!(lines.windows(2).all(are_apart), "{lines:?}");
+}
+
+/// One thread may keep 4 MiB, but eight on each processor no more than 1 MiB each, and a block of each size.
+#[test]
+fn many_threads_share_what_one_may_keep() {
+    const EACH: usize = 1 << 20;
+    fn churn() {
+        for round in 0..4 {
+            for size in (1..32).map(|kib| kib << 10) {
+                let blocks: Vec<_> = (0..1 + (512 << 10) / size)
+                    .map(|tag| Block::filled(&ALLOC, size, 8, tag + round))
+                    .collect();
+                blocks.into_iter().for_each(|block| block.free(&ALLOC));
+            }
+        }
+    }
+    let _turn = begin();
+    let threads = 8 * thread::available_parallelism().map_or(1, usize::from);
+    let (all_there, all_done) = (Barrier::new(threads), Barrier::new(threads + 1));
+    let before = Flagstone::stats().cached;
+    let kept = thread::scope(|scope| {
+        let one = || {
+            Block::filled(&ALLOC, 8, 8, 0).free(&ALLOC);
+            all_there.wait();
+            churn();
+            all_done.wait();
+            all_done.wait();
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        all_done.wait();
+        let kept = Flagstone::stats().cached.saturating_sub(before);
+        all_done.wait();
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+        kept
+    });
+    let least = threads * EACH / 4;
+    assert!((least..threads * EACH * 2).contains(&kept), "{kept} bytes");
 }
 
 #[test]

@@ -7,12 +7,13 @@
 use core::ptr::NonNull;
 
 use super::magazine::Magazine;
-use super::{NO_CLASS, SizeClass, ThreadCache};
+use super::{NO_CLASS, SizeClass, ThreadCache, thread};
 use crate::arena::meta;
 use crate::config;
 use crate::hardening::Hardening;
 use crate::heap;
 use crate::sync::{GuardedU8, GuardedU16, Ordering, Slot};
+use crate::units::LINE;
 
 /// Most bytes of blocks in one magazine, unless that is fewer blocks than [`LEAST_LOG`] allows.
 const BYTES: usize = 512 << 10;
@@ -29,13 +30,21 @@ const NIL_LOG: u8 = 1;
 /// Slots that one-way traffic is given, as log2.
 const ONE_WAY_LOG: u8 = 8;
 
+/// Slow paths of a thread in a class that count as its first: std's threads have some of their own.
+const EARLY: u8 = 16;
+/// The bits of a [`Move`].
+const LAST: u8 = 3;
+
+/// Into how many parts the threads that share a heap divide what one may cache, at most.
+const SHARES: usize = 4;
+
 /// What a magazine remembers between slow paths. Guarded by the cache's gate.
 #[derive(Debug)]
 pub(super) struct Record {
     /// Slots, as log2; 0 is none.
     log: GuardedU8,
-    /// The last thing that happened, a [`Move`].
-    last: GuardedU8,
+    /// The last thing that happened, a [`Move`], or 0; above these two bits, slow paths so far, up to [`EARLY`].
+    last_and_early: GuardedU8,
     /// Blocks of the next refill.
     batch: GuardedU16,
     /// Blocks at the last tick.
@@ -63,16 +72,28 @@ impl Record {
     }
 
     pub(super) fn note(&self, direction: Move) {
-        self.last.set(direction as u8);
+        self.set_last(direction as u8);
     }
 
-    /// Whether nothing moved before; notes that it does now.
-    pub(super) fn is_first(&self, direction: Move) -> bool {
-        let is_first = self.log.get() == 0 && self.last.get() == 0;
-        if is_first {
-            self.note(direction);
+    fn last(&self) -> u8 {
+        self.last_and_early.get() & LAST
+    }
+
+    fn set_last(&self, last: u8) {
+        self.last_and_early
+            .set(self.last_and_early.get() & !LAST | last);
+    }
+
+    /// Whether this is one of the first slow paths of a class whose blocks share cache lines: then a block is taken
+    /// from its slab, or given back there, alone. What a thread is given and frees early is another thread's, most
+    /// likely, with that thread's blocks beside it, and is not to be handed out here.
+    pub(super) fn is_early(&self, class: SizeClass) -> bool {
+        let seen = self.last_and_early.get();
+        if seen < EARLY * (LAST + 1) {
+            self.last_and_early.set(seen + LAST + 1);
+            return class.size() < LINE && !config::mode().is_careful();
         }
-        is_first
+        false
     }
 
     /// Blocks for the next refill, and twice as many for the one after it.
@@ -87,7 +108,7 @@ impl Record {
     /// How many of so many blocks a full magazine keeps: half, for what comes next may be a pop; an eighth
     /// where it is full for the second time in a row, for then it may well be full again.
     pub(super) fn keeps(&self, blocks: usize) -> usize {
-        if self.last.get() == Move::Flush as u8 {
+        if self.last() == Move::Flush as u8 {
             blocks / 8
         } else {
             blocks / 2
@@ -96,7 +117,7 @@ impl Record {
 
     /// Whether the magazine should grow now that it ran into its bound in `direction`.
     fn wants_room(&self, direction: Move) -> bool {
-        let turned = self.last.get() != 0 && self.last.get() != direction as u8;
+        let turned = self.last() != 0 && self.last() != direction as u8;
         turned || self.log.get() < ONE_WAY_LOG
     }
 }
@@ -150,11 +171,18 @@ impl ThreadCache {
             return false;
         }
         let more = ((1 << next) - 1 - record.capacity()) * size;
-        if self.capacity.get() + more > config::thread_cache() {
+        if self.capacity.get() + more > self.budget() {
             // Out of budget: a class that is new has to do with one block.
             return log == 0 && self.resize(class, NIL_LOG);
         }
         self.resize(class, next)
+    }
+
+    /// Most bytes that the thread's magazines may grow to hold: threads that share a heap, which is to say a
+    /// processor, share what one may have, down to a quarter each.
+    fn budget(&self) -> usize {
+        let sharers = thread::sharers(self.heap.get() as usize);
+        config::thread_cache() / sharers.clamp(1, SHARES)
     }
 
     /// Gives the magazine of `class` `2^log` slots, at least as many as it has blocks plus one.
@@ -242,7 +270,7 @@ impl ThreadCache {
         self.magazine(class).uninstall();
         let record = self.record(class);
         record.log.set(0);
-        record.last.set(0);
+        record.set_last(0);
         record.batch.set(0);
     }
 

@@ -15,7 +15,7 @@ use crate::os::failpoints;
 use crate::size_class::{CLASSES, Request, classify};
 use crate::spots::{MEDIUM_MAX, spot};
 use crate::sync::{Ordering, Slot};
-use crate::units::{ADDRESS_BITS, LINE};
+use crate::units::ADDRESS_BITS;
 
 /// Slow paths of a thread between two looks at what is unused.
 const TICK: u64 = 256;
@@ -171,7 +171,12 @@ pub(super) unsafe fn free_plain(block: NonNull<u8>, size: usize, align: usize, c
 #[cold]
 pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
     let Some(cache) = thread::enter(config) else {
-        return refill_shared(class);
+        // Past its clean-up, or without memory for a cache.
+        return if thread::is_ready() {
+            refill_one(0, class)
+        } else {
+            ptr::null_mut()
+        };
     };
     let _held = cache.gate.lock();
     cache.come_back();
@@ -182,16 +187,18 @@ pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
     if !block.is_null() {
         return block;
     }
+    let (record, heap) = (cache.record(class), cache.heap.get() as usize);
+    if record.is_early(class) {
+        return refill_one(heap, class);
+    }
     cache.grow(class, Move::Refill);
-    let record = cache.record(class);
     record.note(Move::Refill);
     let (slots, _) = cache.contents(class);
     if slots.is_empty() {
         // No memory for slots. There may still be a block.
-        return refill_shared(class);
+        return refill_one(heap, class);
     }
     let batch = record.next_batch();
-    let heap = cache.heap.get() as usize;
     match or_reclaim(|| {
         Some(heap::refill(heap, class, &slots[1..=batch])).filter(|taken| *taken > 0)
     }) {
@@ -205,12 +212,10 @@ pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
     }
 }
 
-/// For threads past their clean-up, or without memory for a cache: one block, straight.
-fn refill_shared(class: SizeClass) -> *mut u8 {
+/// One block, straight from heap `heap`.
+fn refill_one(heap: usize, class: SizeClass) -> *mut u8 {
     let slot = Slot::new(ptr::null_mut());
-    if !thread::is_ready() || heap::refill(0, class, core::slice::from_ref(&slot)) == 0 {
-        return ptr::null_mut();
-    }
+    or_reclaim(|| Some(heap::refill(heap, class, core::slice::from_ref(&slot))).filter(|n| *n > 0));
     // ORDERING: on this thread's stack.
     slot.load(Ordering::Relaxed)
 }
@@ -235,8 +240,7 @@ pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Co
     if cache.magazine(class).push(block) {
         return;
     }
-    if class.size() < LINE && cache.record(class).is_first(Move::Flush) {
-        // Another thread's, most likely, and so are its neighbours on the cache line: not one to hand out here.
+    if cache.record(class).is_early(class) {
         // SAFETY: 1. the caller's.
         return unsafe { flush_shared(block, class) };
     }

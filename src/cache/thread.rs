@@ -318,6 +318,11 @@ fn end(cache: &'static ThreadCache) {
 /// When free pages were last looked at, in milliseconds.
 static TENDED: GuardedU64 = GuardedU64::new(0);
 
+/// Threads that share `heap`, as of some moment not long ago.
+pub(super) fn sharers(heap: usize) -> usize {
+    REGISTRY.threads[heap].get()
+}
+
 /// Whether a purge delay has passed since the last `true`. Of two threads at once both may hear so,
 /// which costs a second look.
 pub(super) fn is_time() -> bool {

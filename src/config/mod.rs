@@ -100,8 +100,8 @@ impl Config {
         self
     }
 
-    /// Most bytes of free blocks that one thread keeps at hand. Every class it uses keeps one block
-    /// even so.
+    /// Most bytes of free blocks that one thread keeps at hand. Threads that share a processor share it, down to
+    /// a quarter each. Every class that a thread uses keeps one block even so.
     #[must_use]
     pub const fn thread_cache(mut self, bytes: usize) -> Self {
         self.thread_cache = bytes;

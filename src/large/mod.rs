@@ -7,6 +7,7 @@
 mod back;
 mod cache;
 mod guarded;
+mod resize;
 mod span;
 
 use core::ptr::NonNull;
@@ -21,6 +22,7 @@ use crate::units::{CHUNK, round_up};
 use crate::valgrind;
 
 pub(crate) use arena::Age;
+pub(crate) use resize::resize;
 pub(crate) use span::{alloc_span, free_span};
 
 const BUCKETS: usize = 4096;
@@ -37,6 +39,8 @@ const HUGE_MIN: usize = 8 << 20;
 struct Mapping {
     base: AtomicPtr<u8>,
     length: GuardedUsize,
+    /// Bytes that the user of a live one asked for, in whole pages.
+    asked: GuardedUsize,
     /// Inaccessible bytes before and behind.
     margins: [GuardedUsize; 2],
     /// When it was freed, in milliseconds.
@@ -87,11 +91,13 @@ impl Mapping {
         self.length.set(length);
     }
 
-    /// Whether it may have been handed out for `size` bytes, 0 standing for any number.
+    /// Whether it was handed out for `size` bytes, 0 standing for any number. With safeguards more is known of
+    /// what was asked for, and looked at elsewhere.
     fn serves(&self, size: usize) -> bool {
-        let length = self.length.get();
-        let most = cache::REST + os::page_size();
-        length >= size && (size == 0 || length - size < most || guarded::is_apart())
+        if size == 0 || config::mode().is_careful() {
+            return self.length.get() >= size;
+        }
+        round_up(size, os::page_size()) == Some(self.asked.get())
     }
 }
 
@@ -110,7 +116,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         && align <= page
         && let Some(mapping) = cache::take(length)
     {
-        return Some((hand_out(mapping), Zeroed::No));
+        return Some((hand_out(mapping, length), Zeroed::No));
     }
     // The count is read without the lock: about so many will do.
     if guarded::is_apart()
@@ -125,7 +131,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         if align <= page
             && let Some(stuck) = back::take_stuck(length)
         {
-            return Some((hand_out(stuck), Zeroed::No));
+            return Some((hand_out(stuck, length), Zeroed::No));
         }
         return span::in_chunk(length, align);
     };
@@ -138,7 +144,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         let (start, whole) = mapping.whole();
         os::advise_huge(start, whole);
     }
-    Some((hand_out(mapping), Zeroed::Yes))
+    Some((hand_out(mapping, length), Zeroed::Yes))
 }
 
 /// As [`alloc`], if a cached mapping is long enough.
@@ -146,12 +152,14 @@ pub(crate) fn alloc_cached(size: usize) -> Option<NonNull<u8>> {
     if guarded::is_apart() {
         return None;
     }
-    cache::take_fitting(round_up(size, os::page_size())?).map(hand_out)
+    let length = round_up(size, os::page_size())?;
+    cache::take_fitting(length).map(|mapping| hand_out(mapping, length))
 }
 
-/// Makes a mapping a live one; its first byte.
-fn hand_out(mapping: &'static Mapping) -> NonNull<u8> {
+/// Makes a mapping one that serves `length` bytes; its first byte.
+fn hand_out(mapping: &'static Mapping, length: usize) -> NonNull<u8> {
     let base = mapping.base();
+    mapping.asked.set(length);
     valgrind::fence_off(base, mapping.length.get());
     enter(mapping);
     base
@@ -219,60 +227,6 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
         // SAFETY: 1. the caller's.
         None => unsafe { span::free_span_if(block, |span| span.units.bytes() >= size) },
     }
-}
-
-/// Changes the length of a block whose first `used` bytes are in use to `size`: a mapping, moved if need be, to
-/// one of `room` bytes; a span, if its units will do. `None` leaves it as it was. The result is aligned as the
-/// block was, to a page at most.
-///
-/// # Safety
-/// 1. On success nobody uses the old block any more.
-pub(crate) unsafe fn resize(
-    block: NonNull<u8>,
-    used: usize,
-    size: usize,
-    room: usize,
-) -> Option<NonNull<u8>> {
-    let length = round_up(room, os::page_size())?;
-    let Some(mapping) = leave(block) else {
-        return span::suits(block, size).then_some(block);
-    };
-    if guarded::is_apart() {
-        // SAFETY: 1. it was just taken out of the table. 2. the caller's 1.
-        let moved = unsafe { mapping.resize(length) };
-        enter(mapping);
-        return moved;
-    }
-    let old = mapping.length.get();
-    if length <= old && old - length < cache::REST {
-        enter(mapping);
-        return Some(block);
-    }
-    if old < length {
-        if cache::absorb(mapping, length - old) {
-            enter(mapping);
-            return Some(block);
-        }
-        if let Some(target) = cache::take_fitting(length) {
-            // Copying to pages that are there costs less than new pages, and keeps fewer.
-            // SAFETY: 1. two mappings of this thread's, at least so long.
-            unsafe { target.base().copy_from_nonoverlapping(block, used.min(old)) };
-            enter(target);
-            back::put(mapping);
-            return Some(target.base());
-        }
-    } else if let Some(rest) = cache::cut(mapping, length) {
-        enter(mapping);
-        back::put(rest);
-        return Some(block);
-    }
-    // SAFETY: 1. the mapping was just taken out of the table. 2. the caller's 1.
-    let moved = unsafe { os::remap(block, old, length) };
-    if let Some(base) = moved {
-        mapping.set(base, length);
-    }
-    enter(mapping);
-    moved
 }
 
 /// A descriptor without a mapping.

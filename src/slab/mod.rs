@@ -245,8 +245,8 @@ impl Slab {
     }
 
     /// Takes `count` free blocks, at most [`free`](Self::free), in ascending order from the colour
-    /// on. The class is locked. A single one, where several share a cache line, is the first that a thread takes:
-    /// it lies apart from those of others, if that can be.
+    /// on. The class is locked. A single one, where several share a cache line, is among the first that a thread
+    /// takes: it lies apart from those of others, if that can be.
     pub(crate) fn take(&self, count: usize, row: &Row, mut emit: impl FnMut(NonNull<u8>)) {
         let (base, size) = (self.base(), row.size as usize);
         self.touched.set(TOUCHED);
