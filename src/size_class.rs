@@ -12,7 +12,7 @@ use crate::units::{UNIT, UnitCount, round_up};
 
 /// Largest size of a small class, see [`crate::spots`].
 pub(crate) const SMALL_MAX: usize = 1024;
-/// Largest block of a slab; what is longer has a span.
+/// Largest block of a slab without safeguards; what is longer has a span.
 pub(crate) const BLOCK_MAX: usize = 64 << 10;
 /// Largest block of any class: with safeguards, what is longer has a mapping between guards, which costs more.
 pub(crate) const CLASS_MAX: usize = 256 << 10;

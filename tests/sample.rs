@@ -218,14 +218,23 @@ fn the_rate_is_what_was_asked_for() {
     const RATE: usize = 1_000;
     let _turn = begin();
     if scenario().is_some() {
-        let at_end = page_size() - SIZE.next_multiple_of(8);
-        let mut samples = 0;
-        for _ in 0..1_000 * RATE {
+        let pair = || {
             let block = Block::alloc(&ALLOC, layout(SIZE)).expect("memory");
-            let offset = block.addr() % page_size();
-            samples += usize::from(offset == at_end || offset == 0);
+            let address = block.addr();
             block.free(&ALLOC);
+            address
+        };
+        // Without a sample it is the same block each time, once the thread has a magazine.
+        for _ in 0..100 {
+            let _ = pair();
         }
+        let usual = loop {
+            let address = pair();
+            if pair() == address {
+                break address;
+            }
+        };
+        let samples = (0..1_000 * RATE).filter(|_| pair() != usual).count();
         println!("samples: {samples}");
         return;
     }

@@ -262,6 +262,14 @@ fn a_gift_is_not_handed_out_where_it_was_freed() {
     }
     let _turn = begin();
     let small = || Block::filled(&ALLOC, SIZE, 8, 0);
+    // Their caches will be those of the threads below.
+    let earlier = |_| {
+        thread::spawn(move || {
+            let blocks: Vec<_> = (0..100).map(|_| small()).collect();
+            blocks.into_iter().for_each(|block| block.free(&ALLOC));
+        })
+    };
+    join((0..THREADS).map(earlier).collect());
     let gifts: Vec<_> = (0..THREADS).map(|_| small()).collect();
     let (freed, done) = (Barrier::new(THREADS), Barrier::new(THREADS));
     let (freed, done) = (&freed, &done);

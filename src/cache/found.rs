@@ -133,12 +133,14 @@ pub(crate) unsafe extern "C" fn realloc_found(
     }
     let class = heap::class_at(address);
     let after = classify(new, ALIGN);
-    if class.is_none()
-        && let Some(length) = long(after, new)
+    if let (None, Some(length)) = (class, long(after, new)) {
+        if large::suits(block, new) {
+            return block.as_ptr();
+        }
         // SAFETY: 1. the caller's 2.
-        && let Some(moved) = unsafe { large::resize(block, usize::MAX, new, length) }
-    {
-        return moved.as_ptr();
+        if let Some(moved) = unsafe { large::resize(block, usize::MAX, length) } {
+            return moved.as_ptr();
+        }
     }
     let old = length(block, class, config::mode());
     if class.is_some_and(|class| after == Request::Block(class)) {

@@ -84,10 +84,10 @@ impl Record {
             .set(self.last_and_early.get() & !LAST | last);
     }
 
-    /// Whether this is one of the first slow paths of a class whose blocks share cache lines: then a block is taken
+    /// Counts a slow path of `class`. Whether it is one of the first, and the blocks share cache lines: then one is taken
     /// from its slab, or given back there, alone. What a thread is given and frees early is another thread's, most
     /// likely, with that thread's blocks beside it, and is not to be handed out here.
-    pub(super) fn is_early(&self, class: SizeClass) -> bool {
+    pub(super) fn goes_alone(&self, class: SizeClass) -> bool {
         let seen = self.last_and_early.get();
         if seen < EARLY * (LAST + 1) {
             self.last_and_early.set(seen + LAST + 1);
@@ -263,6 +263,13 @@ impl ThreadCache {
         self.capacity.set(self.capacity.get().saturating_sub(bytes));
         self.give_up(class);
         free_slots(slots);
+    }
+
+    /// Forgets the slow paths of the thread that had the cache before.
+    pub(super) fn begin_anew(&self) {
+        for record in &self.records {
+            record.last_and_early.set(0);
+        }
     }
 
     /// Takes the slots away from a magazine and loses them.

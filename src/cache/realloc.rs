@@ -48,12 +48,17 @@ pub(super) unsafe fn realloc_plain(
         return block.as_ptr();
     }
     if let (Some(_), Some(length)) = (long(before, size), long(after, new))
-        && align <= os::page_size()
         && thread::prepare(config)
-        // SAFETY: 1. the caller's 2.
-        && let Some(moved) = unsafe { large::resize(block, size, new, length) }
     {
-        return moved.as_ptr();
+        if large::suits(block, new) {
+            return block.as_ptr();
+        }
+        if align <= os::page_size()
+            // SAFETY: 1. the caller's 2.
+            && let Some(moved) = unsafe { large::resize(block, size, length) }
+        {
+            return moved.as_ptr();
+        }
     }
     // SAFETY: 1. and 2. the caller's.
     unsafe { realloc_by_copy::<true>(block, size, align, new, config) }
@@ -78,7 +83,7 @@ fn grown(size: usize, align: usize, new: usize, config: &Config) -> Option<NonNu
         return None;
     };
     let is_wanted = new > size && align <= os::page_size() && !config::mode().is_careful();
-    if !is_wanted || !thread::prepare(config) {
+    if !is_wanted || !thread::prepare(config) || config::large_cache() == 0 {
         return None;
     }
     large::alloc_cached(units.bytes()).or_else(|| {

@@ -102,5 +102,5 @@ pub(super) unsafe fn resize(
     }
     let length = new + behind::bytes(mode);
     // SAFETY: 1. the caller's 2.
-    unsafe { large::resize(block, usize::MAX, length, length) }
+    unsafe { large::resize(block, usize::MAX, length) }
 }

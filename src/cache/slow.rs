@@ -188,7 +188,7 @@ pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
         return block;
     }
     let (record, heap) = (cache.record(class), cache.heap.get() as usize);
-    if record.is_early(class) {
+    if record.goes_alone(class) {
         return refill_one(heap, class);
     }
     cache.grow(class, Move::Refill);
@@ -240,7 +240,7 @@ pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Co
     if cache.magazine(class).push(block) {
         return;
     }
-    if cache.record(class).is_early(class) {
+    if cache.record(class).goes_alone(class) {
         // SAFETY: 1. the caller's.
         return unsafe { flush_shared(block, class) };
     }

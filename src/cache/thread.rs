@@ -245,6 +245,7 @@ impl ThreadCache {
 
     /// Waits for the next thread. The registry's lock is held, the cache is empty.
     pub(super) fn recycle(&'static self) {
+        self.begin_anew();
         self.next.set(REGISTRY.unused.get());
         REGISTRY.unused.set(Some(self));
     }

@@ -93,7 +93,8 @@ impl Config {
         self
     }
 
-    /// Most bytes of freed mappings of more than 1 MiB kept for reuse; 0 keeps none.
+    /// Most bytes of freed mappings, which serve blocks of more than 1 MiB and those that grew, kept for reuse; 0
+    /// keeps none.
     #[must_use]
     pub const fn large_cache(mut self, bytes: usize) -> Self {
         self.large_cache = bytes;

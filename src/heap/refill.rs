@@ -132,7 +132,9 @@ impl ClassHeap {
         if slab.free() == row.blocks as usize && config::mode().has(Hardening::RANDOM) {
             slab.recolour(random::next());
         }
-        slab.take(count, row, |block| filling.push(block));
+        // A thread's first blocks are taken one by one.
+        let is_first = filling.out.len() == 1 && !config::mode().has(Hardening::RANDOM);
+        slab.take(count, is_first, row, |block| filling.push(block));
         self.free.set(self.free.get() - count);
         failpoints::at(failpoints::Point::Refill);
         let unused = self.settle(slab);

@@ -4,11 +4,12 @@ use core::ptr::NonNull;
 
 use super::back::unmap;
 use super::{LARGE, Mapping, descriptor, guarded, retire, retire_held};
+use crate::error::Violation;
 use crate::os;
 use crate::sync::Link;
 use crate::units::UNIT;
 
-/// What is shorter is not split off, as no mapping is.
+/// What is shorter is not split off, as hardly any request would take it.
 pub(super) const REST: usize = UNIT;
 /// Mappings freed last that wait before they are reused, where mappings are kept apart.
 const WAITING: usize = 1;
@@ -70,7 +71,7 @@ fn grow_longest(length: usize) -> Option<&'static Mapping> {
         let _held = LARGE.lock.lock();
         let link = best(
             &LARGE.cached,
-            |cached| cached.is_joined.get() == 0,
+            |cached| cached.is_joined.get() == 0 && cached.length.get() < length,
             |new, old| new.length.get() > old.length.get(),
         )?;
         let mapping = link.get()?;
@@ -81,7 +82,6 @@ fn grow_longest(length: usize) -> Option<&'static Mapping> {
     match unsafe { os::remap(mapping.base(), mapping.length.get(), length) } {
         Some(base) => {
             mapping.set(base, length);
-            mapping.is_room.set(0);
             Some(mapping)
         }
         None => {
@@ -149,10 +149,10 @@ impl Mapping {
 
     /// Becomes one with what begins where this one ends, or ends where it begins.
     fn join(&self, other: &Self) {
-        let (bytes, more) = (self.length.get() as u64, other.length.get() as u64);
-        // As if every byte had a time of its own: a short one freed now keeps no long one that is unused.
-        let (freed, other_freed) = (self.freed.get(), other.freed.get());
-        let mean = (freed * bytes + other_freed * more) / (bytes + more);
+        // The time of the longer one: a short one that comes and goes keeps no long one that is unused.
+        if other.length.get() > self.length.get() {
+            self.freed.set(other.freed.get());
+        }
         let base = if other.base() < self.base() {
             self.is_room.set(other.is_room.get());
             other.base()
@@ -160,7 +160,6 @@ impl Mapping {
             self.base()
         };
         self.set(base, self.length.get() + other.length.get());
-        self.freed.set(mean);
         self.is_joined.set(1);
     }
 
@@ -196,6 +195,7 @@ pub(super) fn absorb(mapping: &'static Mapping, more: usize) -> bool {
         // SAFETY: 1. shorter than the neighbour.
         let base = unsafe { crate::ptr::advance(neighbour.base(), more) };
         neighbour.set(base, left);
+        neighbour.is_room.set(1);
         push(neighbour);
     }
     true
@@ -263,4 +263,22 @@ pub(super) fn push(mapping: &'static Mapping) {
     LARGE
         .cached_bytes
         .set(LARGE.cached_bytes.get() + mapping.length.get());
+}
+
+/// Checks that no two cached mappings meet, as they would have been joined (ALGORITHM.md, I9); their bytes. Locked.
+pub(super) fn verify() -> Result<usize, Violation> {
+    let (mut link, mut bytes) = (&LARGE.cached, 0);
+    while let Some(mapping) = link.get() {
+        bytes += mapping.length.get();
+        link = &mapping.next;
+        let (start, end) = (mapping.base().addr().get(), mapping.end());
+        let meets = |other: &Mapping| other.base().addr().get() <= end && other.end() >= start;
+        if !guarded::is_apart() && best(link, meets, |_, _| false).is_some() {
+            return Err(Violation {
+                invariant: "I9: cached mappings do not meet",
+                address: start,
+            });
+        }
+    }
+    Ok(bytes)
 }

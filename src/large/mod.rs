@@ -23,7 +23,7 @@ use crate::valgrind;
 
 pub(crate) use arena::Age;
 pub(crate) use resize::resize;
-pub(crate) use span::{alloc_span, free_span};
+pub(crate) use span::{alloc_span, free_span, suits};
 
 const BUCKETS: usize = 4096;
 
@@ -45,7 +45,7 @@ struct Mapping {
     margins: [GuardedUsize; 2],
     /// When it was freed, in milliseconds.
     freed: GuardedU64,
-    /// 1 for a cached one that begins where a live one ends, which may grow into it.
+    /// 1 for a cached one that began, as it came into the cache, where a live one ends, which may grow into it.
     is_room: GuardedU8,
     /// 1 if to the kernel it may be several, which it moves or lengthens one by one only.
     is_joined: GuardedU8,
@@ -160,6 +160,7 @@ pub(crate) fn alloc_cached(size: usize) -> Option<NonNull<u8>> {
 fn hand_out(mapping: &'static Mapping, length: usize) -> NonNull<u8> {
     let base = mapping.base();
     mapping.asked.set(length);
+    mapping.is_room.set(0);
     valgrind::fence_off(base, mapping.length.get());
     enter(mapping);
     base
@@ -320,6 +321,12 @@ pub(crate) fn verify() -> Result<(), Violation> {
         let mut link = bucket_link;
         while let Some(mapping) = link.get() {
             let address = mapping.base().addr().get();
+            if mapping.asked.get() > mapping.length.get() && !guarded::is_apart() {
+                return Err(Violation {
+                    invariant: "I9: a mapping is as long as was asked for",
+                    address,
+                });
+            }
             if !core::ptr::eq(bucket(address), &raw const LARGE.table[index]) {
                 return Err(Violation {
                     invariant: "I9: a mapping is in its bucket",
@@ -329,6 +336,13 @@ pub(crate) fn verify() -> Result<(), Violation> {
             live += mapping.length.get();
             link = &mapping.next;
         }
+    }
+    let cached = cache::verify()?;
+    if cached != LARGE.cached_bytes.get() {
+        return Err(Violation {
+            invariant: "I9: cached mappings are counted",
+            address: 0,
+        });
     }
     if live != LARGE.live.get() {
         return Err(Violation {

@@ -10,7 +10,9 @@ use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{LINE, UNIT, UnitCount, UnitIndex, colour};
 
 /// Places in a page that blocks begin at, a cache line apart.
-const COLOURS: usize = 4096 / LINE;
+const COLOURS: u16 = 64;
+
+static_assertions::const_assert!(COLOURS <= 1 << u8::BITS);
 
 /// Bytes of spans that users hold.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -36,13 +38,17 @@ pub(crate) fn alloc_span(
     align: usize,
 ) -> Option<(NonNull<u8>, Zeroed)> {
     let (span, zeroed) = arena::claim(units)?;
-    let room = (units.bytes() - size) / LINE;
-    let colour = match u16::try_from(room.min(COLOURS - 1)) {
-        Ok(most) if align <= LINE => colour(span.base().addr().get(), most + 1),
-        _ => 0,
+    let room = ((units.bytes() - size) / LINE).min(COLOURS as usize - 1);
+    let lines = if align > LINE {
+        0
+    } else {
+        #[expect(clippy::cast_possible_truncation, reason = "below COLOURS")]
+        let most = room as u16;
+        colour(span.base().addr().get(), most + 1)
     };
     // Before the span is one: who looks a pointer up relies on it.
-    span.set_colour(u8::try_from(colour).unwrap_or(0));
+    #[expect(clippy::cast_possible_truncation, reason = "below COLOURS")]
+    span.set_colour(lines as u8);
     if config::mode().is_careful() {
         span.set_fronts(0);
     }
@@ -50,7 +56,7 @@ pub(crate) fn alloc_span(
     // ORDERING: a counter, nothing is published through it.
     LIVE.fetch_add(units.bytes(), Ordering::Relaxed);
     // SAFETY: 1. the units hold the block behind it.
-    let block = unsafe { crate::ptr::advance(span.base(), usize::from(colour) * LINE) };
+    let block = unsafe { crate::ptr::advance(span.base(), usize::from(lines) * LINE) };
     Some((block, zeroed))
 }
 
@@ -110,7 +116,7 @@ pub(super) fn length_at(block: NonNull<u8>) -> Option<usize> {
 }
 
 /// Whether the span at `block` would be asked for as it is for `size` bytes, too, and has room for them.
-pub(super) fn suits(block: NonNull<u8>, size: usize) -> bool {
+pub(crate) fn suits(block: NonNull<u8>, size: usize) -> bool {
     span_site(block).is_some_and(|(chunk, unit)| {
         let units = UnitCount::new(chunk.span_length(unit));
         UnitCount::holding(size) == Some(units) && chunk.colour(unit) + size <= units.bytes()

@@ -245,12 +245,18 @@ impl Slab {
     }
 
     /// Takes `count` free blocks, at most [`free`](Self::free), in ascending order from the colour
-    /// on. The class is locked. A single one, where several share a cache line, is among the first that a thread
-    /// takes: it lies apart from those of others, if that can be.
-    pub(crate) fn take(&self, count: usize, row: &Row, mut emit: impl FnMut(NonNull<u8>)) {
+    /// on. The class is locked. What is among the first that a thread takes lies
+    /// apart from others where several share a cache line, if that can be.
+    pub(crate) fn take(
+        &self,
+        count: usize,
+        is_first: bool,
+        row: &Row,
+        mut emit: impl FnMut(NonNull<u8>),
+    ) {
         let (base, size) = (self.base(), row.size as usize);
         self.touched.set(TOUCHED);
-        let apart = (count == 1 && size < LINE).then(|| self.bitmap.whole_word());
+        let apart = (is_first && size < LINE).then(|| self.bitmap.whole_word());
         self.bitmap.take(
             count,
             apart.flatten().unwrap_or(self.colour.get() as u32),

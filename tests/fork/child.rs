@@ -7,8 +7,8 @@ use std::sync::Once;
 
 use flagstone::failpoints;
 
-/// A child that lives longer hangs.
-const SECONDS: u32 = 20;
+/// A child that lives longer hangs; it needs a few milliseconds of a processor.
+const SECONDS: u32 = 60;
 
 /// Whether this process was forked off by [`fork`].
 static IS_CHILD: AtomicBool = AtomicBool::new(false);
