@@ -125,7 +125,7 @@ fn hot_magazine(spot: usize) -> &'static Magazine {
     unsafe { &*magazine }
 }
 
-/// A small block that is at hand, or null.
+/// A block that is at hand, or null.
 #[inline(always)]
 pub(crate) fn at_hand(size: usize, align: usize) -> *mut u8 {
     table_spot(size, align).map_or(core::ptr::null_mut(), |spot| hot_magazine(spot).pop())

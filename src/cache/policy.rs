@@ -84,16 +84,19 @@ impl Record {
             .set(self.last_and_early.get() & !LAST | last);
     }
 
-    /// Counts a slow path of `class`. Whether it is one of the first, and the blocks share cache lines: then one is taken
-    /// from its slab, or given back there, alone. What a thread is given and frees early is another thread's, most
-    /// likely, with that thread's blocks beside it, and is not to be handed out here.
+    /// Counts a slow path of `class`, whose blocks may share cache lines. Whether it is one of the first: then one block
+    /// is taken from its slab, or given back there, alone. What a thread is given and frees early is another
+    /// thread's, most likely, with that thread's blocks beside it, and is not to be handed out here.
     pub(super) fn goes_alone(&self, class: SizeClass) -> bool {
-        let seen = self.last_and_early.get();
-        if seen < EARLY * (LAST + 1) {
-            self.last_and_early.set(seen + LAST + 1);
-            return class.size() < LINE && !config::mode().is_careful();
+        if class.size() >= LINE || config::mode().is_careful() {
+            return false;
         }
-        false
+        let seen = self.last_and_early.get();
+        let is_early = seen < EARLY * (LAST + 1);
+        if is_early {
+            self.last_and_early.set(seen + LAST + 1);
+        }
+        is_early
     }
 
     /// Blocks for the next refill, and twice as many for the one after it.

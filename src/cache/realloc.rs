@@ -79,11 +79,13 @@ const LONG: usize = 256 << 10;
 /// A mapping for what grew from `size` to `new` bytes and would be a span: what grew may grow on, and a mapping
 /// often can where it is.
 fn grown(size: usize, align: usize, new: usize, config: &Config) -> Option<NonNull<u8>> {
+    if new <= size || config::mode().is_careful() {
+        return None;
+    }
     let Request::Span(units) = classify(new, align) else {
         return None;
     };
-    let is_wanted = new > size && align <= os::page_size() && !config::mode().is_careful();
-    if !is_wanted || !thread::prepare(config) || config::large_cache() == 0 {
+    if align > os::page_size() || !thread::prepare(config) || config::large_cache() == 0 {
         return None;
     }
     large::alloc_cached(units.bytes()).or_else(|| {

@@ -199,9 +199,7 @@ pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
         return refill_one(heap, class);
     }
     let batch = record.next_batch();
-    match or_reclaim(|| {
-        Some(heap::refill(heap, class, &slots[1..=batch])).filter(|taken| *taken > 0)
-    }) {
+    match fill(heap, class, &slots[1..=batch]) {
         None => ptr::null_mut(),
         Some(blocks) => {
             if let (true, Some(care)) = (config::mode().has(Hardening::RANDOM), cache.care.get()) {
@@ -212,10 +210,16 @@ pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
     }
 }
 
+/// [`heap::refill`], after all that nobody uses went back if need be; `None` is out of memory.
+fn fill(heap: usize, class: SizeClass, out: &[Slot]) -> Option<usize> {
+    or_reclaim(|| Some(heap::refill(heap, class, out)).filter(|taken| *taken > 0))
+}
+
 /// One block, straight from heap `heap`.
 fn refill_one(heap: usize, class: SizeClass) -> *mut u8 {
     let slot = Slot::new(ptr::null_mut());
-    or_reclaim(|| Some(heap::refill(heap, class, core::slice::from_ref(&slot))).filter(|n| *n > 0));
+    // Without one, the slot stays null.
+    let _ = fill(heap, class, core::slice::from_ref(&slot));
     // ORDERING: on this thread's stack.
     slot.load(Ordering::Relaxed)
 }

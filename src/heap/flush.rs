@@ -74,9 +74,7 @@ fn flush_to<'a>(
             .unwrap_or_else(|(misuse, address)| die(misuse, address, class));
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
-        if !ClassHeap::is_settled(slab, row)
-            && let Some(empty) = state.settle(slab)
-        {
+        if let Some(empty) = state.settle(slab, row) {
             empty.next.set(unused);
             unused = Some(empty);
         }

@@ -149,12 +149,18 @@ impl ClassHeap {
     /// Puts a slab where its free count belongs. A slab that nothing uses is returned unless the
     /// class keeps it as its spare; the caller gives its span back once the class is unlocked.
     #[must_use]
-    fn settle(&self, slab: &'static Slab) -> Option<&'static Slab> {
-        let (row, free) = (slab.row(), slab.free());
-        let blocks = row.blocks as usize;
+    #[inline]
+    fn settle(&self, slab: &'static Slab, row: &Row) -> Option<&'static Slab> {
         if Self::is_settled(slab, row) {
             return None;
         }
+        self.resettle(slab, row)
+    }
+
+    /// [`settle`](Self::settle), where something changes.
+    #[inline(never)]
+    fn resettle(&self, slab: &'static Slab, row: &Row) -> Option<&'static Slab> {
+        let (free, blocks) = (slab.free(), row.blocks as usize);
         match slab.place() {
             // Its purger settles it.
             Place::Holes => return None,

@@ -130,7 +130,7 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
             slab.touch();
         }
         slab.set_place(Place::Full);
-        let unused = state.settle(slab);
+        let unused = state.settle(slab, row);
         unused.inspect(|slab| slab.next.set(None))
     };
     release(unused);

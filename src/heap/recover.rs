@@ -47,7 +47,7 @@ impl ClassHeap {
             slab.set_place(Place::Full);
             self.slabs.set(self.slabs.get() + 1);
             self.free.set(self.free.get() + slab.free());
-            if let Some(unused) = self.settle(slab) {
+            if let Some(unused) = self.settle(slab, slab.row()) {
                 unused.next.set(None);
                 super::flush::release(Some(unused));
             }
@@ -72,7 +72,7 @@ pub(crate) fn adopt(class: SizeClass, blocks: &[Slot]) {
             let before = slab.free();
             slab.put_again(block);
             state.free.set(state.free.get() + slab.free() - before);
-            state.settle(slab)
+            state.settle(slab, slab.row())
         };
         super::flush::release(unused.inspect(|slab| slab.next.set(None)));
     }

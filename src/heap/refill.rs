@@ -137,7 +137,7 @@ impl ClassHeap {
         slab.take(count, is_first, row, |block| filling.push(block));
         self.free.set(self.free.get() - count);
         failpoints::at(failpoints::Point::Refill);
-        let unused = self.settle(slab);
+        let unused = self.settle(slab, row);
         debug_assert!(unused.is_none(), "blocks were taken");
     }
 }

@@ -66,8 +66,7 @@ pub(super) fn take_stuck(length: usize) -> Option<&'static Mapping> {
         let _held = LARGE.lock.lock();
         let will_do = |stuck: &Mapping| stuck.length.get() >= length;
         let is_better = |new: &Mapping, old: &Mapping| new.length.get() < old.length.get();
-        let link = best(&LARGE.stuck, will_do, is_better)?;
-        let mapping = link.get()?;
+        let (link, mapping) = best(&LARGE.stuck, will_do, is_better)?;
         link.set(mapping.next.get());
         mapping
     };
@@ -110,7 +109,7 @@ fn due_held(
         |_| true,
         |new, old| new.freed.get() <= old.freed.get(),
     );
-    let Some((link, oldest)) = oldest.and_then(|link| Some((link, link.get()?))) else {
+    let Some((link, oldest)) = oldest else {
         return (None, spare);
     };
     let excess = LARGE.cached_bytes.get().saturating_sub(most);

@@ -33,7 +33,7 @@ pub(super) fn take_fitting(length: usize) -> Option<&'static Mapping> {
             |cached| cached.length.get() >= length,
             |new, old| new.length.get() < old.length.get(),
         );
-        match found.and_then(|link| Some((link, link.get()?))) {
+        match found {
             None => (None, spare),
             Some((link, mapping)) => {
                 remove(link, mapping);
@@ -69,12 +69,11 @@ fn split(mapping: &'static Mapping, length: usize, spare: &'static Mapping) -> &
 fn grow_longest(length: usize) -> Option<&'static Mapping> {
     let mapping = {
         let _held = LARGE.lock.lock();
-        let link = best(
+        let (link, mapping) = best(
             &LARGE.cached,
             |cached| cached.is_joined.get() == 0 && cached.length.get() < length,
             |new, old| new.length.get() > old.length.get(),
         )?;
-        let mapping = link.get()?;
         remove(link, mapping);
         mapping
     };
@@ -105,8 +104,7 @@ fn take_apart(length: usize) -> Option<&'static Mapping> {
             let bytes = cached.length.get();
             bytes >= length && bytes / 2 <= length
         };
-        let link = best(newest, fits, |new, old| new.length.get() < old.length.get())?;
-        let mapping = link.get()?;
+        let (link, mapping) = best(newest, fits, |new, old| new.length.get() < old.length.get())?;
         remove(link, mapping);
         mapping
     };
@@ -174,10 +172,7 @@ pub(super) fn absorb(mapping: &'static Mapping, more: usize) -> bool {
     let _held = LARGE.lock.lock();
     let is_behind = |cached: &Mapping| cached.base().addr().get() == mapping.end();
     let fits = |cached: &Mapping| is_behind(cached) && cached.length.get() >= more;
-    let Some(link) = best(&LARGE.cached, fits, |_, _| false) else {
-        return false;
-    };
-    let Some(neighbour) = link.get() else {
+    let Some((link, neighbour)) = best(&LARGE.cached, fits, |_, _| false) else {
         return false;
     };
     remove(link, neighbour);
@@ -222,8 +217,7 @@ pub(super) fn keep(mapping: &'static Mapping) {
     };
     // One on either side.
     while !guarded::is_apart()
-        && let Some(link) = best(&LARGE.cached, beside, |_, _| false)
-        && let Some(neighbour) = link.get()
+        && let Some((link, neighbour)) = best(&LARGE.cached, beside, |_, _| false)
     {
         remove(link, neighbour);
         mapping.join(neighbour);
@@ -232,20 +226,20 @@ pub(super) fn keep(mapping: &'static Mapping) {
     push(mapping);
 }
 
-/// The link to the best mapping from `link` on that will do. Locked.
+/// The best mapping from `link` on that will do, and the link to it. Locked.
 pub(super) fn best(
     mut link: &'static Link<Mapping>,
     will_do: impl Fn(&Mapping) -> bool,
     is_better: impl Fn(&Mapping, &Mapping) -> bool,
-) -> Option<&'static Link<Mapping>> {
-    let mut found: Option<(&Link<Mapping>, &Mapping)> = None;
+) -> Option<(&'static Link<Mapping>, &'static Mapping)> {
+    let mut found: Option<(&'static Link<Mapping>, &'static Mapping)> = None;
     while let Some(mapping) = link.get() {
         if will_do(mapping) && found.is_none_or(|(_, best)| is_better(mapping, best)) {
             found = Some((link, mapping));
         }
         link = &mapping.next;
     }
-    found.map(|(link, _)| link)
+    found
 }
 
 /// Takes a mapping out of the list, `link` being what leads to it. Locked.
