@@ -25,6 +25,18 @@ impl fmt::Display for Violation {
 
 impl core::error::Error for Violation {}
 
+/// The system refused to start the helper's thread, or there is no memory for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoHelper;
+
+impl fmt::Display for NoHelper {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("no thread could be started for the helper")
+    }
+}
+
+impl core::error::Error for NoHelper {}
+
 /// A wrong use of the allocator that ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misuse {

@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use crate::cache;
 use crate::config::Config;
-use crate::error::Violation;
+use crate::error::{NoHelper, Violation};
 use crate::stats::Stats;
 use crate::valgrind;
 
@@ -60,6 +60,39 @@ impl Flagstone {
     /// The bytes are those of the addresses that were given back; some may never have been touched.
     pub fn purge() -> usize {
         valgrind::quietly(cache::purge)
+    }
+
+    /// Starts the helper, a thread that gives memory back when the program has gone idle: once no thread has freed
+    /// or fetched anything by a slow path for [`Config::purge_delay_ms`], it [purges](Self::purge), at most twice
+    /// that delay after the last free. While the program is busy it looks, once in a delay, at what is due. Then it sleeps until
+    /// something is freed: a program that frees nothing pays nothing, a busy one some wake-ups a second.
+    ///
+    /// Not started by default: a process of one thread then stays one (`unshare`, `setns` and some sandboxes
+    /// insist), and a thread costs a stack of some pages. One helper at most: further calls do nothing. It blocks
+    /// all signals. A child of `fork` has none until it starts its own; it ends with the process.
+    ///
+    /// ```
+    /// use flagstone::Flagstone;
+    ///
+    /// #[global_allocator]
+    /// static ALLOCATOR: Flagstone = Flagstone::new();
+    ///
+    /// fn main() -> Result<(), flagstone::NoHelper> {
+    ///     ALLOCATOR.start_helper()?;
+    ///     // ...
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NoHelper`] if the system refuses the thread.
+    pub fn start_helper(&self) -> Result<(), NoHelper> {
+        if cache::start_helper(&self.config) {
+            Ok(())
+        } else {
+            Err(NoHelper)
+        }
     }
 
     /// What the allocator holds at the moment. Allocates nothing.

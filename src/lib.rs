@@ -33,6 +33,8 @@ cfg_if::cfg_if! {
         // The models' build: the lock-free protocols alone, each with its model beside it.
         #[path = "os/canary.rs"]
         mod canary;
+        #[path = "cache/alarm.rs"]
+        mod alarm;
         #[path = "cache/magazine.rs"]
         mod magazine;
         mod sync;
@@ -72,7 +74,7 @@ cfg_if::cfg_if! {
         struct Readme;
 
         pub use config::{Config, HugePages, Refusal};
-        pub use error::Violation;
+        pub use error::{NoHelper, Violation};
         pub use global::Flagstone;
         pub use hardening::Hardening;
         #[cfg(feature = "counters")]

@@ -27,6 +27,7 @@ use core::ptr::{self, NonNull};
 
 use crate::cache;
 use crate::config::{Config, Refusal};
+use crate::error::NoHelper;
 use crate::sample;
 
 static CONFIG: Config = Config::new().for_good();
@@ -120,6 +121,19 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
 /// unwinder is asked for.
 pub fn begin() {
     sample::begin();
+}
+
+/// Starts the helper: see [`Flagstone::start_helper`](crate::Flagstone::start_helper).
+///
+/// # Errors
+///
+/// [`NoHelper`] if the system refuses the thread.
+pub fn start_helper() -> Result<(), NoHelper> {
+    if cache::start_helper(&CONFIG) {
+        Ok(())
+    } else {
+        Err(NoHelper)
+    }
 }
 
 /// Changes an option of the running process: `name` and `value` as in the environment

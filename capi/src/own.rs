@@ -63,6 +63,16 @@ pub extern "C" fn flagstone_verify() -> c_int {
     }
 }
 
+/// Starts the helper, which gives memory back when the program has gone idle: 0, or `EAGAIN` if the system
+/// refuses a thread. A second call does nothing; a child of `fork` has none.
+#[unsafe(no_mangle)]
+pub extern "C" fn flagstone_start_helper() -> c_int {
+    match raw::start_helper() {
+        Ok(()) => 0,
+        Err(_) => libc::EAGAIN,
+    }
+}
+
 /// Changes an option of the running process, named and valued as in the environment: 0, `EINVAL` for a name
 /// or a value that is none, `EBUSY` for an option that is decided at the first call, `ENOMEM` without memory for that.
 ///
@@ -96,20 +106,35 @@ static SUMMARY: AtomicI32 = AtomicI32::new(-1);
 /// What that is, as [`identity`] says: a program may close all its files and open others.
 static IDENTITY: AtomicU64 = AtomicU64::new(0);
 
-/// Before the program's own code. If `FLAGSTONE_SUMMARY=1`, keeps standard error, which some programs close
-/// before they exit.
+/// Whether the variable is set to 1.
+fn wishes(variable: &CStr) -> bool {
+    // SAFETY: 1. a C string. As with the engine's options, nobody changes the environment meanwhile.
+    let value = unsafe { libc::getenv(variable.as_ptr()) };
+    // SAFETY: 1. a C string of the environment's.
+    !value.is_null() && unsafe { CStr::from_ptr(value) } == c"1"
+}
+
+/// Before the program's own code, which no thread of ours may surprise if it runs with raised privileges.
 extern "C" fn prepare() {
     raw::begin();
     // SAFETY: 1. no precondition.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return;
     }
-    // SAFETY: 1. a C string. As with the engine's options, nobody changes the environment meanwhile.
-    let wish = unsafe { libc::getenv(c"FLAGSTONE_SUMMARY".as_ptr()) };
-    // SAFETY: 1. a C string of the environment's.
-    if wish.is_null() || unsafe { CStr::from_ptr(wish) } != c"1" {
-        return;
+    if wishes(c"FLAGSTONE_HELPER")
+        && let Err(error) = raw::start_helper()
+    {
+        let mut line = Text::<128>::new();
+        line.add(format_args!("flagstone: {error}\n"));
+        line.write_to(libc::STDERR_FILENO);
     }
+    if wishes(c"FLAGSTONE_SUMMARY") {
+        keep_stderr();
+    }
+}
+
+/// Keeps standard error for the summary: some programs close it before they exit.
+fn keep_stderr() {
     // Above the numbers that programs count on, if there may be such.
     for least in [200, 3] {
         // SAFETY: 1. no precondition.

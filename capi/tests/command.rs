@@ -49,6 +49,17 @@ fn the_program_has_the_library_and_the_options() {
 }
 
 #[test]
+fn the_helper_is_there_if_asked_for() {
+    let names = ["sh", "-c", "cat /proc/$$/task/*/comm"];
+    for (options, expected) in [(&[][..], 0), (&["--helper"], 1)] {
+        let found = exit(&[&["run"], options, &names].concat());
+        assert_eq!(found.code, Some(0), "{found:?}");
+        let helpers = found.stdout.lines().filter(|name| *name == "flagstone");
+        assert_eq!(helpers.count(), expected, "{found:?}");
+    }
+}
+
+#[test]
 fn what_was_preloaded_before_stays() {
     let found =
         run(flagstone(&["run", "sh", "-c", "echo $LD_PRELOAD"]).env("LD_PRELOAD", "libm.so.6"));

@@ -18,7 +18,7 @@ use self::chunk::{Links, first_run, longest_run};
 use self::owner_map::OwnerMap;
 use crate::error::Violation;
 use crate::os::{self, Lock, failpoints};
-use crate::sync::{AtomicPtr, GuardedU8, GuardedUsize, Link, same};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, same};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 
 /// Free-run lists: chunks whose longest free run is `2^i` to `2^(i+1) - 1` units.
@@ -58,6 +58,8 @@ struct Arena {
     chunks: GuardedUsize,
     /// Dirty units of all chunks.
     dirty_units: GuardedUsize,
+    /// Spans released since the process began.
+    released: GuardedU64,
     /// 1 while a forked child rebuilds: it may fork in turn.
     broken: GuardedU8,
     owners: OwnerMap,
@@ -75,6 +77,7 @@ static ARENA: Arena = Arena {
     reserved: GuardedUsize::new(0),
     chunks: GuardedUsize::new(0),
     dirty_units: GuardedUsize::new(0),
+    released: GuardedU64::new(0),
     broken: GuardedU8::new(0),
     owners: OwnerMap::new(),
 };
@@ -137,8 +140,14 @@ pub(crate) fn release(span: Span) {
     {
         let _held = ARENA.lock.lock();
         release_held(&span);
+        ARENA.released.set(ARENA.released.get() + 1);
     }
     decay(Age::Due);
+}
+
+/// Spans released since the process began.
+pub(crate) fn released() -> u64 {
+    ARENA.released.get()
 }
 
 fn bins_for(units: UnitCount) -> &'static Bins {

@@ -5,7 +5,7 @@
 
 use super::slow::is_gated;
 use super::thread::{self, REGISTRY};
-use super::{NO_CLASS, SizeClass, ThreadCache};
+use super::{NO_CLASS, SizeClass, ThreadCache, helper};
 use crate::arena::{self, meta};
 use crate::heap;
 use crate::large;
@@ -35,6 +35,7 @@ pub(super) fn recover() {
     unsafe { sample::recover() };
     // SAFETY: 1. as above.
     unsafe { thread::break_locks() };
+    helper::forget();
     GENERATION.set(GENERATION.get() + 1);
 }
 

@@ -6,7 +6,7 @@ use super::careful::{self, is_sampled, room};
 use super::realloc::{long, realloc_by_copy};
 use super::resize::resize;
 use super::slow::{is_gated, make_room};
-use super::{Config, SizeClass, behind, hot_magazine, thread};
+use super::{Config, SizeClass, behind, helper, hot_magazine, thread};
 use crate::arena;
 use crate::config::{self, Mode};
 use crate::heap;
@@ -44,9 +44,17 @@ fn takes_care(config: &Config) -> bool {
 /// 1. and 2. as for [`free_found`].
 #[inline(never)]
 unsafe extern "C" fn free_rest(block: *mut u8, config: &Config) {
-    let Some(block) = NonNull::new(block) else {
-        return;
-    };
+    if let Some(block) = NonNull::new(block) {
+        // SAFETY: 1. and 2. the caller's.
+        unsafe { free_live(block, config) };
+        helper::notice();
+    }
+}
+
+/// # Safety
+/// 1. and 2. as for [`free_found`].
+#[inline(always)]
+unsafe fn free_live(block: NonNull<u8>, config: &Config) {
     if takes_care(config) {
         // SAFETY: 1. and 2. the caller's.
         return unsafe { free_careful(block, config) };
@@ -139,6 +147,7 @@ pub(crate) unsafe extern "C" fn realloc_found(
         }
         // SAFETY: 1. the caller's 2.
         if let Some(moved) = unsafe { large::resize(block, usize::MAX, length) } {
+            helper::notice();
             return moved.as_ptr();
         }
     }

@@ -61,6 +61,13 @@ pub(crate) fn purge() -> usize {
     bytes + arena::given_back().wrapping_sub(before)
 }
 
+/// Slow paths that the threads have taken, modulo 2^64: less when one ends.
+pub(super) fn ticks() -> u64 {
+    let _held = REGISTRY.lock.lock();
+    // OVERFLOW: as said.
+    registered().fold(0, |sum, cache| sum.wrapping_add(cache.ticks.get()))
+}
+
 /// Every registered thread but the caller held off. Holding it proves that no other thread takes a
 /// block out of its magazines, except perhaps the newest of one.
 struct HeldOff {

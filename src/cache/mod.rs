@@ -4,12 +4,14 @@
 //! of a cache, `hold_off` for purging behind the back of sleeping threads, `careful` for the way that
 //! calls take in a hardened process, `found` for blocks whose layout nobody knows when they are freed.
 
+mod alarm;
 mod behind;
 mod care;
 mod careful;
 mod fork;
 mod found;
 mod front;
+mod helper;
 mod hold_off;
 mod magazine;
 mod policy;
@@ -43,6 +45,7 @@ use crate::spots::{self, FAR, spot, table_spot};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Slot};
 
 pub(crate) use found::{ALIGN, free_found, length_found, realloc_found};
+pub(crate) use helper::start as start_helper;
 pub(crate) use hold_off::{purge, stats, verify};
 pub(crate) use realloc::realloc_rest;
 pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest};

@@ -2,7 +2,7 @@
 
 use core::ptr::{self, NonNull};
 
-use super::{Config, resize, thread};
+use super::{Config, helper, resize, thread};
 use crate::arena::Zeroed;
 use crate::config;
 use crate::large;
@@ -27,7 +27,9 @@ pub(crate) unsafe extern "C" fn realloc_rest(
         return unsafe { resize::realloc(block, size, align, new, config) };
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_plain(block, size, align, new, config) }
+    let moved = unsafe { realloc_plain(block, size, align, new, config) };
+    helper::notice();
+    moved
 }
 
 /// In a process whose calls take no care.

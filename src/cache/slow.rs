@@ -4,7 +4,7 @@
 use core::ptr::{self, NonNull};
 
 use super::policy::Move;
-use super::{Config, NO_CLASS, SizeClass, ThreadCache, careful, hot_magazine, thread};
+use super::{Config, NO_CLASS, SizeClass, ThreadCache, careful, helper, hot_magazine, thread};
 use crate::arena::{self, Age, Zeroed};
 use crate::config;
 use crate::error::Misuse;
@@ -138,10 +138,12 @@ pub(crate) unsafe extern "C" fn free_rest(
 ) {
     if config::mode().is_careful() {
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { careful::free(block, size, align, config) };
+        unsafe { careful::free(block, size, align, config) };
+        return helper::notice();
     }
     // SAFETY: 1. and 2. the caller's.
     unsafe { free_plain(block, size, align, config) };
+    helper::notice();
 }
 
 /// In a process whose calls take no care.
@@ -309,6 +311,14 @@ fn tend() {
         arena::decay(Age::Due);
         large::decay(Age::Due);
     }
+}
+
+/// Gives back what is due, wherever it is.
+pub(super) fn tend_all() {
+    thread::tended();
+    heap::old_holes();
+    arena::decay(Age::Due);
+    large::decay(Age::Due);
 }
 
 /// Whether the magazine of `class` is reached through the gate alone. The blocks of these classes are

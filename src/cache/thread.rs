@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use super::tls::{self, EMPTY, Words};
-use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork};
+use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork, helper};
 use crate::arena::meta;
 use crate::config::{self, Refusal};
 use crate::heap;
@@ -311,9 +311,12 @@ fn end(cache: &'static ThreadCache) {
         // Still in the registry: a child of a fork meanwhile takes back what is left.
         cache.empty_all();
     }
-    let _held = REGISTRY.lock.lock();
-    cache.unlink();
-    cache.recycle();
+    {
+        let _held = REGISTRY.lock.lock();
+        cache.unlink();
+        cache.recycle();
+    }
+    helper::notice();
 }
 
 /// When free pages were last looked at, in milliseconds.
@@ -333,6 +336,11 @@ pub(super) fn is_time() -> bool {
     }
     TENDED.set(now);
     true
+}
+
+/// Notes that a look was taken just now.
+pub(super) fn tended() {
+    TENDED.set(os::now_ms());
 }
 
 /// In a forked child: the registry as the only thread left finds it.

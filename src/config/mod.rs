@@ -78,7 +78,8 @@ impl Config {
 
     /// How long free pages stay resident before they go back to the kernel, in milliseconds: they go when they
     /// were free and unused at two looks, half of this apart. The clock is looked at when slabs, spans and mappings are freed and every 256 slow paths of a
-    /// thread, so an idle process keeps them until [`crate::Flagstone::purge`].
+    /// thread, so an idle process keeps them until [`crate::Flagstone::purge`], unless it has
+    /// [started the helper](crate::Flagstone::start_helper).
     #[must_use]
     pub const fn purge_delay_ms(mut self, milliseconds: u32) -> Self {
         self.purge_delay_ms = milliseconds as usize;

@@ -10,7 +10,7 @@ pub(crate) mod recover;
 mod refill;
 
 pub(crate) use flush::{class_at, die, flush, why_not};
-pub(crate) use purge::{Idle, all_holes, some_holes, spares};
+pub(crate) use purge::{Idle, all_holes, old_holes, some_holes, spares};
 pub(crate) use refill::refill;
 
 use crate::arena::{self, meta};

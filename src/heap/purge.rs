@@ -71,6 +71,19 @@ static CURSOR: AtomicUsize = AtomicUsize::new(0);
 pub(crate) fn some_holes(count: usize) {
     // ORDERING: a cursor; two sweepers at once look at different slabs.
     let from = CURSOR.fetch_add(count, Ordering::Relaxed);
+    if sweep(from, count) < count {
+        // ORDERING: as above.
+        CURSOR.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The same, looking at all slabs.
+pub(crate) fn old_holes() {
+    sweep(0, usize::MAX);
+}
+
+/// Looks at `count` slabs from the one numbered `from` on; how many there were.
+fn sweep(from: usize, count: usize) -> usize {
     let mut seen = 0;
     for slab in arena::chunks()
         .flat_map(Slab::of_chunk)
@@ -87,10 +100,7 @@ pub(crate) fn some_holes(count: usize) {
             purge_holes(slab, Idle(&[]));
         }
     }
-    if seen < count {
-        // ORDERING: as above.
-        CURSOR.store(0, Ordering::Relaxed);
-    }
+    seen
 }
 
 /// Purges the free pages of one slab: claimed under the lock by taking the slab out of the lists,

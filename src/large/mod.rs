@@ -61,6 +61,8 @@ struct Large {
     /// Bytes of live mappings, and how many there are.
     live: GuardedUsize,
     count: GuardedUsize,
+    /// Mappings freed since the process began.
+    freed: GuardedU64,
     /// Freed mappings.
     cached: Link<Mapping>,
     cached_bytes: GuardedUsize,
@@ -74,6 +76,7 @@ static LARGE: Large = Large {
     unused: Link::none(),
     live: GuardedUsize::new(0),
     count: GuardedUsize::new(0),
+    freed: GuardedU64::new(0),
     cached: Link::none(),
     cached_bytes: GuardedUsize::new(0),
     stuck: Link::none(),
@@ -277,6 +280,7 @@ fn leave(block: NonNull<u8>) -> Option<&'static Mapping> {
             link.set(mapping.next.get());
             LARGE.live.set(LARGE.live.get() - mapping.length.get());
             LARGE.count.set(LARGE.count.get() - 1);
+            LARGE.freed.set(LARGE.freed.get() + 1);
             return Some(mapping);
         }
         link = &mapping.next;
@@ -287,6 +291,11 @@ fn leave(block: NonNull<u8>) -> Option<&'static Mapping> {
 /// Gives cached mappings back to the kernel; bytes returned.
 pub(crate) fn decay(age: Age) -> usize {
     back::decay(age)
+}
+
+/// Mappings freed since the process began.
+pub(crate) fn freed() -> u64 {
+    LARGE.freed.get()
 }
 
 /// Bytes of live mappings and spans.

@@ -29,6 +29,7 @@ cfg_if! {
     }
 }
 
+mod background;
 mod canary;
 mod lock;
 mod posix;
@@ -51,6 +52,7 @@ cfg_if! {
     }
 }
 
+pub(crate) use background::{name_thread, sleep_ms, start_thread, wait, wake};
 pub(crate) use fault::{backtrace, object_at, watch_faults};
 pub(crate) use lock::Lock;
 #[cfg(feature = "counters")]

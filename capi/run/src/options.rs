@@ -38,6 +38,9 @@ pub(crate) struct Tuning {
     /// Put one in so many allocations on a page of its own, and report wrong accesses to it.
     #[arg(long, value_name = "ALLOCATIONS", value_parser = Value("FLAGSTONE_SAMPLE"))]
     sample: Option<String>,
+    /// Give memory back when the program has gone idle, by a thread of the library's own.
+    #[arg(long)]
+    helper: bool,
     /// Milliseconds that free pages stay in memory.
     #[arg(long, value_name = "MILLISECONDS", value_parser = Value("FLAGSTONE_PURGE_DELAY_MS"))]
     purge_delay_ms: Option<String>,
@@ -69,6 +72,7 @@ impl Tuning {
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+        .chain(self.helper.then_some(("FLAGSTONE_HELPER", "1")))
     }
 
     /// Whether allocations will be sampled.

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <flagstone.h>
 #include <string.h>
+#include <unistd.h>
 
 int main(void) {
     CHECK(strcmp(flagstone_version(), FLAGSTONE_VERSION) == 0);
@@ -22,6 +23,18 @@ int main(void) {
     CHECK(flagstone_set_option("FLAGSTONE_HARDENED", "1") == EBUSY);
     CHECK(flagstone_set_option("FLAGSTONE_SAMPLE", "100") == EBUSY);
     CHECK(flagstone_purge() > 0);
+    CHECK(flagstone_start_helper() == 0);
+    CHECK(flagstone_start_helper() == 0);
+    CHECK(flagstone_set_option("FLAGSTONE_LARGE_CACHE", "8M") == 0);
+    /* With a delay of 10 ms. */
+    block = malloc(3000000);
+    memset(block, 1, 3000000);
+    flagstone_get_stats(&before);
+    free(block);
+    do {
+        usleep(1000);
+        flagstone_get_stats(&after);
+    } while (after.resident + 2000000 > before.resident);
     CHECK(flagstone_verify() == 0);
     puts("ok");
     return 0;

@@ -13,6 +13,12 @@ mod workload;
 static GLOBAL: Flagstone = Flagstone::new();
 
 fn main() -> ExitCode {
+    if std::env::var_os("WITH_HELPER").is_some()
+        && let Err(error) = GLOBAL.start_helper()
+    {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     workload::main(
         || {
             Flagstone::purge();

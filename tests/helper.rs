@@ -1,0 +1,199 @@
+//! Without this, the helper may sleep through memory that waits to go back, be started twice, take signals that
+//! are the program's, or leave a child of `fork` waiting for a thread that is not there.
+
+#[expect(dead_code, reason = "each test uses a part of what the tests share")]
+mod common;
+
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use std::fs;
+use std::panic::catch_unwind;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use common::block::Block;
+use common::child::{again, alone};
+use common::process::{mapped, resident, verify, without_huge_pages};
+use flagstone::{Config, Flagstone, NoHelper, failpoints};
+
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().purge_delay_ms(20));
+
+const MIB: usize = 1 << 20;
+/// What goes back after so long went back late: no test measures how late.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `has_happened`; nothing in here allocates.
+#[track_caller]
+fn until(has_happened: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !has_happened() {
+        assert!(begin.elapsed() < PATIENCE, "waited in vain");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The kernel's directories of the threads that bear the helper's name.
+fn helpers() -> Vec<std::path::PathBuf> {
+    let tasks = fs::read_dir("/proc/self/task").expect("a list of threads");
+    let paths = tasks.map(|task| task.expect("a thread").path());
+    let is_helper = |path: &std::path::PathBuf| {
+        fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim_end() == "flagstone")
+    };
+    paths.filter(is_helper).collect()
+}
+
+/// Fills 64 MiB with small blocks, frees them, and waits until most of it has gone back.
+#[track_caller]
+fn spike(at_hand: &mut Vec<Block>) {
+    let before = resident();
+    at_hand.extend((0..at_hand.capacity()).map(|tag| Block::filled(&ALLOC, 512, 8, tag)));
+    let full = resident();
+    assert!(full > before + 60 * MIB);
+    at_hand.drain(..).for_each(|block| block.free(&ALLOC));
+    until(|| resident() < before + 8 * MIB);
+    verify();
+}
+
+#[test]
+fn what_an_idle_program_freed_goes_back() {
+    alone("what_an_idle_program_freed_goes_back", &[], || {
+        without_huge_pages();
+        let mut at_hand = Vec::with_capacity(128 << 10);
+        ALLOC.start_helper().expect("a helper");
+        ALLOC.start_helper().expect("the same helper");
+        // The second time it sleeps already, or is about to.
+        for _ in 0..3 {
+            spike(&mut at_hand);
+        }
+        assert_eq!(helpers().len(), 1);
+    });
+}
+
+#[test]
+fn what_a_sleeping_thread_freed_goes_back() {
+    alone("what_a_sleeping_thread_freed_goes_back", &[], || {
+        without_huge_pages();
+        ALLOC.start_helper().expect("a helper");
+        let before = resident();
+        let (done, all_done) = mpsc::channel();
+        let (end, is_end) = mpsc::channel::<()>();
+        let sleeper = thread::spawn(move || {
+            let mut at_hand = Vec::with_capacity(128 << 10);
+            at_hand.extend((0..at_hand.capacity()).map(|tag| Block::filled(&ALLOC, 512, 8, tag)));
+            at_hand.drain(..).for_each(|block| block.free(&ALLOC));
+            done.send(()).expect("somebody waits");
+            is_end.recv().expect("a word");
+        });
+        all_done.recv().expect("the blocks are freed");
+        until(|| resident() < before + 12 * MIB);
+        end.send(()).expect("the sleeper waits");
+        sleeper.join().expect("the sleeper ends");
+        verify();
+    });
+}
+
+#[test]
+fn a_freed_mapping_alone_wakes_it() {
+    alone("a_freed_mapping_alone_wakes_it", &[], || {
+        ALLOC.start_helper().expect("a helper");
+        for _ in 0..3 {
+            let block = Block::filled(&ALLOC, 20 * MIB, 8, 1);
+            let full = mapped();
+            block.free(&ALLOC);
+            until(|| mapped() + 20 * MIB <= full);
+            // Asleep, most likely, when the next one comes.
+            thread::sleep(Duration::from_millis(100));
+        }
+        // A realloc that gives back is a free, too.
+        let block = Block::filled(&ALLOC, 20 * MIB, 8, 1);
+        thread::sleep(Duration::from_millis(100));
+        let full = mapped();
+        let block = block.realloc(&ALLOC, 2 * MIB).expect("memory");
+        until(|| mapped() + 18 * MIB <= full);
+        block.free(&ALLOC);
+    });
+}
+
+#[test]
+fn a_thread_that_is_refused_is_an_error() {
+    alone("a_thread_that_is_refused_is_an_error", &[], || {
+        failpoints::refuse_after(0, false);
+        assert_eq!(ALLOC.start_helper(), Err(NoHelper));
+        assert!(failpoints::refuse_none() > 0);
+        assert!(helpers().is_empty());
+        ALLOC.start_helper().expect("a helper");
+        until(|| helpers().len() == 1);
+    });
+}
+
+#[test]
+fn signals_are_the_programs() {
+    alone("signals_are_the_programs", &[], || {
+        // SAFETY: all zero is an empty set.
+        let mut before: libc::sigset_t = unsafe { core::mem::zeroed() };
+        // SAFETY: asks only.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, core::ptr::null(), &raw mut before) };
+        ALLOC.start_helper().expect("a helper");
+        // SAFETY: all zero is an empty set.
+        let mut after: libc::sigset_t = unsafe { core::mem::zeroed() };
+        // SAFETY: asks only.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, core::ptr::null(), &raw mut after) };
+        for signal in 1..=31 {
+            // SAFETY: two sets, filled above.
+            let (old, new) = unsafe {
+                let set = |set: &libc::sigset_t| libc::sigismember(set, signal);
+                (set(&before), set(&after))
+            };
+            assert_eq!(old, new, "signal {signal}");
+        }
+        until(|| helpers().len() == 1);
+        let status = fs::read_to_string(helpers()[0].join("status")).expect("a status");
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        let blocked = u64::from_str_radix(blocked.expect("a mask").trim(), 16).expect("a number");
+        // Those that can be blocked, of the first 31.
+        let fixed = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+        assert_eq!(blocked & 0x7fff_ffff, 0x7fff_ffff & !fixed);
+    });
+}
+
+#[test]
+fn a_child_starts_its_own() {
+    alone("a_child_starts_its_own", &[], || {
+        without_huge_pages();
+        let mut at_hand = Vec::with_capacity(128 << 10);
+        ALLOC.start_helper().expect("a helper");
+        spike(&mut at_hand);
+        for _ in 0..4 {
+            // Now and then while the helper holds locks.
+            at_hand.extend((0..at_hand.capacity()).map(|tag| Block::filled(&ALLOC, 512, 8, tag)));
+            at_hand.drain(..).for_each(|block| block.free(&ALLOC));
+            // SAFETY: the child goes on with this thread alone, which calls the allocator only.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: `alarm` has no preconditions.
+                unsafe { libc::alarm(60) };
+                let begins = AssertUnwindSafe(|| {
+                    Flagstone::purge();
+                    assert!(helpers().is_empty());
+                    ALLOC.start_helper().expect("a helper");
+                    spike(&mut at_hand);
+                    assert_eq!(helpers().len(), 1);
+                });
+                let failed = catch_unwind(begins).is_err();
+                // SAFETY: ends the child at once, which is what is wanted.
+                unsafe { libc::_exit(i32::from(failed)) };
+            }
+            let mut status = 0;
+            // SAFETY: `status` is writable.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0, "the child failed");
+        }
+    });
+}
+
+#[test]
+fn again_hardened() {
+    again("again", ("FLAGSTONE_HARDENED", "1"));
+}
