@@ -37,6 +37,15 @@ pub(crate) const fn spot(class: SizeClass) -> usize {
     spot_of(class.index()) as usize
 }
 
+/// The class whose spot this is, which is none without room.
+pub(crate) fn class_at(spot: usize) -> SizeClass {
+    let index = match spot.checked_sub(FAR) {
+        None => spot / HEADER - 1,
+        Some(far) => far / HEADER + SMALL_CLASSES,
+    };
+    SizeClass::new(index)
+}
+
 /// What is noted for the addresses of a slab of `class`: its spot, if its magazine is reached without the
 /// gate.
 pub(crate) const fn noted(class: SizeClass) -> u32 {
@@ -149,6 +158,7 @@ mod tests {
             last = spot;
         }
         for class in SizeClass::all() {
+            assert_eq!(class_at(spot(class)), class);
             let is_gated = class.size() > MEDIUM_MAX;
             let noted = noted(class) as usize;
             assert_eq!(

@@ -13,7 +13,7 @@ use crate::heap;
 use crate::large;
 use crate::sample;
 use crate::size_class::{Request, classify};
-use crate::spots::{NOWHERE, spot, table_spot};
+use crate::spots::{NOWHERE, class_at, spot, table_spot};
 
 /// Alignment of a block if none is asked for: fit for every type of C.
 pub(crate) const ALIGN: usize = 16;
@@ -132,9 +132,22 @@ pub(crate) unsafe extern "C" fn realloc_found(
         return unsafe { realloc_careful(block, new, config) };
     }
     let address = block.addr().get();
-    let here = arena::spot(address);
-    if here.is_some_and(|spot| spot != NOWHERE as usize) && table_spot(new, ALIGN) == here {
-        return block.as_ptr();
+    if let Some(here) = arena::spot(address).filter(|spot| *spot != NOWHERE as usize)
+        && let Some(there) = table_spot(new, ALIGN)
+    {
+        if here == there {
+            return block.as_ptr();
+        }
+        if let Some(target) = NonNull::new(hot_magazine(there).pop()) {
+            let length = class_at(here).size().min(new);
+            // SAFETY: 1. both are live and at least this long, and different.
+            unsafe { target.copy_from_nonoverlapping(block, length) };
+            if !hot_magazine(here).push(block) {
+                // SAFETY: 1. the caller's. 2. the contents were moved.
+                unsafe { free_rest(block.as_ptr(), config) };
+            }
+            return target.as_ptr();
+        }
     }
     if !thread::prepare(config) {
         return ptr::null_mut();

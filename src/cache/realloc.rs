@@ -2,12 +2,13 @@
 
 use core::ptr::{self, NonNull};
 
-use super::{Config, helper, resize, thread};
+use super::{Config, helper, hot_magazine, resize, slow, thread};
 use crate::arena::Zeroed;
 use crate::config;
 use crate::large;
 use crate::os;
 use crate::size_class::{Request, classify};
+use crate::spots::table_spot;
 
 /// Changes the size of a block, in place or by moving its contents; null leaves it as it was.
 ///
@@ -16,6 +17,40 @@ use crate::size_class::{Request, classify};
 /// 2. On success nobody uses the old block any more.
 #[inline(never)]
 pub(crate) unsafe extern "C" fn realloc_rest(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    if let Some(here) = table_spot(size, align)
+        && let Some(there) = table_spot(new, align)
+    {
+        if here == there {
+            if !config::mode().is_careful() {
+                return block.as_ptr();
+            }
+        } else if let Some(target) = NonNull::new(hot_magazine(there).pop()) {
+            // SAFETY: 1. both are live and at least this long, and different.
+            unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
+            if !hot_magazine(here).push(block) {
+                // SAFETY: 1. the caller's. 2. the contents were moved.
+                unsafe { slow::free_rest(block, size, align, config) };
+            }
+            return target.as_ptr();
+        }
+    }
+    // SAFETY: 1. and 2. the caller's.
+    unsafe { realloc_long(block, size, align, new, config) }
+}
+
+/// [`realloc_rest`] of long blocks, or where none is at hand.
+///
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+#[inline(never)]
+unsafe fn realloc_long(
     block: NonNull<u8>,
     size: usize,
     align: usize,
