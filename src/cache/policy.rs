@@ -18,7 +18,9 @@ use crate::units::LINE;
 /// Most bytes of blocks in one magazine, unless that is fewer blocks than [`LEAST_LOG`] allows.
 const BYTES: usize = 512 << 10;
 /// Most slots of a magazine, as log2; one slot is not used.
-const MOST_LOG: u8 = 11;
+const MOST_LOG: u8 = 13;
+/// Most blocks that one slow path moves: some tens of microseconds, if each lies in another slab.
+const AT_ONCE: usize = 2048;
 /// Every class may hold this many blocks: slots, as log2.
 const LEAST_LOG: u8 = 2;
 /// Slots of a new magazine, as log2: one block, as a thread that does little needs no more.
@@ -103,19 +105,20 @@ impl Record {
     pub(super) fn next_batch(&self) -> usize {
         let least = if is_random() { 1 << RANDOM_LOG } else { 1 };
         let batch = usize::from(self.batch.get().max(least)).min(self.capacity());
-        #[expect(clippy::cast_possible_truncation, reason = "bounded by MOST_LOG")]
-        self.batch.set((batch * 2).min(1 << MOST_LOG) as u16);
+        #[expect(clippy::cast_possible_truncation, reason = "bounded by AT_ONCE")]
+        self.batch.set((batch * 2).min(AT_ONCE) as u16);
         batch
     }
 
-    /// How many of so many blocks a full magazine keeps: half, for what comes next may be a pop; an eighth
+    /// How many of its blocks a full magazine gives back: half, for what comes next may be a pop; seven eighths
     /// where it is full for the second time in a row, for then it may well be full again.
-    pub(super) fn keeps(&self, blocks: usize) -> usize {
-        if self.last() == Move::Flush as u8 {
+    pub(super) fn gives(&self, blocks: usize) -> usize {
+        let kept = if self.last() == Move::Flush as u8 {
             blocks / 8
         } else {
             blocks / 2
-        }
+        };
+        (blocks - kept).min(AT_ONCE)
     }
 
     /// Whether the magazine should grow now that it ran into its bound in `direction`.

@@ -252,7 +252,7 @@ pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Co
     }
     if !cache.grow(class, Move::Flush) {
         let (_, blocks) = cache.contents(class);
-        cache.flush_oldest(class, blocks - cache.record(class).keeps(blocks));
+        cache.flush_oldest(class, cache.record(class).gives(blocks));
     }
     cache.record(class).note(Move::Flush);
     if !cache.magazine(class).push(block) {
