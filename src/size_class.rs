@@ -214,6 +214,11 @@ impl Row {
         (free * self.eighths as usize) >> EIGHTHS_SHIFT
     }
 
+    /// The fewest free blocks that are so many eighths of a slab.
+    pub(crate) fn reaches_eighths(&self, eighths: usize) -> usize {
+        (eighths * self.blocks as usize).div_ceil(8)
+    }
+
     /// The block that holds the byte at `offset` of its slab, and the offset inside that block.
     pub(crate) fn locate(&self, offset: usize) -> (usize, usize) {
         // OVERFLOW: offsets are below 2^21 and reciprocals below 2^37.

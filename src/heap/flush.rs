@@ -74,7 +74,9 @@ fn flush_to<'a>(
             .unwrap_or_else(|(misuse, address)| die(misuse, address, class));
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
-        if let Some(empty) = state.settle(slab, row) {
+        if slab.has_outgrown_its_bin()
+            && let Some(empty) = state.settle(slab, row)
+        {
             empty.next.set(unused);
             unused = Some(empty);
         }

@@ -107,7 +107,8 @@ fn class_of(class: SizeClass, heap: usize) -> &'static ClassHeap {
 }
 
 impl ClassHeap {
-    fn link(&self, slab: &'static Slab, bin: usize) {
+    fn link(&self, slab: &'static Slab, row: &Row) {
+        let bin = row.eighths(slab.free());
         let first = self.bins[bin].get();
         slab.previous.set(None);
         slab.next.set(first);
@@ -116,13 +117,11 @@ impl ClassHeap {
         }
         self.bins[bin].set(Some(slab));
         self.mask.set(self.mask.get() | 1 << bin);
-        #[expect(clippy::cast_possible_truncation, reason = "below BINS")]
-        slab.bin.set(bin as u8);
-        slab.set_place(Place::Binned);
+        slab.set_bin(bin, row.reaches_eighths(bin + 1));
     }
 
     fn unlink(&self, slab: &'static Slab) {
-        let bin = slab.bin.get() as usize;
+        let bin = slab.bin();
         let (previous, next) = (slab.previous.get(), slab.next.get());
         previous
             .map_or(&self.bins[bin], |before| &before.next)
@@ -143,7 +142,7 @@ impl ClassHeap {
         slab.place() == Place::Binned
             && free > 0
             && free < row.blocks as usize
-            && row.eighths(free) == slab.bin.get() as usize
+            && row.eighths(free) == slab.bin()
     }
 
     /// Puts a slab where its free count belongs. A slab that nothing uses is returned unless the
@@ -177,7 +176,7 @@ impl ClassHeap {
             slab.set_place(Place::Spare);
             self.spare.set(Some(slab));
         } else if free > 0 {
-            self.link(slab, row.eighths(free));
+            self.link(slab, row);
         }
         None
     }
@@ -251,7 +250,7 @@ fn verify_class(index: usize, state: &ClassHeap, class: SizeClass) -> Result<(),
         };
         slab.verify()?;
         let (left, blocks) = (slab.free(), class.row().blocks as usize);
-        let bin = slab.bin.get() as usize;
+        let bin = slab.bin();
         check(
             match slab.place() {
                 Place::Full => left == 0,

@@ -147,7 +147,7 @@ pub(super) struct Word<'a> {
 impl<'a> Word<'a> {
     #[inline]
     fn load(bitmap: &'a Bitmap, index: usize) -> Self {
-        let bits = bitmap.words[index].get();
+        let bits = bitmap.words[index % WORD].get();
         Self {
             bitmap,
             index,
@@ -173,7 +173,7 @@ impl<'a> Word<'a> {
     #[inline]
     pub(super) fn store(&self) {
         let Bitmap { summary, words } = self.bitmap;
-        words[self.index].set(self.bits);
+        words[self.index % WORD].set(self.bits);
         if self.before == 0 && self.bits != 0 {
             summary.set(summary.get() | 1 << self.index);
         }

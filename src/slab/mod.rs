@@ -48,7 +48,9 @@ pub(crate) struct Slab {
     heap: GuardedU8,
     place: GuardedU8,
     /// The bin, where `place` is [`Place::Binned`].
-    pub(crate) bin: GuardedU8,
+    bin: GuardedU8,
+    /// Free blocks from which on that is not the right bin any more; 0 elsewhere.
+    outgrown_at: GuardedU16,
     /// How lately blocks left or returned: see [`Slab::age`].
     touched: GuardedU8,
     bitmap: Bitmap,
@@ -69,7 +71,7 @@ impl Slab {
         #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
         slab.class.set(class.index() as u8);
         slab.heap.set(heap);
-        slab.place.set(Place::Full as u8);
+        slab.set_place(Place::Full);
         slab.touched.set(TOUCHED);
         slab.free.set(row.blocks);
         slab.colour
@@ -150,7 +152,7 @@ impl Slab {
     /// The index of the block at `address`, which lies in the slab's units.
     pub(crate) fn block_of(&self, address: usize, row: &Row) -> Result<usize, Misuse> {
         // OVERFLOW: a slab's base is at most any address in its units.
-        let (block, inside) = row.locate(address.wrapping_sub(self.base().addr().get()));
+        let (block, inside) = row.locate(address.wrapping_sub(self.start()));
         if inside == 0 && block < row.blocks as usize {
             Ok(block)
         } else {
@@ -161,7 +163,7 @@ impl Slab {
     /// Whether `address` lies in the slab's units.
     pub(crate) fn holds(&self, address: usize, row: &Row) -> bool {
         // OVERFLOW: wraps to a large number below the base, which is the answer.
-        address.wrapping_sub(self.base().addr().get()) < row.units.bytes()
+        address.wrapping_sub(self.start()) < row.units.bytes()
     }
 
     /// Every slab of a chunk.
@@ -186,8 +188,7 @@ impl Slab {
 
     /// The chunk and unit that this descriptor belongs to; `None` for one whose chunk has gone.
     fn known_site(&self) -> Option<(&'static Chunk, UnitIndex)> {
-        // ORDERING: set before the descriptor was published, see `create`.
-        let address = self.base.load(Ordering::Relaxed).addr();
+        let address = self.start();
         arena::owner(address).map(|chunk| (chunk, UnitIndex::of(address)))
     }
 
@@ -200,6 +201,13 @@ impl Slab {
     /// See [`Chunk::stay_small`].
     pub(crate) fn stay_small(&self) {
         self.site().0.stay_small();
+    }
+
+    /// The address of the first byte.
+    #[inline]
+    fn start(&self) -> usize {
+        // ORDERING: set before the descriptor was published, see `create`.
+        self.base.load(Ordering::Relaxed).addr()
     }
 
     /// First byte.
@@ -235,8 +243,30 @@ impl Slab {
         }
     }
 
+    /// Notes that no bin holds the slab.
     pub(crate) fn set_place(&self, place: Place) {
         self.place.set(place as u8);
+        self.outgrown_at.set(0);
+    }
+
+    /// The bin that holds the slab, if one does.
+    pub(crate) fn bin(&self) -> usize {
+        self.bin.get() as usize
+    }
+
+    /// Notes the bin that holds the slab, right below `outgrown_at` free blocks.
+    pub(crate) fn set_bin(&self, bin: usize, outgrown_at: usize) {
+        self.place.set(Place::Binned as u8);
+        #[expect(clippy::cast_possible_truncation, reason = "one of 8")]
+        self.bin.set(bin as u8);
+        #[expect(clippy::cast_possible_truncation, reason = "at most the slab's blocks")]
+        self.outgrown_at.set(outgrown_at as u16);
+    }
+
+    /// Whether more blocks are free than fit the slab's bin, or no bin holds it.
+    #[inline]
+    pub(crate) fn has_outgrown_its_bin(&self) -> bool {
+        self.free.get() >= self.outgrown_at.get()
     }
 
     /// Has refills begin elsewhere. The class is locked.
@@ -280,7 +310,7 @@ impl Slab {
         addresses: impl Iterator<Item = usize>,
         row: &Row,
     ) -> Result<usize, (Misuse, usize)> {
-        let (base, bytes) = (self.base().addr().get(), row.units.bytes());
+        let (base, bytes) = (self.start(), row.units.bytes());
         let mut word = self.bitmap.word_of(first);
         if !word.put(first) {
             return Err((Misuse::DoubleFree, base + first * row.size as usize));
