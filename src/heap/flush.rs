@@ -5,8 +5,8 @@ use crate::arena;
 use crate::error::Misuse;
 use crate::os::{self, failpoints};
 use crate::size_class::{Row, SizeClass};
-use crate::slab::Slab;
-use crate::sync::{Ordering, Slot};
+use crate::slab::{Slab, address_in};
+use crate::sync::Slot;
 
 /// Returns blocks of `class`. A block that is none, or is free already, ends the process.
 ///
@@ -25,11 +25,6 @@ pub(crate) unsafe fn flush(class: SizeClass, blocks: &[Slot]) {
 fn locate(slot: &Slot, class: SizeClass) -> (&'static Slab, usize) {
     let address = address_in(slot);
     Slab::locate(address, class).unwrap_or_else(|misuse| die(misuse, address, class))
-}
-
-fn address_in(slot: &Slot) -> usize {
-    // ORDERING: written by this thread, or before it was handed this slot.
-    slot.load(Ordering::Relaxed).addr()
 }
 
 /// The class of the slab that holds `address`, if one does.
@@ -68,9 +63,8 @@ fn flush_to<'a>(
         if slab.heap() != heap {
             break;
         }
-        let behind = rest[1..].iter().map(address_in);
         let run = slab
-            .put_run(block, behind, row)
+            .put_run(block, rest, row)
             .unwrap_or_else(|(misuse, address)| die(misuse, address, class));
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);

@@ -42,12 +42,10 @@ impl Filling<'_> {
     /// Closes the gap that fewer blocks than slots leave behind the first.
     fn finish(self) -> usize {
         let gap = self.room();
-        if gap > 0 {
-            for place in 1..self.taken {
-                // ORDERING: as in `push`.
-                let block = self.out[place + gap].load(Ordering::Relaxed);
-                self.out[place].store(block, Ordering::Relaxed);
-            }
+        if gap > 0 && self.taken > 1 {
+            let (behind, place) = (&self.out[1 + gap..], self.out[1..].as_ptr().cast_mut());
+            // SAFETY: 1. both lie in one array, which only this thread writes and others read under its gate.
+            unsafe { core::ptr::copy(behind.as_ptr(), place, behind.len()) };
         }
         self.taken
     }

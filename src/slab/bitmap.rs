@@ -3,7 +3,8 @@
 
 use crate::sync::GuardedU64;
 
-const WORD: usize = 64;
+/// Bits, hence blocks, of a word.
+pub(super) const WORD: usize = 64;
 
 /// Free blocks of a slab. Guarded by the lock of the slab's class.
 #[derive(Debug)]
@@ -156,17 +157,35 @@ impl<'a> Word<'a> {
         }
     }
 
-    /// Sets one bit, of whatever word; `false` if it was set.
+    /// Sets one bit, of whatever word; the bit if it was set.
     #[inline]
-    pub(super) fn put(&mut self, block: usize) -> bool {
-        let (index, bit) = (block / WORD, 1 << (block % WORD));
+    pub(super) fn put(&mut self, block: usize) -> Result<(), usize> {
+        self.turn_to(block / WORD);
+        let bit = 1 << (block % WORD);
+        if self.bits & bit != 0 {
+            return Err(block);
+        }
+        self.bits |= bit;
+        Ok(())
+    }
+
+    /// Sets all bits of the word of `block`; one that was set, if one was.
+    #[inline]
+    pub(super) fn put_word(&mut self, block: usize) -> Result<(), usize> {
+        self.turn_to(block / WORD);
+        if self.bits != 0 {
+            return Err(block - block % WORD + self.bits.trailing_zeros() as usize);
+        }
+        self.bits = u64::MAX;
+        Ok(())
+    }
+
+    #[inline]
+    fn turn_to(&mut self, index: usize) {
         if index != self.index {
             self.store();
             *self = Self::load(self.bitmap, index);
         }
-        let is_new = self.bits & bit == 0;
-        self.bits |= bit;
-        is_new
     }
 
     /// Writes the word back.
@@ -209,11 +228,11 @@ mod tests {
                 }
                 assert!(seen.iter().all(|seen| *seen));
                 let mut word = bitmap.word_of(0);
-                assert!((0..blocks).step_by(2).all(|block| word.put(block)));
+                assert!((0..blocks).step_by(2).all(|block| word.put(block).is_ok()));
                 assert!(
                     (0..blocks)
                         .rev()
-                        .all(|block| word.put(block) == (block % 2 == 1))
+                        .all(|block| word.put(block).is_ok() == (block % 2 == 1))
                 );
                 word.store();
                 assert!((0..blocks).all(|block| !bitmap.put(block)));
@@ -222,6 +241,23 @@ mod tests {
                 bitmap.clear();
                 assert!(bitmap.copy().iter().all(|word| *word == 0) && bitmap.rebuild() == 0);
             }
+        }
+    }
+
+    #[test]
+    fn a_word_at_once_is_each_of_its_bits() {
+        for block in [0, 63, 64, 4095] {
+            let bitmap = bitmap();
+            let mut word = bitmap.word_of(0);
+            assert_eq!(word.put_word(block), Ok(()));
+            word.store();
+            assert!(bitmap.is_consistent(4096, WORD));
+            assert!(!bitmap.put(block));
+            // One that is set already is named.
+            let bitmap = self::bitmap();
+            let twice = block / WORD * WORD + 17;
+            assert!(bitmap.put(twice));
+            assert_eq!(bitmap.word_of(0).put_word(block), Err(twice));
         }
     }
 

@@ -23,10 +23,11 @@ pub(crate) fn print(report: &Report) {
         let measured = |row: &&Row| row.kind == kind && row.keys().next().is_some();
         report.rows.iter().filter(measured).collect()
     };
-    let (times, latencies, sizes) = (
+    let (times, latencies, sizes, curves) = (
         of_kind(Kind::Time),
         of_kind(Kind::Latency),
         of_kind(Kind::Memory),
+        of_kind(Kind::Curve),
     );
     if !times.is_empty() {
         println!(
@@ -41,6 +42,10 @@ pub(crate) fn print(report: &Report) {
     if !sizes.is_empty() {
         println!("\nmemory: medians, MiB unless it is a ratio or a count\n");
         figure_table(report, &sizes).print();
+    }
+    if !curves.is_empty() {
+        println!("\nns per operation: medians\n");
+        figure_table(report, &curves).print();
     }
     print_peaks(report);
     print_locks(report);

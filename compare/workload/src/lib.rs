@@ -8,6 +8,7 @@
 
 // The program: command line, tables of rows.
 mod cli;
+mod curves;
 mod latency;
 mod memory;
 mod outcome;
@@ -17,6 +18,7 @@ mod time;
 
 // Time rows, one file per group.
 mod churn; // h_churn
+mod curve; // n_
 mod growth; // d_
 mod handoff; // g_
 mod json; // j_

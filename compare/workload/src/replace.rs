@@ -54,7 +54,7 @@ impl WorkingSet {
         }
     }
 
-    fn replace(&mut self, rounds: u64) -> u64 {
+    pub(crate) fn replace(&mut self, rounds: u64) -> u64 {
         self.replace_by(rounds, Block::alloc, |block, layout| {
             // SAFETY: 1. `replace_by` forgets the block. 2. it gives the block's layout.
             unsafe { block.free(layout) };

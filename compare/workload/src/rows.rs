@@ -3,7 +3,7 @@
 use super::meter::{Meter, Reading};
 use super::outcome::Outcome;
 use super::setting::Setting;
-use super::{latency, memory, time};
+use super::{curves, latency, memory, time};
 
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -20,6 +20,8 @@ pub(crate) enum Run {
     Latency(fn(&Setting) -> Result<Outcome, String>),
     /// Sizes, some of them over time.
     Memory(fn(&Setting) -> Result<Outcome, String>),
+    /// Nanoseconds for each operation, for one of several amounts.
+    Curve(fn(&Setting) -> Result<Outcome, String>),
 }
 
 impl Row {
@@ -28,6 +30,7 @@ impl Row {
             Run::Time(_) => "time",
             Run::Latency(_) => "latency",
             Run::Memory(_) => "memory",
+            Run::Curve(_) => "curve",
         }
     }
 
@@ -45,14 +48,14 @@ impl Row {
                     ..Outcome::default()
                 })
             }
-            Run::Latency(run) | Run::Memory(run) => run(setting),
+            Run::Latency(run) | Run::Memory(run) | Run::Curve(run) => run(setting),
         }
     }
 }
 
 /// Every row.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
-    [time::ROWS, latency::ROWS, memory::ROWS]
+    [time::ROWS, latency::ROWS, memory::ROWS, curves::ROWS]
         .into_iter()
         .flatten()
 }
