@@ -94,6 +94,33 @@ fn what_a_sleeping_thread_freed_goes_back() {
     });
 }
 
+/// Without the helper.
+#[test]
+fn what_an_ended_thread_left_goes_back() {
+    // With safeguards nothing is left.
+    if std::env::var_os("FLAGSTONE_HARDENED").is_some() {
+        return;
+    }
+    alone("what_an_ended_thread_left_goes_back", &[], || {
+        let cached = || Flagstone::stats().cached;
+        let before = cached();
+        let leaves = || {
+            let blocks: Vec<_> = (0..100)
+                .map(|tag| Block::filled(&ALLOC, 3000, 8, tag))
+                .collect();
+            blocks.into_iter().for_each(|block| block.free(&ALLOC));
+        };
+        thread::spawn(leaves).join().expect("the thread ends");
+        let left = cached();
+        assert!(left > before + 100_000);
+        // This thread goes on: each of these is two slow paths, which look at what is due.
+        until(|| {
+            (0..1000).for_each(|_| Block::filled(&ALLOC, 40_000, 8, 1).free(&ALLOC));
+            cached() + 100_000 < left
+        });
+    });
+}
+
 #[test]
 fn a_freed_mapping_alone_wakes_it() {
     alone("a_freed_mapping_alone_wakes_it", &[], || {

@@ -253,6 +253,66 @@ fn live_bytes_are_counted_while_threads_end() {
 /// that, if it had no such block before, does not (false sharing, after Berger and others, 2000). Safeguards hand
 /// out blocks at random.
 #[test]
+fn the_next_thread_finds_what_the_last_one_left() {
+    const SIZE: usize = 200;
+    const BLOCKS: usize = 100;
+    // With safeguards nothing is left: what was freed is not to be handed out soon.
+    if std::env::var_os("FLAGSTONE_HARDENED").is_some() {
+        return;
+    }
+    let _turn = begin();
+    let some_blocks = || -> Vec<usize> {
+        let blocks: Vec<_> = (0..BLOCKS)
+            .map(|tag| Block::filled(&ALLOC, SIZE, 8, tag))
+            .collect();
+        let addresses = blocks.iter().map(Block::addr).collect();
+        blocks.into_iter().for_each(|block| block.free(&ALLOC));
+        addresses
+    };
+    let on_a_thread = || {
+        let thread = thread::spawn(some_blocks);
+        thread.join().expect("the thread did not panic")
+    };
+    let cached = || Flagstone::stats().cached;
+    Flagstone::purge();
+    let before = cached();
+    let left = on_a_thread();
+    assert!(cached() > before + BLOCKS / 2 * SIZE);
+    common::process::verify();
+    let found = on_a_thread();
+    let again = found.iter().filter(|block| left.contains(block)).count();
+    assert!(again > BLOCKS / 2, "{again} of {BLOCKS}");
+    // A child of a fork has it, too, and gives it back.
+    // SAFETY: the child calls the allocator only, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        Flagstone::purge();
+        let is_back = cached() < before + SIZE && Flagstone::verify().is_ok();
+        // SAFETY: ends the child at once, which is what is wanted.
+        unsafe { libc::_exit(i32::from(!is_back)) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is writable.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child failed");
+    Flagstone::purge();
+    assert!(cached() < before + SIZE);
+}
+
+#[test]
+fn few_of_many_threads_leave_something() {
+    let _turn = begin();
+    let most = thread::available_parallelism().map_or(1, usize::from) * 2;
+    let leaves = || Block::filled(&ALLOC, 3000, 8, 1).free(&ALLOC);
+    Flagstone::purge();
+    let before = Flagstone::stats().cached;
+    join((0..most * 8).map(|_| thread::spawn(leaves)).collect());
+    let left = Flagstone::stats().cached.saturating_sub(before);
+    // std's threads have some blocks of their own.
+    assert!(left < (most + 1) * 16_000, "{left} bytes are left");
+}
+
+#[test]
 fn a_gift_is_not_handed_out_where_it_was_freed() {
     const THREADS: usize = 8;
     // A class that std's threads have no use for.

@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 use super::care::Care;
 use super::slow::is_gated;
 use super::thread::{self, REGISTRY, is_own};
-use super::{SizeClass, ThreadCache};
+use super::{SizeClass, ThreadCache, left};
 use crate::arena::{self, Age, meta};
 use crate::error::Violation;
 use crate::heap::{self, Idle};
@@ -52,6 +52,7 @@ pub(crate) fn purge() -> usize {
         own.empty_all();
     }
     let _held = REGISTRY.lock.lock();
+    left::empty(Age::Any);
     let threads = HeldOff::all();
     let idle = threads.idle_blocks();
     heap::spares();
@@ -248,7 +249,8 @@ pub(crate) fn stats() -> Stats {
     let (used, cached) = {
         let _held = REGISTRY.lock.lock();
         let _gates = Gates::all();
-        let cached: usize = registered().map(ThreadCache::cached_bytes).sum();
+        let all = registered().chain(left::waiting());
+        let cached: usize = all.map(ThreadCache::cached_bytes).sum();
         (heap::used_bytes(), cached)
     };
     let (mapped, mapped_resident) = large::committed_and_resident();
@@ -271,7 +273,7 @@ pub(crate) fn verify() -> Result<(), Violation> {
     large::verify()?;
     heap::verify()?;
     let _held = REGISTRY.lock.lock();
-    for cache in registered() {
+    for cache in registered().chain(left::waiting()) {
         let _held = cache.gate.lock();
         for class in cache.countable() {
             let (slots, blocks) = cache.contents(class);

@@ -13,6 +13,7 @@ mod found;
 mod front;
 mod helper;
 mod hold_off;
+mod left;
 mod magazine;
 mod policy;
 mod realloc;
@@ -69,6 +70,8 @@ pub(crate) struct ThreadCache {
     heap: GuardedU8,
     /// The class that a slow path is working on, [`NO_CLASS`] otherwise: for a child of `fork`.
     busy: GuardedU8,
+    /// 1 if a look came by since the last thread left.
+    was_seen: GuardedU8,
     /// Slow paths taken.
     ticks: GuardedU64,
     /// Capacity of all magazines, in bytes of blocks.

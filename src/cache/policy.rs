@@ -38,7 +38,7 @@ const EARLY: u8 = 16;
 const LAST: u8 = 3;
 
 /// Into how many parts the threads that share a heap divide what one may cache, at most.
-const SHARES: usize = 4;
+pub(super) const SHARES: usize = 4;
 
 /// What a magazine remembers between slow paths. Guarded by the cache's gate.
 #[derive(Debug)]

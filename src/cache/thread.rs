@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use super::tls::{self, EMPTY, Words};
-use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork, helper};
+use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork, helper, left};
 use crate::arena::meta;
 use crate::config::{self, Refusal};
 use crate::heap;
@@ -25,8 +25,10 @@ pub(super) struct Registry {
     pub(super) lock: Lock<()>,
     /// Caches in use, newest first.
     pub(super) first: Link<ThreadCache>,
-    /// Caches of threads that are gone.
-    unused: Link<ThreadCache>,
+    /// Caches that threads have left, newest first.
+    pub(super) unused: Link<ThreadCache>,
+    /// How many of these hold blocks.
+    pub(super) kept: GuardedUsize,
     /// Threads of each heap.
     threads: [GuardedUsize; heap::HEAPS],
 }
@@ -35,6 +37,7 @@ pub(super) static REGISTRY: Registry = Registry {
     lock: Lock::new(()),
     first: Link::none(),
     unused: Link::none(),
+    kept: GuardedUsize::new(0),
     threads: [const { GuardedUsize::new(0) }; heap::HEAPS],
 };
 
@@ -194,8 +197,7 @@ fn new_cache() -> Option<&'static ThreadCache> {
     loop {
         {
             let _held = REGISTRY.lock.lock();
-            if let Some(cache) = REGISTRY.unused.get() {
-                REGISTRY.unused.set(cache.next.get());
+            if let Some(cache) = ThreadCache::next_waiting() {
                 return Some(cache);
             }
         }
@@ -243,13 +245,6 @@ impl ThreadCache {
         threads.set(threads.get() - 1);
     }
 
-    /// Waits for the next thread. The registry's lock is held, the cache is empty.
-    pub(super) fn recycle(&'static self) {
-        self.begin_anew();
-        self.next.set(REGISTRY.unused.get());
-        REGISTRY.unused.set(Some(self));
-    }
-
     /// The calling thread's cache, if it has one.
     pub(super) fn own() -> Option<&'static Self> {
         // ORDERING: this thread's own word.
@@ -290,7 +285,7 @@ impl ThreadCache {
     }
 }
 
-/// The pthread destructor: gives everything that the thread holds back.
+/// The pthread destructor: gives back, or leaves to the next thread, everything that the thread holds.
 unsafe extern "C" fn at_exit(cache: *mut c_void) {
     // SAFETY: 1. `register` armed the key with the thread's cache.
     valgrind::quietly(|| end(unsafe { &*cache.cast::<ThreadCache>() }));
@@ -309,7 +304,7 @@ fn end(cache: &'static ThreadCache) {
         // ORDERING: only this thread reads the word, others write it under the gate.
         words.in_force().store(empty, Ordering::Relaxed);
         // Still in the registry: a child of a fork meanwhile takes back what is left.
-        cache.empty_all();
+        cache.leave();
     }
     {
         let _held = REGISTRY.lock.lock();
@@ -363,6 +358,7 @@ pub(super) unsafe fn break_locks() {
         previous = Some(cache);
         next = cache.next.get();
     }
+    left::recover();
 }
 
 /// Whether this cache belongs to the calling thread.
