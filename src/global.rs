@@ -63,13 +63,14 @@ impl Flagstone {
     }
 
     /// Starts the helper, a thread that gives memory back when the program has gone idle: once no thread has freed
-    /// or fetched anything by a slow path for [`Config::purge_delay_ms`], it [purges](Self::purge), at most twice
-    /// that delay after the last free. While the program is busy it looks, once in a delay, at what is due. Then it sleeps until
+    /// or fetched anything by a slow path for [`Config::purge_delay_ms`], it [purges](Self::purge), about twice
+    /// that delay after the last of them. While the program is busy it looks, once in a delay, at what is due. Then it sleeps until
     /// something is freed: a program that frees nothing pays nothing, a busy one some wake-ups a second.
     ///
     /// Not started by default: a process of one thread then stays one (`unshare`, `setns` and some sandboxes
     /// insist), and a thread costs a stack of some pages. One helper at most: further calls do nothing. It blocks
-    /// all signals. A child of `fork` has none until it starts its own; it ends with the process.
+    /// all signals. A child of `fork` has none until it starts its own. It ends with the process, so a program whose
+    /// first thread calls `pthread_exit` does not end when its other threads have. A change of the delay counts from its next look on.
     ///
     /// ```
     /// use flagstone::Flagstone;
@@ -88,11 +89,7 @@ impl Flagstone {
     ///
     /// [`NoHelper`] if the system refuses the thread.
     pub fn start_helper(&self) -> Result<(), NoHelper> {
-        if cache::start_helper(&self.config) {
-            Ok(())
-        } else {
-            Err(NoHelper)
-        }
+        cache::start_helper(&self.config)
     }
 
     /// What the allocator holds at the moment. Allocates nothing.

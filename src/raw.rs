@@ -129,11 +129,7 @@ pub fn begin() {
 ///
 /// [`NoHelper`] if the system refuses the thread.
 pub fn start_helper() -> Result<(), NoHelper> {
-    if cache::start_helper(&CONFIG) {
-        Ok(())
-    } else {
-        Err(NoHelper)
-    }
+    cache::start_helper(&CONFIG)
 }
 
 /// Changes an option of the running process: `name` and `value` as in the environment

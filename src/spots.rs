@@ -38,7 +38,7 @@ pub(crate) const fn spot(class: SizeClass) -> usize {
 }
 
 /// The class whose spot this is, which is none without room.
-pub(crate) fn class_at(spot: usize) -> SizeClass {
+pub(crate) fn class_of_spot(spot: usize) -> SizeClass {
     let index = match spot.checked_sub(FAR) {
         None => spot / HEADER - 1,
         Some(far) => far / HEADER + SMALL_CLASSES,
@@ -158,7 +158,7 @@ mod tests {
             last = spot;
         }
         for class in SizeClass::all() {
-            assert_eq!(class_at(spot(class)), class);
+            assert_eq!(class_of_spot(spot(class)), class);
             let is_gated = class.size() > MEDIUM_MAX;
             let noted = noted(class) as usize;
             assert_eq!(

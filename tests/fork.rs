@@ -86,6 +86,8 @@ fn a_single_thread_inherits_everything() {
 fn a_new_thread_may_be_the_first_to_ask() {
     let _turn = begin();
     alone(|| {
+        // What the harness's threads have left would be the new one's.
+        Flagstone::purge();
         fill_magazines();
         let mut estate = Estate::new();
         let before = Flagstone::stats();
@@ -109,6 +111,8 @@ fn magazines_of_threads_that_are_gone_come_back() {
     const THREADS: usize = 8;
     let _turn = begin();
     alone(|| {
+        // As above.
+        Flagstone::purge();
         fill_magazines();
         let own = Flagstone::stats().cached;
         let crew = Crew::<THREADS>::gather(fill_magazines);

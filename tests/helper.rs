@@ -224,3 +224,9 @@ fn a_child_starts_its_own() {
 fn again_hardened() {
     again("again", ("FLAGSTONE_HARDENED", "1"));
 }
+
+/// With these, long blocks have no guards, and are cut.
+#[test]
+fn again_with_checks() {
+    again("again", ("FLAGSTONE_HARDENED", "checks"));
+}

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use common::block::Block;
+use common::child::alone;
 use common::process::{begin, expect_flat, live};
 use flagstone::Flagstone;
 use rand::rngs::SmallRng;
@@ -20,7 +21,7 @@ static ALLOC: Flagstone = Flagstone::new();
 /// A block on its way to another thread, and the tag of its contents.
 type Parcel = (Block, usize);
 
-/// Waits until the threads are gone, not only done: what they keep is given back as they exit.
+/// Waits until the threads are gone, not only done: what they keep is given back, or parked, as they exit.
 fn join<T>(threads: Vec<JoinHandle<T>>) -> Vec<T> {
     threads
         .into_iter()
@@ -249,9 +250,7 @@ fn live_bytes_are_counted_while_threads_end() {
     held.free(&ALLOC);
 }
 
-/// What a thread is given and frees shares a cache line with others' blocks, most likely. What it allocates after
-/// that, if it had no such block before, does not (false sharing, after Berger and others, 2000). Safeguards hand
-/// out blocks at random.
+/// But for blocks that share cache lines, see the test of gifts.
 #[test]
 fn the_next_thread_finds_what_the_last_one_left() {
     const SIZE: usize = 200;
@@ -261,57 +260,65 @@ fn the_next_thread_finds_what_the_last_one_left() {
         return;
     }
     let _turn = begin();
-    let some_blocks = || -> Vec<usize> {
-        let blocks: Vec<_> = (0..BLOCKS)
-            .map(|tag| Block::filled(&ALLOC, SIZE, 8, tag))
-            .collect();
-        let addresses = blocks.iter().map(Block::addr).collect();
-        blocks.into_iter().for_each(|block| block.free(&ALLOC));
-        addresses
-    };
-    let on_a_thread = || {
-        let thread = thread::spawn(some_blocks);
-        thread.join().expect("the thread did not panic")
-    };
-    let cached = || Flagstone::stats().cached;
-    Flagstone::purge();
-    let before = cached();
-    let left = on_a_thread();
-    assert!(cached() > before + BLOCKS / 2 * SIZE);
-    common::process::verify();
-    let found = on_a_thread();
-    let again = found.iter().filter(|block| left.contains(block)).count();
-    assert!(again > BLOCKS / 2, "{again} of {BLOCKS}");
-    // A child of a fork has it, too, and gives it back.
-    // SAFETY: the child calls the allocator only, and ends.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
+    // Threads of other tests would leave theirs, too.
+    alone("the_next_thread_finds_what_the_last_one_left", &[], || {
+        let some_blocks = || -> Vec<usize> {
+            let blocks: Vec<_> = (0..BLOCKS)
+                .map(|tag| Block::filled(&ALLOC, SIZE, 8, tag))
+                .collect();
+            let addresses = blocks.iter().map(Block::addr).collect();
+            blocks.into_iter().for_each(|block| block.free(&ALLOC));
+            addresses
+        };
+        let on_a_thread = || {
+            let thread = thread::spawn(some_blocks);
+            thread.join().expect("the thread did not panic")
+        };
+        let cached = || Flagstone::stats().cached;
         Flagstone::purge();
-        let is_back = cached() < before + SIZE && Flagstone::verify().is_ok();
-        // SAFETY: ends the child at once, which is what is wanted.
-        unsafe { libc::_exit(i32::from(!is_back)) };
-    }
-    let mut status = 0;
-    // SAFETY: `status` is writable.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(status, 0, "the child failed");
-    Flagstone::purge();
-    assert!(cached() < before + SIZE);
+        let before = cached();
+        let left = on_a_thread();
+        assert!(cached() > before + BLOCKS / 2 * SIZE);
+        common::process::verify();
+        let found = on_a_thread();
+        let again = found.iter().filter(|block| left.contains(block)).count();
+        assert!(again > BLOCKS / 2, "{again} of {BLOCKS}");
+        // A child of a fork has it, too, and gives it back.
+        // SAFETY: the child calls the allocator only, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            Flagstone::purge();
+            let is_back = cached() < before + SIZE && Flagstone::verify().is_ok();
+            // SAFETY: ends the child at once, which is what is wanted.
+            unsafe { libc::_exit(i32::from(!is_back)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is writable.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "the child failed");
+        Flagstone::purge();
+        assert!(cached() < before + SIZE);
+    });
 }
 
 #[test]
 fn few_of_many_threads_leave_something() {
     let _turn = begin();
-    let most = thread::available_parallelism().map_or(1, usize::from) * 2;
-    let leaves = || Block::filled(&ALLOC, 3000, 8, 1).free(&ALLOC);
-    Flagstone::purge();
-    let before = Flagstone::stats().cached;
-    join((0..most * 8).map(|_| thread::spawn(leaves)).collect());
-    let left = Flagstone::stats().cached.saturating_sub(before);
-    // std's threads have some blocks of their own.
-    assert!(left < (most + 1) * 16_000, "{left} bytes are left");
+    alone("few_of_many_threads_leave_something", &[], || {
+        let most = thread::available_parallelism().map_or(1, usize::from) * 2;
+        let leaves = || Block::filled(&ALLOC, 3000, 8, 1).free(&ALLOC);
+        Flagstone::purge();
+        let before = Flagstone::stats().cached;
+        join((0..most * 8).map(|_| thread::spawn(leaves)).collect());
+        let left = Flagstone::stats().cached.saturating_sub(before);
+        // std's threads have some blocks of their own.
+        assert!(left < (most + 1) * 16_000, "{left} bytes are left");
+    });
 }
 
+/// What a thread is given and frees shares a cache line with others' blocks, most likely. What it allocates after
+/// that, if it had no such block before, does not (false sharing, after Berger and others, 2000). Safeguards hand
+/// out blocks at random.
 #[test]
 fn a_gift_is_not_handed_out_where_it_was_freed() {
     const THREADS: usize = 8;

@@ -13,7 +13,7 @@ use crate::heap;
 use crate::large;
 use crate::sample;
 use crate::size_class::{Request, classify};
-use crate::spots::{NOWHERE, class_at, spot, table_spot};
+use crate::spots::{NOWHERE, class_of_spot, spot, table_spot};
 
 /// Alignment of a block if none is asked for: fit for every type of C.
 pub(crate) const ALIGN: usize = 16;
@@ -139,7 +139,7 @@ pub(crate) unsafe extern "C" fn realloc_found(
             return block.as_ptr();
         }
         if let Some(target) = NonNull::new(hot_magazine(there).pop()) {
-            let length = class_at(here).size().min(new);
+            let length = class_of_spot(here).size().min(new);
             // SAFETY: 1. both are live and at least this long, and different.
             unsafe { target.copy_from_nonoverlapping(block, length) };
             if !hot_magazine(here).push(block) {

@@ -12,6 +12,7 @@ use super::thread;
 use super::{Config, hold_off, slow};
 use crate::arena;
 use crate::config;
+use crate::error::NoHelper;
 use crate::large;
 use crate::os;
 use crate::valgrind;
@@ -21,19 +22,16 @@ static ALARM: Alarm = Alarm::new();
 /// The least time between two looks, in milliseconds.
 const LEAST: u64 = 10;
 
-/// Starts the helper, if there is none; whether there is one now.
-pub(crate) fn start(config: &Config) -> bool {
+/// Starts the helper, if there is none.
+pub(crate) fn start(config: &Config) -> Result<(), NoHelper> {
     if !thread::prepare(config) {
-        return false;
+        return Err(NoHelper);
     }
-    if !ALARM.begin() {
-        return true;
-    }
-    let is_started = os::start_thread(work);
-    if !is_started {
+    if ALARM.begin() && !os::start_thread(work) {
         ALARM.end();
+        return Err(NoHelper);
     }
-    is_started
+    Ok(())
 }
 
 /// A child of a fork has no helper.
@@ -78,8 +76,9 @@ fn tend_until_idle() {
         if now == before {
             return;
         }
-        before = now;
         slow::tend_all();
+        // Which takes spans back, too.
+        before = pulse();
     }
 }
 
@@ -88,5 +87,5 @@ fn pulse() -> u64 {
     // OVERFLOW: only equality counts.
     hold_off::ticks()
         .wrapping_add(arena::released())
-        .wrapping_add(large::freed())
+        .wrapping_add(large::taken())
 }

@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 use super::care::Care;
 use super::slow::is_gated;
 use super::thread::{self, REGISTRY, is_own};
-use super::{SizeClass, ThreadCache, left};
+use super::{SizeClass, ThreadCache, parked};
 use crate::arena::{self, Age, meta};
 use crate::error::Violation;
 use crate::heap::{self, Idle};
@@ -52,7 +52,7 @@ pub(crate) fn purge() -> usize {
         own.empty_all();
     }
     let _held = REGISTRY.lock.lock();
-    left::empty(Age::Any);
+    parked::empty(Age::Any, usize::MAX);
     let threads = HeldOff::all();
     let idle = threads.idle_blocks();
     heap::spares();
@@ -143,6 +143,19 @@ impl ThreadCache {
     fn countable(&'static self) -> impl Iterator<Item = SizeClass> {
         let torn = self.busy_with().filter(|_| !self.is_of_this_process());
         SizeClass::all().filter(move |class| Some(*class) != torn)
+    }
+
+    /// Checks every magazine (ALGORITHM.md, I2).
+    fn verify(&'static self) -> Result<(), Violation> {
+        for class in self.countable() {
+            let (slots, blocks) = self.contents(class);
+            if blocks >= slots.len().max(1) {
+                let address = core::ptr::from_ref(self).addr();
+                let invariant = "I2: a magazine holds at most what its slots hold";
+                return Err(Violation { invariant, address });
+            }
+        }
+        Ok(())
     }
 
     /// Bytes of blocks in all magazines. The gate is held.
@@ -249,7 +262,7 @@ pub(crate) fn stats() -> Stats {
     let (used, cached) = {
         let _held = REGISTRY.lock.lock();
         let _gates = Gates::all();
-        let all = registered().chain(left::waiting());
+        let all = registered().chain(parked::all());
         let cached: usize = all.map(ThreadCache::cached_bytes).sum();
         (heap::used_bytes(), cached)
     };
@@ -273,16 +286,10 @@ pub(crate) fn verify() -> Result<(), Violation> {
     large::verify()?;
     heap::verify()?;
     let _held = REGISTRY.lock.lock();
-    for cache in registered().chain(left::waiting()) {
+    registered().try_for_each(|cache| {
         let _held = cache.gate.lock();
-        for class in cache.countable() {
-            let (slots, blocks) = cache.contents(class);
-            if blocks >= slots.len().max(1) {
-                let address = core::ptr::from_ref(cache).addr();
-                let invariant = "I2: a magazine holds at most what its slots hold";
-                return Err(Violation { invariant, address });
-            }
-        }
-    }
-    Ok(())
+        cache.verify()
+    })?;
+    // Nobody else gets at these while the registry is locked.
+    parked::all().try_for_each(ThreadCache::verify)
 }

@@ -13,8 +13,8 @@ mod found;
 mod front;
 mod helper;
 mod hold_off;
-mod left;
 mod magazine;
+mod parked;
 mod policy;
 mod realloc;
 mod resize;
@@ -70,7 +70,7 @@ pub(crate) struct ThreadCache {
     heap: GuardedU8,
     /// The class that a slow path is working on, [`NO_CLASS`] otherwise: for a child of `fork`.
     busy: GuardedU8,
-    /// 1 if a look came by since the last thread left.
+    /// 1 if a look came by since the cache was parked.
     was_seen: GuardedU8,
     /// Slow paths taken.
     ticks: GuardedU64,

@@ -19,7 +19,7 @@ use crate::units::LINE;
 const BYTES: usize = 512 << 10;
 /// Most slots of a magazine, as log2; one slot is not used.
 const MOST_LOG: u8 = 13;
-/// Most blocks that one slow path moves: some tens of microseconds, if each lies in another slab.
+/// Most blocks of a class that one slow path moves: some tens of microseconds, if each lies in another slab.
 const AT_ONCE: usize = 2048;
 /// Every class may hold this many blocks: slots, as log2.
 const LEAST_LOG: u8 = 2;
@@ -278,6 +278,12 @@ impl ThreadCache {
         }
     }
 
+    /// Counts the capacity anew.
+    pub(super) fn recount(&self) {
+        let bytes = |class: SizeClass| self.record(class).capacity() * class.size();
+        self.capacity.set(SizeClass::all().map(bytes).sum());
+    }
+
     /// Takes the slots away from a magazine and loses them.
     pub(super) fn give_up(&self, class: SizeClass) {
         self.magazine(class).uninstall();
@@ -303,7 +309,11 @@ impl ThreadCache {
                 record.seen.set(now);
                 continue;
             }
-            self.flush_oldest(class, blocks.div_ceil(2));
+            let unused = blocks.div_ceil(2).min(AT_ONCE);
+            self.flush_oldest(class, unused);
+            if blocks - unused >= record.slots() / 2 {
+                continue;
+            }
             if record.log.get() > FIRST_LOG {
                 self.resize(class, record.log.get() - 1);
             } else if self.contents(class).1 == 0 {

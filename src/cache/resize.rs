@@ -3,7 +3,7 @@
 use core::ptr::{self, NonNull};
 
 use super::careful::{cache_at_hand, expect, is_sampled, prepared, request};
-use super::{Config, behind, realloc as plain};
+use super::{Config, behind, helper, realloc as plain};
 use crate::config::{self, Mode};
 use crate::large;
 use crate::os;
@@ -102,5 +102,7 @@ pub(super) unsafe fn resize(
     }
     let length = new + behind::bytes(mode);
     // SAFETY: 1. the caller's 2.
-    unsafe { large::resize(block, usize::MAX, length) }
+    let moved = unsafe { large::resize(block, usize::MAX, length) };
+    helper::notice();
+    moved
 }

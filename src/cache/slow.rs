@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use super::policy::Move;
 use super::{
-    Config, NO_CLASS, SizeClass, ThreadCache, careful, helper, hot_magazine, left, thread,
+    Config, NO_CLASS, SizeClass, ThreadCache, careful, helper, hot_magazine, parked, thread,
 };
 use crate::arena::{self, Age, Zeroed};
 use crate::config;
@@ -98,7 +98,7 @@ fn alloc_zeroed_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
 /// cached mappings of one kind must not be what keeps another from memory.
 pub(super) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
     attempt().or_else(|| {
-        left::try_to_empty(Age::Any);
+        parked::try_to_empty(Age::Any, usize::MAX);
         heap::spares();
         arena::decay(Age::Any);
         large::decay(Age::Any);
@@ -310,7 +310,7 @@ impl ThreadCache {
 /// Gives back what is due, about once in a purge delay for the whole process.
 fn tend() {
     if thread::is_time() {
-        left::try_to_empty(Age::Due);
+        parked::try_to_empty(Age::Due, 1);
         heap::some_holes(SWEEP);
         arena::decay(Age::Due);
         large::decay(Age::Due);
@@ -320,7 +320,7 @@ fn tend() {
 /// Gives back what is due, wherever it is.
 pub(super) fn tend_all() {
     thread::tended();
-    left::try_to_empty(Age::Due);
+    parked::try_to_empty(Age::Due, usize::MAX);
     heap::old_holes();
     arena::decay(Age::Due);
     large::decay(Age::Due);

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use super::tls::{self, EMPTY, Words};
-use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork, helper, left};
+use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork, helper, parked};
 use crate::arena::meta;
 use crate::config::{self, Refusal};
 use crate::heap;
@@ -25,10 +25,10 @@ pub(super) struct Registry {
     pub(super) lock: Lock<()>,
     /// Caches in use, newest first.
     pub(super) first: Link<ThreadCache>,
-    /// Caches that threads have left, newest first.
-    pub(super) unused: Link<ThreadCache>,
-    /// How many of these hold blocks.
-    pub(super) kept: GuardedUsize,
+    /// Empty caches of threads that are gone.
+    unused: Link<ThreadCache>,
+    /// Those that have kept their blocks, newest first.
+    pub(super) parked: Link<ThreadCache>,
     /// Threads of each heap.
     threads: [GuardedUsize; heap::HEAPS],
 }
@@ -37,7 +37,7 @@ pub(super) static REGISTRY: Registry = Registry {
     lock: Lock::new(()),
     first: Link::none(),
     unused: Link::none(),
-    kept: GuardedUsize::new(0),
+    parked: Link::none(),
     threads: [const { GuardedUsize::new(0) }; heap::HEAPS],
 };
 
@@ -163,6 +163,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     if !key.arm(NonNull::from(cache).cast()) {
         words.own.store(ptr::null_mut(), Ordering::Relaxed);
         let _held = REGISTRY.lock.lock();
+        cache.empty_all();
         cache.recycle();
         return None;
     }
@@ -197,7 +198,11 @@ fn new_cache() -> Option<&'static ThreadCache> {
     loop {
         {
             let _held = REGISTRY.lock.lock();
-            if let Some(cache) = ThreadCache::next_waiting() {
+            if let Some(cache) = ThreadCache::next_parked() {
+                return Some(cache);
+            }
+            if let Some(cache) = REGISTRY.unused.get() {
+                REGISTRY.unused.set(cache.next.get());
                 return Some(cache);
             }
         }
@@ -243,6 +248,13 @@ impl ThreadCache {
         }
         let threads = &REGISTRY.threads[self.heap.get() as usize];
         threads.set(threads.get() - 1);
+    }
+
+    /// Waits for the next thread. The registry's lock is held, the cache is empty.
+    pub(super) fn recycle(&'static self) {
+        self.begin_anew();
+        self.next.set(REGISTRY.unused.get());
+        REGISTRY.unused.set(Some(self));
     }
 
     /// The calling thread's cache, if it has one.
@@ -298,18 +310,22 @@ fn end(cache: &'static ThreadCache) {
     words
         .own
         .store((&raw const EXITED).cast_mut(), Ordering::Relaxed);
-    {
+    let keeps = {
         let _held = cache.gate.lock();
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // ORDERING: only this thread reads the word, others write it under the gate.
         words.in_force().store(empty, Ordering::Relaxed);
         // Still in the registry: a child of a fork meanwhile takes back what is left.
-        cache.leave();
-    }
+        cache.leave()
+    };
     {
         let _held = REGISTRY.lock.lock();
         cache.unlink();
-        cache.recycle();
+        if keeps {
+            cache.park();
+        } else {
+            cache.recycle();
+        }
     }
     helper::notice();
 }
@@ -333,9 +349,9 @@ pub(super) fn is_time() -> bool {
     true
 }
 
-/// Notes that a look was taken just now.
+/// Notes that the helper has just looked, and will before long: nobody else need.
 pub(super) fn tended() {
-    TENDED.set(os::now_ms());
+    TENDED.set(os::now_ms() + config::purge_delay_ms());
 }
 
 /// In a forked child: the registry as the only thread left finds it.
@@ -358,7 +374,7 @@ pub(super) unsafe fn break_locks() {
         previous = Some(cache);
         next = cache.next.get();
     }
-    left::recover();
+    parked::recover();
 }
 
 /// Whether this cache belongs to the calling thread.

@@ -61,8 +61,8 @@ struct Large {
     /// Bytes of live mappings, and how many there are.
     live: GuardedUsize,
     count: GuardedUsize,
-    /// Mappings freed since the process began.
-    freed: GuardedU64,
+    /// Mappings taken out of the table since the process began, by a free or a resize.
+    taken: GuardedU64,
     /// Freed mappings.
     cached: Link<Mapping>,
     cached_bytes: GuardedUsize,
@@ -76,7 +76,7 @@ static LARGE: Large = Large {
     unused: Link::none(),
     live: GuardedUsize::new(0),
     count: GuardedUsize::new(0),
-    freed: GuardedU64::new(0),
+    taken: GuardedU64::new(0),
     cached: Link::none(),
     cached_bytes: GuardedUsize::new(0),
     stuck: Link::none(),
@@ -280,7 +280,7 @@ fn leave(block: NonNull<u8>) -> Option<&'static Mapping> {
             link.set(mapping.next.get());
             LARGE.live.set(LARGE.live.get() - mapping.length.get());
             LARGE.count.set(LARGE.count.get() - 1);
-            LARGE.freed.set(LARGE.freed.get() + 1);
+            LARGE.taken.set(LARGE.taken.get() + 1);
             return Some(mapping);
         }
         link = &mapping.next;
@@ -293,9 +293,9 @@ pub(crate) fn decay(age: Age) -> usize {
     back::decay(age)
 }
 
-/// Mappings freed since the process began.
-pub(crate) fn freed() -> u64 {
-    LARGE.freed.get()
+/// Mappings taken out of the table since the process began, by a free or a resize.
+pub(crate) fn taken() -> u64 {
+    LARGE.taken.get()
 }
 
 /// Bytes of live mappings and spans.

@@ -1,14 +1,16 @@
 //! A thread of the allocator's own, and how it waits.
 
 use core::ffi::{CStr, c_void};
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use super::failpoints;
 use super::posix::keeping_errno;
 use crate::sync::AtomicU32;
 
-/// Bytes of its stack: the work takes a few pages.
-const STACK: usize = 128 << 10;
+/// Bytes of its stack, in which the C library puts the program's thread-local storage, too: the work takes a few
+/// pages.
+const STACK: usize = 512 << 10;
 
 /// What the thread does.
 type Work = extern "C" fn(*mut c_void) -> *mut c_void;
@@ -52,9 +54,9 @@ fn create(work: Work, stack: Option<usize>) -> bool {
         // SAFETY: 1. initialised above.
         is_set &= unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, bytes) } == 0;
     }
-    let mut thread = 0;
+    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
     let mut start = || {
-        let (thread, attributes) = (&raw mut thread, &raw const attributes);
+        let (thread, attributes) = (thread.as_mut_ptr(), &raw const attributes);
         // SAFETY: 1. both live as long as the call; `work` wants nothing from its argument.
         unsafe { libc::pthread_create(thread, attributes, work, ptr::null_mut()) }
     };

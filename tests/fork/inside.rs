@@ -8,7 +8,10 @@ use flagstone::failpoints::Point;
 use super::actor::{Props, Scene, perform};
 use super::child::{alone, expect_panics, fork};
 use super::estate::{Estate, MAGAZINES, SLAB};
+use crate::ALLOC;
+use crate::common::block::Block;
 use crate::common::process::begin;
+use crate::common::raw_thread::on_raw_thread;
 
 /// Together they pass every point, on every way there is.
 const SCENES: [Scene; 8] = [
@@ -56,6 +59,11 @@ fn purge(props: &Props) {
     (0..4).for_each(|_| props.alloc(2 << 20));
     (0..150).for_each(|place| props.free(place));
     (0..7).for_each(|_| props.free(157));
+    // A thread that ends leaves its blocks to the next.
+    on_raw_thread(&mut (), |()| {
+        let blocks = [(); 100].map(|()| Block::filled(&ALLOC, 3_000, 8, 0));
+        blocks.into_iter().for_each(|block| block.free(&ALLOC));
+    });
     Flagstone::purge();
     props.free_all();
     Flagstone::purge();

@@ -94,7 +94,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Those that are measured unless others are named: the curves take 20 GB.
+    /// Those that are measured unless others are named: the curves take 4 GB each.
     pub(crate) const USUAL: [Self; 3] = [Self::Time, Self::Latency, Self::Memory];
 }
 

@@ -1,0 +1,115 @@
+//! Caches of threads that have ended, parked with their blocks for the next thread: one that is started for each
+//! connection need not fetch what the one before it has just given back.
+
+use super::policy::SHARES;
+use super::thread::REGISTRY;
+use super::{NO_CLASS, SizeClass, ThreadCache};
+use crate::arena::Age;
+use crate::config;
+use crate::heap;
+use crate::sync::{AtomicUsize, Ordering};
+use crate::units::LINE;
+
+/// Caches parked at a time, for each heap: as many as a processor's threads may leave at about the same time.
+const PARKED: usize = 2;
+
+/// Places taken: by caches in the list, and by those on their way to it.
+static PLACES: AtomicUsize = AtomicUsize::new(0);
+
+fn take_place() -> bool {
+    // ORDERING: a count, nothing is published through it; here and below.
+    let is_free = PLACES.fetch_add(1, Ordering::Relaxed) < PARKED * heap::count();
+    if !is_free {
+        leave_place();
+    }
+    is_free
+}
+
+fn leave_place() {
+    PLACES.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// The parked caches. The registry's lock is held.
+pub(super) fn all() -> impl Iterator<Item = &'static ThreadCache> {
+    let mut next = REGISTRY.parked.get();
+    core::iter::from_fn(move || {
+        let cache = next?;
+        next = cache.next.get();
+        Some(cache)
+    })
+}
+
+/// Empties parked caches, `most` of them: of all, or of those that were parked at the last look. The registry's
+/// lock is held.
+pub(super) fn empty(age: Age, most: usize) {
+    let (mut link, mut emptied) = (&REGISTRY.parked, 0);
+    while let Some(cache) = link.get() {
+        let was_seen = cache.was_seen.get() != 0;
+        cache.was_seen.set(1);
+        if (was_seen || age == Age::Any) && emptied < most {
+            cache.empty_all();
+            link.set(cache.next.get());
+            leave_place();
+            cache.recycle();
+            emptied += 1;
+        } else {
+            link = &cache.next;
+        }
+    }
+}
+
+/// [`empty`], unless somebody has the registry, who may wait for this thread's gate.
+pub(super) fn try_to_empty(age: Age, most: usize) {
+    if let Some(_held) = REGISTRY.lock.try_lock() {
+        empty(age, most);
+    }
+}
+
+/// In a forked child: a magazine that another thread was emptying at the fork is given up, and the places are
+/// counted anew.
+pub(super) fn recover() {
+    for cache in all() {
+        if let Some(class) = cache.busy_with() {
+            cache.give_up(class);
+            cache.busy.set(NO_CLASS);
+            cache.recount();
+        }
+    }
+    // ORDERING: the child has one thread.
+    PLACES.store(all().count(), Ordering::Relaxed);
+}
+
+impl ThreadCache {
+    /// Its thread ends: gives blocks back, or keeps them and a place for [`park`](Self::park); whether it keeps them.
+    /// Those that share cache lines go in any case: what the next thread frees first must not be handed out there
+    /// (see `goes_alone`). The gate is held.
+    pub(super) fn leave(&'static self) -> bool {
+        let is_much = || self.capacity.get() > config::thread_cache() / SHARES;
+        if config::mode().is_careful() || is_much() || !take_place() {
+            self.empty_all();
+            return false;
+        }
+        for class in SizeClass::all().filter(|class| class.size() < LINE) {
+            self.work_on(class);
+            self.empty(class);
+        }
+        self.busy.set(NO_CLASS);
+        true
+    }
+
+    /// Waits for the next thread, with its blocks. The registry's lock is held.
+    pub(super) fn park(&'static self) {
+        self.begin_anew();
+        self.was_seen.set(0);
+        self.next.set(REGISTRY.parked.get());
+        REGISTRY.parked.set(Some(self));
+    }
+
+    /// The cache parked last, which waits no more. The registry's lock is held.
+    pub(super) fn next_parked() -> Option<&'static Self> {
+        let cache = REGISTRY.parked.get()?;
+        REGISTRY.parked.set(cache.next.get());
+        leave_place();
+        Some(cache)
+    }
+}
