@@ -312,6 +312,7 @@ impl ThreadCache {
             let unused = blocks.div_ceil(2).min(AT_ONCE);
             self.flush_oldest(class, unused);
             if blocks - unused >= record.slots() / 2 {
+                // Half the slots would not hold the rest yet.
                 continue;
             }
             if record.log.get() > FIRST_LOG {
