@@ -4,18 +4,21 @@
 
 mod bitmap;
 pub(crate) mod holes;
+mod run;
 
 use core::ptr::NonNull;
 
 use static_assertions::const_assert;
 
-use self::bitmap::{Bitmap, WORD};
+pub(crate) use self::run::address_in;
+
+use self::bitmap::Bitmap;
 use crate::arena::{self, Chunk, Kind, Span, UNIT_META, Zeroed};
 use crate::error::{Misuse, Violation};
 use crate::hardening::FRONT;
 use crate::size_class::{Row, SizeClass};
 use crate::spots;
-use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, Slot, fence};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
 use crate::units::{LINE, UNIT_SHIFT, UnitIndex, colour, part_of};
 
 /// Where a slab is, as its heap sees it.
@@ -300,49 +303,6 @@ impl Slab {
         self.free.set(self.free.get() - count as u16);
     }
 
-    /// Takes back the block in the first slot, whose [number](Self::locate) is `first`, and those of the slots behind it
-    /// that lie in the slab, too, up to the first that does not; how many they are, or what is wrong with one of
-    /// them. The class is locked.
-    #[inline]
-    pub(crate) fn put_run(
-        &self,
-        first: usize,
-        slots: &[Slot],
-        row: &Row,
-    ) -> Result<usize, (Misuse, usize)> {
-        let (base, bytes) = (self.start(), row.units.bytes());
-        let mut word = self.bitmap.word_of(first);
-        let (mut block, mut run) = (first, 0);
-        loop {
-            let count = if leads_a_word(block, &slots[run..], row) {
-                word.put_word(block).map(|()| WORD)
-            } else {
-                word.put(block).map(|()| 1)
-            };
-            run += count.map_err(|block| {
-                let address = base + block * row.size as usize;
-                (Misuse::DoubleFree, address)
-            })?;
-            let Some(slot) = slots.get(run) else { break };
-            let address = address_in(slot);
-            // OVERFLOW: wraps to a large number below the base, which ends the run.
-            let offset = address.wrapping_sub(base);
-            if offset >= bytes {
-                break;
-            }
-            let (next, inside) = row.locate(offset);
-            if inside != 0 || next >= row.blocks as usize {
-                return Err((Misuse::Interior, address));
-            }
-            block = next;
-        }
-        word.store();
-        self.touched.set(TOUCHED);
-        #[expect(clippy::cast_possible_truncation, reason = "at most the slab's blocks")]
-        self.free.set(self.free.get() + run as u16);
-        Ok(run)
-    }
-
     /// Whether free pages may have been written since the last [`clean`](Self::clean), and no block
     /// left or returned since the last call. The class is locked.
     pub(crate) fn age(&self) -> bool {
@@ -415,37 +375,4 @@ impl Slab {
         }
         Ok(())
     }
-}
-
-/// The address in a slot of a magazine.
-#[inline]
-pub(crate) fn address_in(slot: &Slot) -> usize {
-    // ORDERING: written by this thread, or before it was handed this slot.
-    slot.load(Ordering::Relaxed).addr()
-}
-
-/// Whether the leading slots hold all blocks of one word of the bitmap, upwards or downwards from the first, which is
-/// number `block`: so do those of a program that frees in the order of its allocations.
-#[inline]
-fn leads_a_word(block: usize, slots: &[Slot], row: &Row) -> bool {
-    // The first or the last of a word, which few are by chance.
-    (block + 1) % WORD <= 1 && is_a_word(block, slots, row)
-}
-
-#[inline(never)]
-fn is_a_word(block: usize, slots: &[Slot], row: &Row) -> bool {
-    let Some(slots) = slots.get(..WORD) else {
-        return false;
-    };
-    let (size, first) = (row.size as usize, address_in(&slots[0]));
-    let is_up = block.is_multiple_of(WORD);
-    if is_up && block + WORD > usize::from(row.blocks) {
-        return false;
-    }
-    // OVERFLOW: wraps below address 0, where no block is.
-    let step = if is_up { size } else { size.wrapping_neg() };
-    let is_in_place = |(slot, place): (&Slot, usize)| {
-        address_in(slot) == first.wrapping_add(place.wrapping_mul(step))
-    };
-    slots.iter().zip(0..WORD).rev().all(is_in_place)
 }
