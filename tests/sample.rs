@@ -9,7 +9,7 @@ use std::process;
 
 use common::block::Block;
 use common::child::{Exit, run_child_with, scenario};
-use common::process::{begin, page_size, verify};
+use common::process::{begin, is_readable, page_size, verify};
 use common::program::{generate, run};
 use flagstone::Flagstone;
 
@@ -64,13 +64,15 @@ fn a_sampled_block(at_end: bool) -> *mut u8 {
     for _ in 0..10_000 {
         // SAFETY: the size is not 0.
         let block = unsafe { ALLOC.alloc(layout(SIZE)) };
-        let offset = block.addr() % page_size();
+        let page = block.addr() - block.addr() % page_size();
         let wanted = if at_end {
             page_size() - SIZE.next_multiple_of(8)
         } else {
             0
         };
-        if offset == wanted {
+        // Any other block may begin or end with its page too.
+        let is_alone = !is_readable(page - 1) && !is_readable(page + page_size());
+        if block.addr() - page == wanted && is_alone {
             return block;
         }
         // SAFETY: allocated above.

@@ -100,6 +100,24 @@ pub(crate) fn is_in_memory(address: usize) -> bool {
     result == 0 && present & 1 != 0
 }
 
+/// Whether a byte can be read there, without a fault if it cannot.
+pub(crate) fn is_readable(address: usize) -> bool {
+    let mut byte = 0_u8;
+    let mut own = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    let remote = libc::iovec {
+        iov_base: core::ptr::without_provenance_mut(address),
+        iov_len: 1,
+    };
+    // SAFETY: `getpid` has no preconditions.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: one byte is written, to `byte`; what cannot be read is an error.
+    let read = unsafe { libc::process_vm_readv(process, &raw mut own, 1, &raw const remote, 1, 0) };
+    read == 1
+}
+
 /// Waits until every other thread sleeps: the test harness has one that sleeps while a test runs, but
 /// may still be on its way there, and allocate, when the test begins.
 pub(crate) fn until_others_sleep() {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::common::child::{run_child_with, scenario};
-use super::common::process::{begin, page_size};
+use super::common::process::{begin, is_readable, page_size};
 use super::{ALLOC, Address, End, HARDENED, block, expect_noticed};
 
 const SIZES: [usize; 9] = [1, 8, 24, 100, 4_096, 40_000, 262_144, 300_001, 2 << 20];
@@ -144,23 +144,6 @@ fn inaccessible_pages() -> usize {
         }
     }
     pages
-}
-
-fn is_readable(address: usize) -> bool {
-    let mut byte = 0_u8;
-    let mut own = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
-    };
-    let remote = libc::iovec {
-        iov_base: core::ptr::without_provenance_mut(address),
-        iov_len: 1,
-    };
-    // SAFETY: `getpid` has no preconditions.
-    let process = unsafe { libc::getpid() };
-    // SAFETY: one byte is written, to `byte`; what cannot be read is an error.
-    let read = unsafe { libc::process_vm_readv(process, &raw mut own, 1, &raw const remote, 1, 0) };
-    read == 1
 }
 
 #[test]
