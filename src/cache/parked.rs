@@ -31,12 +31,7 @@ fn leave_place() {
 
 /// The parked caches. The registry's lock is held.
 pub(super) fn all() -> impl Iterator<Item = &'static ThreadCache> {
-    let mut next = REGISTRY.parked.get();
-    core::iter::from_fn(move || {
-        let cache = next?;
-        next = cache.next.get();
-        Some(cache)
-    })
+    ThreadCache::listed(&REGISTRY.parked)
 }
 
 /// Empties parked caches, `most` of them: of all, or of those that were parked at the last look. The registry's
@@ -71,8 +66,9 @@ pub(super) fn recover() {
     for cache in all() {
         if let Some(class) = cache.busy_with() {
             cache.give_up(class);
-            cache.busy.set(NO_CLASS);
+            // A child of this child does it again unless it is done.
             cache.recount();
+            cache.busy.set(NO_CLASS);
         }
     }
     // ORDERING: the child has one thread.

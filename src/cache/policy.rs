@@ -239,8 +239,8 @@ impl ThreadCache {
         // SAFETY: 1. the magazine's free blocks; it loses them below, before its owner goes on.
         unsafe { heap::flush(class, &slots[2..2 + count]) };
         let (kept, place) = (&slots[2 + count..=blocks], slots[2..].as_ptr().cast_mut());
-        // SAFETY: 1. both lie in one array, which only this thread writes and others read under the gate. In one
-        // go: a large magazine keeps thousands.
+        // SAFETY: 1. both lie in one array, which only this thread writes and others read under the same lock. In
+        // one go: a large magazine keeps thousands.
         unsafe { core::ptr::copy(kept.as_ptr(), place, kept.len()) };
         magazine.install(slots, blocks - count, magazine.head());
     }
@@ -252,7 +252,7 @@ impl ThreadCache {
     }
 
     /// Returns all blocks of all magazines to the heaps, and their slots, and those in quarantine. The
-    /// gate is held.
+    /// gate is held, or no thread has the cache and the registry's lock is held.
     pub(super) fn empty_all(&'static self) {
         for class in SizeClass::all() {
             self.work_on(class);
@@ -287,6 +287,9 @@ impl ThreadCache {
     /// Takes the slots away from a magazine and loses them.
     pub(super) fn give_up(&self, class: SizeClass) {
         self.magazine(class).uninstall();
+        // What was cut short may have left a block here, in a slot of others.
+        // ORDERING: only who has the gate, or the registry's lock of a cache that no thread has, writes.
+        self.nil[1].store(core::ptr::null_mut(), Ordering::Relaxed);
         let record = self.record(class);
         record.log.set(0);
         record.set_last(0);
