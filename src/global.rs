@@ -68,9 +68,11 @@ impl Flagstone {
     /// something is freed: a program that frees nothing pays nothing, a busy one some wake-ups a second.
     ///
     /// Not started by default: a process of one thread then stays one (`unshare`, `setns` and some sandboxes
-    /// insist), and a thread costs a stack of some pages. One helper at most: further calls do nothing. It blocks
-    /// all signals. A child of `fork` has none until it starts its own. It ends with the process, so a program whose
-    /// first thread calls `pthread_exit` does not end when its other threads have. A change of the delay counts from its next look on.
+    /// insist), and a thread costs a stack of some pages. One helper at most: further calls do nothing, not even
+    /// wait for one that is starting it, and may fail to. It blocks all signals. A child of `fork` has none until it
+    /// starts its own; a signal handler that forks does so beside another thread now (ALGORITHM.md, Fork). It ends
+    /// with the process, so a program whose first thread calls `pthread_exit` does not end when its other threads
+    /// have. A change of the delay counts from its next look on.
     ///
     /// ```
     /// use flagstone::Flagstone;

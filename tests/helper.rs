@@ -143,6 +143,40 @@ fn a_freed_mapping_alone_wakes_it() {
     });
 }
 
+/// How often the helper has gone to sleep.
+fn sleeps() -> u64 {
+    let status = fs::read_to_string(helpers()[0].join("status")).expect("a status");
+    let switches = |line: &str| {
+        line.strip_prefix("voluntary_ctxt_switches:")?
+            .trim()
+            .parse()
+            .ok()
+    };
+    status.lines().find_map(switches).expect("a number")
+}
+
+/// What is freed and taken again from a magazine is nothing to give back.
+#[test]
+fn a_busy_program_does_not_wake_it() {
+    alone("a_busy_program_does_not_wake_it", &[], || {
+        const DELAYS: u32 = 25;
+        let is_busy = || {
+            let begin = Instant::now();
+            while begin.elapsed() < DELAYS * Duration::from_millis(20) {
+                (0..100).for_each(|tag| Block::filled(&ALLOC, 100, 8, tag).free(&ALLOC));
+            }
+        };
+        ALLOC.start_helper().expect("a helper");
+        until(|| helpers().len() == 1);
+        // Magazines grow to what they need first, and then nothing is to be heard.
+        until(|| {
+            let before = sleeps();
+            is_busy();
+            sleeps() - before < u64::from(DELAYS / 5)
+        });
+    });
+}
+
 #[test]
 fn a_thread_that_is_refused_is_an_error() {
     alone("a_thread_that_is_refused_is_an_error", &[], || {

@@ -30,7 +30,8 @@ void flagstone_get_stats(struct flagstone_stats *out);
 size_t flagstone_purge(void);
 
 /* Starts a thread that gives memory back when the program has gone idle, as FLAGSTONE_HELPER=1 does before main:
- * 0, or EAGAIN if the system refuses a thread. A second call does nothing; a child of fork has none. */
+ * 0, or EAGAIN if the system refuses a thread. A second call does nothing; a child of fork has none.
+ * It is a thread like any other to who counts on having one only: unshare, setns, a fork in a signal handler. */
 int flagstone_start_helper(void);
 
 /* Checks the allocator's tables, under its locks: 0, or -1 after a line on standard error that says what is

@@ -44,6 +44,12 @@ impl Alarm {
         self.0.store(ASLEEP, Ordering::Relaxed);
     }
 
+    /// Whether there is a helper that looks by itself.
+    pub(super) fn is_awake(&self) -> bool {
+        // ORDERING: as in `begin`.
+        self.0.load(Ordering::Relaxed) == AWAKE
+    }
+
     /// Whether the helper sleeps.
     #[inline(always)]
     pub(super) fn is_set(&self) -> bool {

@@ -8,7 +8,7 @@ use core::ptr::{self, NonNull};
 
 use super::care::Care;
 use super::slow::{self, or_reclaim};
-use super::{Config, SizeClass, ThreadCache, behind, front, thread, tls};
+use super::{Config, SizeClass, ThreadCache, behind, front, helper, thread, tls};
 use crate::arena::{Zeroed, tags};
 use crate::config::{self, Mode};
 use crate::error::Misuse;
@@ -269,13 +269,24 @@ unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config
     };
     // SAFETY: 1. and 2. the caller's.
     unsafe { take_back(block, size, class, mode) };
-    if let Some(waited) = NonNull::new(care.admit(block.as_ptr(), class, mode))
-        && !cache.magazine(class).push(waited)
-    {
+    if let Some(waited) = NonNull::new(care.admit(block.as_ptr(), class, mode)) {
         // SAFETY: 1. a block of `class` that was freed, now or before.
-        unsafe { slow::make_room(waited, class, config) };
+        unsafe { put(cache, waited, class, config) };
     }
     true
+}
+
+/// Puts what comes out of quarantine into its magazine.
+///
+/// # Safety
+/// 1. The block is one of `class`, and nobody uses it any more.
+#[inline(always)]
+unsafe fn put(cache: &ThreadCache, block: NonNull<u8>, class: SizeClass, config: &Config) {
+    if !cache.magazine(class).push(block) {
+        // SAFETY: 1. the caller's.
+        unsafe { slow::make_room(block, class, config) };
+        helper::notice();
+    }
 }
 
 /// Sends a freed block into quarantine; the one that comes out for it.
@@ -303,7 +314,8 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
     let mode = config::mode();
     if !mode.is_careful() {
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { slow::free_plain(block, size, align, config) };
+        unsafe { slow::free_plain(block, size, align, config) };
+        return helper::notice();
     }
     if is_sampled(block, mode) {
         return free_sample(block, size);
@@ -312,11 +324,9 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
         Request::Block(class) => {
             // SAFETY: 1. and 2. the caller's.
             unsafe { take_back(block, size, class, mode) };
-            if let Some(waited) = wait(cache, block, class, mode)
-                && !cache.magazine(class).push(waited)
-            {
+            if let Some(waited) = wait(cache, block, class, mode) {
                 // SAFETY: 1. a block of `class` that was freed, now or before.
-                unsafe { slow::make_room(waited, class, config) };
+                unsafe { put(cache, waited, class, config) };
             }
         }
         // SAFETY: 1. and 2. the caller's.
@@ -332,6 +342,7 @@ pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
     unsafe { expect(block, size, Request::Large, mode) };
     // SAFETY: 1. the caller's 2.
     unsafe { large::free(block, size) };
+    helper::notice();
 }
 
 /// Whether a block is a sampled one.

@@ -55,9 +55,7 @@ fn take_over() {
     if let Some(own) = ThreadCache::own() {
         own.belong_here();
     }
-    let mut next = REGISTRY.first.get();
-    while let Some(cache) = next {
-        next = cache.next.get();
+    for cache in ThreadCache::listed(&REGISTRY.first) {
         if !cache.is_of_this_process() {
             cache.adopt();
         }

@@ -44,17 +44,9 @@ fn takes_care(config: &Config) -> bool {
 /// 1. and 2. as for [`free_found`].
 #[inline(never)]
 unsafe extern "C" fn free_rest(block: *mut u8, config: &Config) {
-    if let Some(block) = NonNull::new(block) {
-        // SAFETY: 1. and 2. the caller's.
-        unsafe { free_live(block, config) };
-        helper::notice();
-    }
-}
-
-/// # Safety
-/// 1. and 2. as for [`free_found`].
-#[inline(always)]
-unsafe fn free_live(block: NonNull<u8>, config: &Config) {
+    let Some(block) = NonNull::new(block) else {
+        return;
+    };
     if takes_care(config) {
         // SAFETY: 1. and 2. the caller's.
         return unsafe { free_careful(block, config) };
@@ -71,6 +63,7 @@ unsafe fn free_live(block: NonNull<u8>, config: &Config) {
         // SAFETY: 1. the caller's 2.
         None => unsafe { large::free(block, 0) },
     }
+    helper::notice();
 }
 
 /// # Safety

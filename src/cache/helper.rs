@@ -22,7 +22,7 @@ static ALARM: Alarm = Alarm::new();
 /// The least time between two looks, in milliseconds.
 const LEAST: u64 = 10;
 
-/// Starts the helper, if there is none.
+/// Starts the helper, if there is none and nobody else is starting one.
 pub(crate) fn start(config: &Config) -> Result<(), NoHelper> {
     if !thread::prepare(config) {
         return Err(NoHelper);
@@ -39,7 +39,12 @@ pub(super) fn forget() {
     ALARM.end();
 }
 
-/// Ends every slow path that frees: no lock is held.
+/// Whether it looks by itself at what is due.
+pub(super) fn is_awake() -> bool {
+    ALARM.is_awake()
+}
+
+/// After memory went from a thread to where all can have it. No lock is held.
 #[inline(always)]
 pub(super) fn notice() {
     if ALARM.is_set() {

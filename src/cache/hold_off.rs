@@ -26,12 +26,7 @@ use crate::units::round_up;
 
 /// The caches in the registry. Its lock is held.
 fn registered() -> impl Iterator<Item = &'static ThreadCache> {
-    let mut next = REGISTRY.first.get();
-    core::iter::from_fn(move || {
-        let cache = next?;
-        next = cache.next.get();
-        Some(cache)
-    })
+    ThreadCache::listed(&REGISTRY.first)
 }
 
 /// The caches of the other threads of this process. Those of a parent's threads are left alone until

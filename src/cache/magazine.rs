@@ -5,7 +5,8 @@
 //! older blocks, `head` is the newest; slot 0 is not used. All zero is a magazine of capacity 0.
 //!
 //! Only the owning thread writes, except that a thread which holds the cache's gate while the owner
-//! is held off may read: hence atomics, and the order of the stores in `push`.
+//! is held off may read: hence atomics, and the order of the stores in `push`. A parked cache has no
+//! owner; who holds the registry's lock has its gate's part, and its owner's.
 
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
@@ -18,7 +19,7 @@ use crate::sync::{AtomicPtr, Ordering, Slot};
 pub(crate) struct Magazine {
     head: AtomicPtr<u8>,
     top: AtomicPtr<Slot>,
-    /// The last slot. Written under the cache's gate, read by the owner or under the gate: no atomic,
+    /// The last slot. Written under the cache's gate (see above), read by the owner or under it: no atomic,
     /// so that the compiler may compare with memory.
     end: UnsafeCell<*mut Slot>,
 }

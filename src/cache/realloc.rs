@@ -62,9 +62,7 @@ unsafe fn realloc_long(
         return unsafe { resize::realloc(block, size, align, new, config) };
     }
     // SAFETY: 1. and 2. the caller's.
-    let moved = unsafe { realloc_plain(block, size, align, new, config) };
-    helper::notice();
-    moved
+    unsafe { realloc_plain(block, size, align, new, config) }
 }
 
 /// In a process whose calls take no care.
@@ -94,6 +92,7 @@ pub(super) unsafe fn realloc_plain(
             // SAFETY: 1. the caller's 2.
             && let Some(moved) = unsafe { large::resize(block, size, length) }
         {
+            helper::notice();
             return moved.as_ptr();
         }
     }

@@ -141,8 +141,7 @@ pub(crate) unsafe extern "C" fn free_rest(
 ) {
     if config::mode().is_careful() {
         // SAFETY: 1. and 2. the caller's.
-        unsafe { careful::free(block, size, align, config) };
-        return helper::notice();
+        return unsafe { careful::free(block, size, align, config) };
     }
     // SAFETY: 1. and 2. the caller's.
     unsafe { free_plain(block, size, align, config) };

@@ -226,6 +226,16 @@ fn new_bank() -> Option<()> {
 }
 
 impl ThreadCache {
+    /// The caches of a list of the registry, whose lock is held. One may leave while it is looked at.
+    pub(super) fn listed(first: &Link<Self>) -> impl Iterator<Item = &'static Self> {
+        let mut next = first.get();
+        core::iter::from_fn(move || {
+            let cache = next?;
+            next = cache.next.get();
+            Some(cache)
+        })
+    }
+
     /// Enters the registry. Its lock is held.
     fn link(&'static self) {
         let first = REGISTRY.first.get();
@@ -338,20 +348,21 @@ pub(super) fn sharers(heap: usize) -> usize {
     REGISTRY.threads[heap].get()
 }
 
-/// Whether a purge delay has passed since the last `true`. Of two threads at once both may hear so,
-/// which costs a second look.
+/// Whether a purge delay has passed since the last look, which is noted if so: two where there is a helper that
+/// looks by itself. Of two threads at once both may hear so, which costs a second look.
 pub(super) fn is_time() -> bool {
-    let now = os::now_ms();
-    if now < TENDED.get() + config::purge_delay_ms() {
+    let (now, delay) = (os::now_ms(), config::purge_delay_ms());
+    let patience = if helper::is_awake() { 2 * delay } else { delay };
+    if now < TENDED.get() + patience {
         return false;
     }
     TENDED.set(now);
     true
 }
 
-/// Notes that the helper has just looked, and will before long: nobody else need.
+/// Notes that the helper looks.
 pub(super) fn tended() {
-    TENDED.set(os::now_ms() + config::purge_delay_ms());
+    TENDED.set(os::now_ms());
 }
 
 /// In a forked child: the registry as the only thread left finds it.
