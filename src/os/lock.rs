@@ -2,16 +2,17 @@
 
 use core::hint;
 
-use cfg_if::cfg_if;
-use spin::RelaxStrategy;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-/// A spin lock whose waiters give up the processor between looks: holders get preempted.
+/// A spin lock whose waiters give up the processor now and then: holders get preempted.
 #[derive(Debug)]
-pub(crate) struct Lock<T>(SpinMutex<T, Yielding>);
+pub(crate) struct Lock<T>(SpinMutex<T>);
+
+/// Looks of a waiter before it yields: a few microseconds, of which most critical sections take one.
+const LOOKS: u32 = 128;
 
 /// Holds a [`Lock`] until it is dropped.
-pub(crate) type Held<'a, T> = SpinMutexGuard<'a, T, Yielding>;
+pub(crate) type Held<'a, T> = SpinMutexGuard<'a, T>;
 
 impl<T> Lock<T> {
     pub(crate) const fn new(guarded: T) -> Self {
@@ -20,14 +21,24 @@ impl<T> Lock<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> Held<'_, T> {
-        cfg_if! {
-            if #[cfg(feature = "counters")] {
-                let free = self.0.try_lock();
-                counters::count(free.is_none());
-                free.unwrap_or_else(|| self.0.lock())
-            } else {
-                self.0.lock()
+        let free = self.0.try_lock();
+        #[cfg(feature = "counters")]
+        counters::count(free.is_none());
+        free.unwrap_or_else(|| self.wait())
+    }
+
+    #[cold]
+    fn wait(&self) -> Held<'_, T> {
+        loop {
+            for _ in 0..LOOKS {
+                hint::spin_loop();
+                if !self.0.is_locked()
+                    && let Some(held) = self.0.try_lock()
+                {
+                    return held;
+                }
             }
+            super::yield_now();
         }
     }
 
@@ -47,22 +58,6 @@ impl<T> Lock<T> {
     pub(crate) unsafe fn force_unlock(&self) {
         // SAFETY: 1. the caller's.
         unsafe { self.0.force_unlock() };
-    }
-}
-
-/// How a waiter of a [`Lock`] spends its time.
-#[derive(Debug)]
-pub(crate) struct Yielding;
-
-const SPINS: u32 = 16;
-
-impl RelaxStrategy for Yielding {
-    fn relax() {
-        // Most critical sections are about a microsecond: look a few times, then let the holder run.
-        for _ in 0..SPINS {
-            hint::spin_loop();
-        }
-        super::yield_now();
     }
 }
 
