@@ -114,17 +114,19 @@ const SOAKED: [&str; 3] = ["m_drift", "m_server", "m_shift"];
 /// The rows to run: those of the first program that are asked for.
 fn rows(plan: &Plan, built: &[Built]) -> Result<Vec<run::RowName>, String> {
     let first = built.first().ok_or("no allocator to run")?;
-    let all = run::list(&first.binary)?;
-    let names: Vec<&str> = all.iter().map(|row| row.name.as_str()).collect();
-    let nothing = format!(
-        "--filter {}: no row matches; rows: {}",
-        plan.filter,
-        names.join(" ")
-    );
-    let rows: Vec<_> = all
+    let of_kinds: Vec<_> = run::list(&first.binary)?
         .into_iter()
         .filter(|row| plan.kinds.contains(&row.kind))
         .filter(|row| !plan.soak || SOAKED.contains(&row.name.as_str()))
+        .collect();
+    let names: Vec<&str> = of_kinds.iter().map(|row| row.name.as_str()).collect();
+    let nothing = format!(
+        "--filter {}: no row matches; rows: {} (others: --only)",
+        plan.filter,
+        names.join(" ")
+    );
+    let rows: Vec<_> = of_kinds
+        .into_iter()
         .filter(|row| row.name.contains(&plan.filter))
         .collect();
     if rows.is_empty() {
