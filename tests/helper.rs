@@ -155,7 +155,8 @@ fn sleeps() -> u64 {
     status.lines().find_map(switches).expect("a number")
 }
 
-/// What is freed and taken again from a magazine is nothing to give back.
+/// What is freed and taken again from a magazine is nothing to give back: with safeguards, too, where each of these
+/// calls is a slow path.
 #[test]
 fn a_busy_program_does_not_wake_it() {
     alone("a_busy_program_does_not_wake_it", &[], || {

@@ -87,27 +87,6 @@ fn pages_between_survivors_go_back() {
     });
 }
 
-/// What was freed goes back when it makes the heap no smaller for others: nothing is due by the clock.
-#[test]
-fn free_pages_go_back_as_the_heap_grows() {
-    let _turn = begin();
-    alone("free_pages_go_back_as_the_heap_grows", &[NEVER], || {
-        without_huge_pages();
-        let mut blocks = Blocks::with_room(10_000);
-        let mut others = Blocks::with_room(300_000);
-        let mut rng = SmallRng::seed_from_u64(5);
-        blocks.fill(&mut rng, 8_000..8_193, 64 * MIB);
-        blocks.retain(|| rng.random_ratio(1, 8));
-        let before = resident();
-        others.fill(&mut rng, 512..513, 128 * MIB);
-        let grown = resident().saturating_sub(before);
-        assert!(grown < 88 * MIB, "{grown} bytes more for 128 MiB");
-        blocks.check();
-        others.check();
-        verify();
-    });
-}
-
 #[test]
 fn spans_and_mappings_go_back() {
     let _turn = begin();

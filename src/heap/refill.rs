@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{ClassHeap, TABLE, heap, purge};
+use super::{ClassHeap, TABLE, heap};
 use crate::arena;
 use crate::config;
 use crate::hardening::Hardening;
@@ -14,8 +14,6 @@ use crate::sync::{Ordering, Slot};
 
 /// Slabs that one refill draws from: more would hand out blocks too scattered to be worth it.
 const SLABS: usize = 4;
-/// Slabs that are looked at for free pages whenever the heap has grown by a chunk.
-const SWEEP_TO_GROW: usize = 512;
 
 /// Blocks on their way into a magazine's slots: the first, which has the lowest address and is to be
 /// handed out at once, in front, the others from the end down, so that they are popped ascending.
@@ -102,14 +100,9 @@ fn new_slab(
     row: &Row,
     filling: &mut Filling<'_>,
 ) {
-    let before = arena::committed();
     let Some((span, zeroed)) = arena::claim(row.units) else {
         return;
     };
-    if arena::committed() > before {
-        // What no class in use can take is not kept while others grow, however soon.
-        purge::some_holes(SWEEP_TO_GROW);
-    }
     if config::mode().has(Hardening::ZERO) {
         Slab::prepare_fronts(&span, class, zeroed);
     }

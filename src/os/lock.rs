@@ -24,11 +24,12 @@ impl<T> Lock<T> {
         let free = self.0.try_lock();
         #[cfg(feature = "counters")]
         counters::count(free.is_none());
-        free.unwrap_or_else(|| self.wait())
+        free.unwrap_or_else(|| self.lock_slow())
     }
 
     #[cold]
-    fn wait(&self) -> Held<'_, T> {
+    #[inline(never)]
+    fn lock_slow(&self) -> Held<'_, T> {
         loop {
             for _ in 0..LOOKS {
                 hint::spin_loop();
