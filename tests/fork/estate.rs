@@ -202,3 +202,28 @@ pub(crate) fn use_all_sizes() {
         free(second);
     }
 }
+
+/// Of each of these sizes a thread that ends leaves one block. Caches are emptied shortest blocks first.
+pub(crate) const LEFT: [usize; 3] = [3_000, 1_000, 100];
+
+/// A thread ends.
+pub(crate) fn leave_one_of_each() {
+    on_raw_thread(&mut (), |()| {
+        for size in LEFT {
+            Block::filled(&ALLOC, size, 8, size).free(&ALLOC);
+        }
+    });
+}
+
+/// A thread begins, and is given what the other left.
+pub(crate) fn take_two_of_each() {
+    on_raw_thread(&mut (), |()| {
+        let of_each = LEFT.map(|size| [(); 2].map(|()| Block::filled(&ALLOC, size, 8, size)));
+        for (size, blocks) in LEFT.into_iter().zip(&of_each) {
+            blocks.iter().for_each(|block| block.check(size));
+        }
+        for block in of_each.into_iter().flatten() {
+            block.free(&ALLOC);
+        }
+    });
+}

@@ -7,7 +7,7 @@ use flagstone::failpoints::Point;
 
 use super::actor::{Props, Scene, perform};
 use super::child::{alone, expect_panics, fork};
-use super::estate::{Estate, MAGAZINES, SLAB};
+use super::estate::{Estate, LEFT, MAGAZINES, SLAB, leave_one_of_each, take_two_of_each};
 use crate::ALLOC;
 use crate::common::block::Block;
 use crate::common::process::begin;
@@ -162,29 +162,9 @@ fn a_thread_that_makes_tables() {
     expect_recovery(Point::Meta);
 }
 
-/// Of each of these sizes a thread that ends leaves one block. Caches are emptied shortest blocks first.
-const LEFT: [usize; 3] = [3_000, 1_000, 100];
-
-fn leaves_one_of_each(_: &Props) {
-    on_raw_thread(&mut (), |()| {
-        for size in LEFT {
-            Block::filled(&ALLOC, size, 8, size).free(&ALLOC);
-        }
-    });
+fn empties_what_another_left(_: &Props) {
+    leave_one_of_each();
     Flagstone::purge();
-}
-
-/// In the child: what the thread left goes to the first that begins there.
-fn takes_two_of_each() {
-    on_raw_thread(&mut (), |()| {
-        let of_each = LEFT.map(|size| [(); 2].map(|()| Block::filled(&ALLOC, size, 8, size)));
-        for (size, blocks) in LEFT.into_iter().zip(&of_each) {
-            blocks.iter().for_each(|block| block.check(size));
-        }
-        for block in of_each.into_iter().flatten() {
-            block.free(&ALLOC);
-        }
-    });
 }
 
 #[test]
@@ -198,13 +178,18 @@ fn a_thread_that_empties_what_another_left() {
     alone(|| {
         let mut estate = Estate::new();
         let props = Props::new();
-        let stops = perform(leaves_one_of_each, &props, Some(Point::Flush), || {
-            fork(|| {
-                takes_two_of_each();
-                let (blocks, in_hand) = props.inherit();
-                estate.examine(blocks, MAGAZINES + SLAB + in_hand);
-            })
-        });
+        let stops = perform(
+            empties_what_another_left,
+            &props,
+            Some(Point::Flush),
+            || {
+                fork(|| {
+                    take_two_of_each();
+                    let (blocks, in_hand) = props.inherit();
+                    estate.examine(blocks, MAGAZINES + SLAB + in_hand);
+                })
+            },
+        );
         assert!(stops >= LEFT.len(), "nothing was left");
         estate.settle();
     });
