@@ -87,6 +87,11 @@ impl UnitIndex {
         Self(index as u8)
     }
 
+    /// Every unit of a chunk.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..64).map(Self::new)
+    }
+
     pub(crate) const fn get(self) -> usize {
         self.0 as usize
     }

@@ -261,7 +261,7 @@ impl Chunk {
     /// The first unit that belongs to no slab and has the spot of blocks nevertheless (ALGORITHM.md, I10). What
     /// is claimed may have one: of what it was, or is going to be.
     pub(super) fn misplaced(&self) -> Option<UnitIndex> {
-        (0..64).map(UnitIndex::new).find(|unit| {
+        UnitIndex::all().find(|unit| {
             let address = self.unit(*unit).addr().get();
             matches!(self.kind(*unit), Kind::Free | Kind::Span)
                 && ARENA

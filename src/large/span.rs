@@ -16,8 +16,8 @@ static_assertions::const_assert!(COLOURS <= 1 << u8::BITS);
 /// Bytes of spans that users hold. Not counted as they come and go: that took 3 % of `e_med`.
 pub(super) fn live() -> usize {
     let held = |chunk: &Chunk| {
-        let units = (0..64).map(UnitIndex::new);
-        units.filter(|unit| chunk.kind(*unit) == Kind::Span).count()
+        let is_held = |unit: &UnitIndex| chunk.kind(*unit) == Kind::Span;
+        UnitIndex::all().filter(is_held).count()
     };
     arena::chunks().map(held).sum::<usize>() * UNIT
 }

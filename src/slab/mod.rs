@@ -171,7 +171,7 @@ impl Slab {
 
     /// Every slab of a chunk.
     pub(crate) fn of_chunk(chunk: &'static Chunk) -> impl Iterator<Item = &'static Self> {
-        (0..64).map(UnitIndex::new).filter_map(move |unit| {
+        UnitIndex::all().filter_map(move |unit| {
             let begins = chunk.kind(unit) == Kind::Slab && chunk.head(unit) == unit;
             begins.then(|| Self::at(chunk, unit))
         })
