@@ -96,12 +96,14 @@ mod tests {
 
     #[test]
     fn a_fresh_mapping_is_seen() {
-        let before = AddressSpace::read().expect("Linux");
-        let large = vec![0_u8; 256 << 20];
-        let after = AddressSpace::read().expect("Linux");
-        assert!(after.mappings > 1);
-        // Other tests run meanwhile, and give back stacks and more.
-        let half = (large.len() / 2048) as u64;
-        assert!(after.committed_kb >= before.committed_kb + half);
+        // Other tests run meanwhile, and give back stacks and more: not all the time.
+        let is_seen = (0..100).any(|_| {
+            let before = AddressSpace::read().expect("Linux");
+            let large = vec![0_u8; 256 << 20];
+            let after = AddressSpace::read().expect("Linux");
+            assert!(after.mappings > 1);
+            after.committed_kb >= before.committed_kb + (large.len() / 1024) as u64
+        });
+        assert!(is_seen);
     }
 }
