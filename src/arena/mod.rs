@@ -9,10 +9,12 @@ mod fresh;
 pub(crate) mod meta;
 mod owner_map;
 mod purge;
+mod recover;
 pub(crate) mod tags;
 
 pub(crate) use chunk::{Chunk, Kind, Span, UNIT_META};
 pub(crate) use purge::{Age, decay, given_back};
+pub(crate) use recover::recover;
 
 use self::chunk::{Links, first_run, longest_run};
 use self::owner_map::OwnerMap;
@@ -27,6 +29,7 @@ const BINS: usize = 7;
 const NO_BIN: u8 = u8::MAX;
 /// Chunks looked at in the list that may or may not hold a long enough run.
 const TRIES: usize = 4;
+
 /// Whether a span's recycled pages are known to be zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -308,53 +311,6 @@ fn enter(chunk: &'static Chunk) {
         ARENA.owners.set(base.addr().get(), Some(chunk));
     }
     ARENA.chunks.set(ARENA.chunks.get() + 1);
-}
-
-/// In a forked child: breaks the lock of a thread that is gone and rebuilds from the unit tables.
-///
-/// # Safety
-/// 1. This is the only thread inside the allocator, and it does not hold the lock.
-pub(crate) unsafe fn recover() {
-    if ARENA.lock.is_locked() {
-        ARENA.broken.set(1);
-    }
-    // SAFETY: 1. the caller's.
-    unsafe { ARENA.lock.force_unlock() };
-    let is_torn = |chunk: &Chunk| chunk.purging.get() != 0 || chunk.has_claimed();
-    if ARENA.broken.get() != 0 || chunks().any(is_torn) {
-        ARENA.broken.set(1);
-        rebuild();
-        ARENA.broken.set(0);
-    }
-}
-
-fn rebuild() {
-    ARENA.oldest.set(None);
-    ARENA.newest.set(None);
-    ARENA.bins.iter().flatten().for_each(|list| list.set(None));
-    let (mut count, mut dirty_units) = (0, 0);
-    for chunk in chunks() {
-        chunk.free_claimed();
-        let free = chunk.free_by_table();
-        // What was about to be taken or given back may hold old bytes.
-        let dirty = free & (chunk.dirty.get() | chunk.purging.get() | !chunk.free.get());
-        chunk.purging.set(0);
-        chunk.free.set(free);
-        chunk.dirty.set(dirty);
-        chunk.old.set(0);
-        if dirty != 0 {
-            append_by_age(chunk);
-        }
-        chunk.bin.set(NO_BIN);
-        rebin(chunk);
-        if let Some(base) = chunk.base() {
-            ARENA.owners.set(base.addr().get(), Some(chunk));
-        }
-        count += 1;
-        dirty_units += dirty.count_ones() as usize;
-    }
-    ARENA.chunks.set(count);
-    ARENA.dirty_units.set(dirty_units);
 }
 
 /// Checks what the arena derives from the unit tables (ALGORITHM.md, I7 and I8).
