@@ -17,7 +17,7 @@ use std::process;
 
 use common::block::Block;
 use common::child::{Exit, run_child_with, scenario};
-use common::process::{begin, verify};
+use common::process::{begin, resident, verify};
 use flagstone::Flagstone;
 
 #[global_allocator]
@@ -111,6 +111,33 @@ impl End {
                 assert!(lines[0].contains("thread "), "{what}: {exit:?}");
             }
         }
+    }
+}
+
+/// What tells live blocks from freed ones goes back with the chunks that it is about.
+#[test]
+fn tags_go_back() {
+    const NAME: &str = "tags_go_back";
+    let _turn = begin();
+    if scenario().is_some() {
+        let before = resident();
+        let blocks: Vec<_> = (0..(64 << 20) / 100).map(|_| block(100)).collect();
+        let full = resident();
+        blocks.into_iter().for_each(|block| block.free(&ALLOC));
+        Flagstone::purge();
+        verify();
+        // The tags alone are 4 MiB.
+        let after = resident();
+        assert!(
+            after < before + (2 << 20),
+            "{before}, {full}, {after} bytes"
+        );
+        writeln!(io::stdout(), "{UNNOTICED}").expect("a message");
+        return;
+    }
+    for safeguards in ["checks", "1"] {
+        let exit = run_child_with(NAME, "", &[(HARDENED, safeguards)]);
+        assert!(exit.stdout.contains(UNNOTICED), "{safeguards}: {exit:?}");
     }
 }
 

@@ -177,6 +177,9 @@ impl Work {
         }
         // The slabs that were here left their tables zero, but for headers that say nothing any more.
         self.chunk.discard_unit_meta();
+        if let Some(tags) = self.chunk.tags.get() {
+            tags.discard();
+        }
         let _held = ARENA.lock.lock();
         self.chunk.purging.set(0);
         self.chunk.bin.set(NO_BIN);

@@ -3,7 +3,10 @@
 //!
 //! A tag is written by who holds the block: on the way out to the user, and back.
 
+use core::ptr::NonNull;
+
 use super::ARENA;
+use crate::os;
 use crate::size_class::{CLASSES, SizeClass};
 use crate::sync::{AtomicU8, Ordering};
 use crate::units::CHUNK;
@@ -17,6 +20,14 @@ const TAGS: usize = CHUNK / GRANULE;
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Tags([AtomicU8; TAGS]);
+
+impl Tags {
+    /// Gives their memory back; if the kernel refuses, they are as they were: without a live block, all zero.
+    pub(super) fn discard(&'static self) {
+        // SAFETY: 1. our own metadata, whole pages of zeros; who reads them with a stale pointer finds zeros still.
+        let _ = unsafe { os::purge(NonNull::from(self).cast(), TAGS) };
+    }
+}
 
 // A tag holds the class and one bit of the address.
 static_assertions::const_assert!(CLASSES < 128);
