@@ -40,9 +40,9 @@ impl core::error::Error for NoHelper {}
 /// A wrong use of the allocator that ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misuse {
-    /// The address is in no slab, span or mapping of ours.
+    /// The address is in no slab, span or mapping of ours, though one may have been there.
     Foreign,
-    /// The address is in a slab of another class.
+    /// The address is in a slab of another class, in a span instead of a slab, or the reverse.
     WrongClass,
     /// The address is not the start of a block.
     Interior,
@@ -59,7 +59,9 @@ pub(crate) enum Misuse {
 impl fmt::Display for Misuse {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Foreign => "free of a pointer that was not allocated here",
+            Self::Foreign => {
+                "free of a pointer that was not allocated here, or whose memory went back"
+            }
             Self::WrongClass => "free with a layout of another size class",
             Self::Interior => "free of a pointer into the middle of a block",
             Self::DoubleFree => "double free",

@@ -40,6 +40,10 @@ enum Mistake {
     FreeForeignMapping,
     FreeUnmapped,
     FreeNumber,
+    ReallocFreed { to: usize },
+    ReallocUnmapped { to: usize },
+    ReallocInside,
+    ReallocAsAnotherSize { allocated: usize },
 }
 
 impl Mistake {
@@ -57,8 +61,11 @@ impl Mistake {
             | Self::FreeHereThenElsewhere
             | Self::FreeElsewhereThenHere
             | Self::FreeTwiceElsewhere => &[DOUBLE, FOREIGN],
-            Self::FreeInside { .. } => &[INSIDE, FOREIGN],
+            Self::ReallocFreed { .. } => &[DOUBLE],
+            Self::ReallocUnmapped { .. } => &[FOREIGN],
+            Self::FreeInside { .. } | Self::ReallocInside => &[INSIDE],
             Self::FreeAsAnotherSize { .. } => &[CLASS, INSIDE, FOREIGN],
+            Self::ReallocAsAnotherSize { .. } => &[CLASS],
             Self::FreeStack
             | Self::FreeStatic
             | Self::FreeForeignMapping
@@ -162,6 +169,32 @@ impl Program {
                     ..right
                 });
             }
+            Mistake::ReallocFreed { to } => {
+                free(right);
+                resize(right, to);
+            }
+            Mistake::ReallocUnmapped { to } => {
+                free(right);
+                Flagstone::purge();
+                resize(right, to);
+            }
+            Mistake::ReallocInside => resize(
+                Wrong {
+                    address: right.address.wrapping_add(4096),
+                    ..right
+                },
+                2 * self.size,
+            ),
+            Mistake::ReallocAsAnotherSize { allocated } => {
+                let other = self::block(allocated);
+                resize(
+                    Wrong {
+                        address: other.as_ptr(),
+                        ..right
+                    },
+                    2 * self.size,
+                );
+            }
         }
     }
 }
@@ -183,6 +216,12 @@ fn block(size: usize) -> Block {
 fn free(Wrong { address, layout }: Wrong) {
     // SAFETY: this breaks the contract, on purpose and in a child process. Nothing touches the block.
     unsafe { ALLOC.dealloc(address, layout) }
+}
+
+fn resize(Wrong { address, layout }: Wrong, to: usize) {
+    // SAFETY: this breaks the contract, on purpose and in a child process. Nothing touches the block.
+    let moved = unsafe { ALLOC.realloc(address, layout, to) };
+    assert!(!moved.is_null(), "no memory");
 }
 
 /// Frees on a thread that does nothing else and has ended when this returns.
@@ -351,6 +390,30 @@ fn wrong_size() {
         Program { size, mistake }
     });
     expect_abort("wrong_size", &programs);
+}
+
+/// Blocks of more than 64 KiB, which are looked at before they are copied, moved, or left where they are.
+#[test]
+fn realloc_of_long_blocks() {
+    let mut programs = Vec::new();
+    for size in [100_000, SPAN, 4 << 20] {
+        let mut add = |mistake| programs.push(Program { size, mistake });
+        for to in [16, 80_000, size - 1, size + 1, 2 * size, 10 * size] {
+            add(Mistake::ReallocFreed { to });
+        }
+        add(Mistake::ReallocInside);
+        for allocated in [100, 300_000, 2 << 20] {
+            add(Mistake::ReallocAsAnotherSize { allocated });
+        }
+    }
+    for to in [16, 4 << 20, 5 << 20, 40 << 20] {
+        let mistake = Mistake::ReallocUnmapped { to };
+        programs.push(Program {
+            size: 4 << 20,
+            mistake,
+        });
+    }
+    expect_abort("realloc_of_long_blocks", &programs);
 }
 
 #[test]

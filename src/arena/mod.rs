@@ -18,7 +18,7 @@ pub(crate) use recover::recover;
 
 use self::chunk::{Links, first_run, longest_run};
 use self::owner_map::OwnerMap;
-use crate::error::Violation;
+use crate::error::{Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, same};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
@@ -95,6 +95,20 @@ pub(crate) fn owner(address: usize) -> Option<&'static Chunk> {
 #[inline(always)]
 pub(crate) fn spot(address: usize) -> Option<usize> {
     ARENA.owners.spot(address)
+}
+
+/// Why nothing of this kind that a user holds begins at `address`, as far as the unit there tells.
+#[cold]
+pub(crate) fn why_none(address: usize, kind: Kind) -> Misuse {
+    let Some(chunk) = owner(address) else {
+        return Misuse::Foreign;
+    };
+    match chunk.kind(UnitIndex::of(address)) {
+        // In no span, or no more: a pointer that never came from here would hardly lie so.
+        Kind::Free | Kind::Claimed => Misuse::DoubleFree,
+        found if found == kind => Misuse::Interior,
+        _ => Misuse::WrongClass,
+    }
 }
 
 /// Every chunk that is there.

@@ -82,9 +82,15 @@ pub(super) unsafe fn realloc_plain(
     if before == after && matches!(before, Request::Block(_)) {
         return block.as_ptr();
     }
-    if let (Some(_), Some(length)) = (long(before, size), long(after, new))
-        && thread::prepare(config)
-    {
+    if let Some(used) = long(before, size) {
+        // Without memory for its first call a process can have nothing to resize.
+        if !thread::prepare(config) {
+            return ptr::null_mut();
+        }
+        // Before the copy, which what went back to the kernel would not survive.
+        large::expect_for(block, used);
+    }
+    if let (Some(_), Some(length)) = (long(before, size), long(after, new)) {
         if large::suits(block, new) {
             return block.as_ptr();
         }

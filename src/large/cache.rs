@@ -1,7 +1,5 @@
 //! Freed mappings kept for reuse: split, and joined with those beside them.
 
-use core::ptr::NonNull;
-
 use super::back::unmap;
 use super::{LARGE, Mapping, descriptor, guarded, retire, retire_held};
 use crate::error::Violation;
@@ -114,23 +112,6 @@ fn take_apart(length: usize) -> Option<&'static Mapping> {
         return None;
     }
     Some(mapping)
-}
-
-/// Whether `block` lies in a freed mapping, as what was joined does not begin one.
-pub(super) fn holds(block: NonNull<u8>) -> bool {
-    let _held = LARGE.lock.lock();
-    [&LARGE.cached, &LARGE.stuck].into_iter().any(|list| {
-        let mut link = list;
-        while let Some(mapping) = link.get() {
-            // OVERFLOW: wraps to a large number below the base, which is the answer.
-            let offset = block.addr().get().wrapping_sub(mapping.base().addr().get());
-            if offset < mapping.length.get() {
-                return true;
-            }
-            link = &mapping.next;
-        }
-        false
-    })
 }
 
 impl Mapping {

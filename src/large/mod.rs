@@ -6,6 +6,7 @@
 
 mod back;
 mod cache;
+mod expect;
 mod guarded;
 mod resize;
 mod span;
@@ -16,12 +17,12 @@ use crate::arena::{self, Zeroed, meta};
 use crate::config;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
-use crate::size_class::{BLOCK_MAX, CLASS_MAX};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, round_up};
 use crate::valgrind;
 
 pub(crate) use arena::Age;
+pub(crate) use expect::{die, expect, expect_for, length};
 pub(crate) use resize::resize;
 pub(crate) use span::{alloc_span, free_span, suits};
 
@@ -164,56 +165,6 @@ fn hand_out(mapping: &'static Mapping, length: usize) -> NonNull<u8> {
     valgrind::fence_off(base, mapping.length.get());
     enter(mapping);
     base
-}
-
-/// Why what is at `block` is no live span or mapping.
-#[cold]
-fn why_not(block: NonNull<u8>) -> Misuse {
-    if cache::holds(block) {
-        Misuse::DoubleFree
-    } else {
-        Misuse::Foreign
-    }
-}
-
-#[cold]
-pub(crate) fn die(misuse: Misuse, address: usize) -> ! {
-    let most = if config::mode().is_careful() {
-        CLASS_MAX
-    } else {
-        BLOCK_MAX
-    };
-    let (least, thread) = (most >> 10, os::thread_id());
-    os::die(format_args!(
-        "{misuse}: {address:#x}, more than {least} KiB, thread {thread}"
-    ))
-}
-
-/// Makes sure that `block` is a live mapping, or a span in its place, of at least `length` bytes.
-pub(crate) fn expect(block: NonNull<u8>, length: usize) {
-    if self::length(block) < length {
-        die(Misuse::WrongClass, block.addr().get());
-    }
-}
-
-/// Bytes of the live mapping or span at `block`; if there is none, the process ends.
-pub(crate) fn length(block: NonNull<u8>) -> usize {
-    length_at(block)
-        .or_else(|| span::length_at(block))
-        .unwrap_or_else(|| die(why_not(block), block.addr().get()))
-}
-
-/// Bytes of the live mapping at `block`.
-fn length_at(block: NonNull<u8>) -> Option<usize> {
-    let mut link = bucket(block.addr().get());
-    let _held = LARGE.lock.lock();
-    while let Some(mapping) = link.get() {
-        if mapping.base() == block {
-            return Some(mapping.length.get());
-        }
-        link = &mapping.next;
-    }
-    None
 }
 
 /// Frees what [`alloc`] gave for `size` bytes, or for any if that is 0.

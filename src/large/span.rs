@@ -2,7 +2,8 @@
 
 use core::ptr::NonNull;
 
-use super::{die, why_not};
+use super::die;
+use super::expect::why_not;
 use crate::arena::{self, Chunk, Kind, Span, Zeroed};
 use crate::config;
 use crate::error::Misuse;
@@ -100,6 +101,11 @@ fn span_site(block: NonNull<u8>) -> Option<(&'static Chunk, UnitIndex)> {
     let unit = UnitIndex::of(address);
     let begins = chunk.kind(unit) == Kind::Span && chunk.head(unit) == unit;
     (begins && address % UNIT == chunk.colour(unit)).then_some((chunk, unit))
+}
+
+/// Units of the span that a user holds at `block`.
+pub(super) fn units_at(block: NonNull<u8>) -> Option<UnitCount> {
+    span_site(block).map(|(chunk, unit)| UnitCount::new(chunk.span_length(unit)))
 }
 
 /// Bytes from `block` on in the span that a user holds there.

@@ -137,7 +137,7 @@ impl Slab {
         address: usize,
         class: SizeClass,
     ) -> Result<(&'static Self, usize), Misuse> {
-        let slab = Self::holding(address).ok_or(Misuse::Foreign)?;
+        let slab = Self::holding(address).ok_or_else(|| arena::why_none(address, Kind::Slab))?;
         if slab.class.get() as usize != class.index() {
             return Err(Misuse::WrongClass);
         }
