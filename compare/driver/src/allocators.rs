@@ -48,16 +48,18 @@ const fn peer(
     }
 }
 
+pub(crate) const OURS: Allocator = Allocator {
+    name: "flagstone",
+    short: "fs",
+    package: "with-flagstone",
+    role: Role::Ours,
+    options: &[],
+    about: "this repository",
+};
+
 /// Ours first, peers next.
 pub(crate) const ALL: &[Allocator] = &[
-    Allocator {
-        name: "flagstone",
-        short: "fs",
-        package: "with-flagstone",
-        role: Role::Ours,
-        options: &[],
-        about: "this repository",
-    },
+    OURS,
     peer(
         "mimalloc",
         "mi3",

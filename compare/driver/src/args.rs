@@ -6,7 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::allocators::{self, Allocator, Role};
+use crate::allocators::{self, Allocator, OURS, Role};
 
 /// Compare allocators: the same rows over each, one process per cell, interleaved.
 #[derive(Parser)]
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_enum)]
     only: Vec<Kind>,
 
-    /// Allocators to run, separated by commas [default: all]. flagstone always comes first.
+    /// Allocators to run, separated by commas [default: all]. flagstone comes first, named or not.
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = allocator_parser())]
     allocators: Vec<&'static Allocator>,
 
@@ -209,11 +209,9 @@ impl Args {
                 return Err(format!("--allocators names {} twice", allocator.name));
             }
         }
-        // stable: ours first, the others as given
-        allocators.sort_by_key(|allocator| allocator.role != Role::Ours);
-        if self.list {
-            allocators.truncate(1);
-        }
+        // ours first, named or not, the others as given
+        allocators.retain(|allocator| allocator.role != Role::Ours);
+        allocators.insert(0, &OURS);
         let plan = Plan {
             filter: self.filter,
             kinds: if self.soak {

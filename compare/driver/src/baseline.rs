@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::files;
 use crate::model::{PEAK, Report, Row, TIME};
 
 /// Changes below this are not named, however small the spread: two builds of one source differ as much.
@@ -17,13 +16,16 @@ pub(crate) struct Move {
     pub(crate) after: f64,
 }
 
-/// The moves, and how many figures were compared.
+/// The moves since `before`, which `path` held, and how many figures were compared.
 ///
 /// # Errors
 ///
-/// A message for the user: the file cannot be read, or was made another way.
-pub(crate) fn moves(report: &Report, path: &Path) -> Result<(Vec<Move>, usize), String> {
-    let before = files::read(path)?;
+/// A message for the user: it was made another way.
+pub(crate) fn moves(
+    report: &Report,
+    before: &Report,
+    path: &Path,
+) -> Result<(Vec<Move>, usize), String> {
     let name = path.display();
     for (what, then, now) in [
         ("profile", &before.facts.profile, &report.facts.profile),

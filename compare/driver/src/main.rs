@@ -25,12 +25,13 @@ mod html;
 mod report;
 mod table;
 
+use std::io::{self, ErrorKind, StdoutLock, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::args::{Args, Outputs, Plan, Task};
-use crate::build::Built;
 use crate::model::Report;
 
 fn main() -> ExitCode {
@@ -56,24 +57,26 @@ fn carry_out(task: Task, outputs: &Outputs) -> Result<ExitCode, String> {
             return Err(format!("{} is in no folder that exists", path.display()));
         }
     }
-    if let Some(path) = &outputs.baseline {
-        files::read(path)?;
-    }
+    let baseline = match &outputs.baseline {
+        Some(path) => Some((path, files::read(path)?)),
+        None => None,
+    };
     let report = match task {
         Task::Show(path) => files::read(&path)?,
         Task::List(plan) => return list(&plan),
         Task::Measure(plan) => measure(&plan)?,
     };
-    report::print(&report);
+    // The files first: what took minutes to measure is not lost with the terminal.
     if let Some(path) = &outputs.json {
         files::write(&report, path)?;
     }
     if let Some(path) = &outputs.html {
         html::write(&report, path)?;
     }
-    if let Some(path) = &outputs.baseline {
-        let (moves, compared) = baseline::moves(&report, path)?;
-        report::print_moves(&moves, compared, path);
+    show(|out| report::print(&report, out))?;
+    if let Some((path, before)) = baseline {
+        let (moves, compared) = baseline::moves(&report, &before, path)?;
+        show(|out| report::print_moves(&moves, compared, path, out))?;
     }
     Ok(if report.facts.interrupted {
         ExitCode::from(interrupt::EXIT_CODE)
@@ -84,18 +87,30 @@ fn carry_out(task: Task, outputs: &Outputs) -> Result<ExitCode, String> {
     })
 }
 
-fn list(plan: &Plan) -> Result<ExitCode, String> {
-    let (built, _) = build::all(plan)?;
-    for row in rows(plan, &built)? {
-        println!("{:<12} {}", row.name, row.about);
+/// Writes to the terminal, or whatever stands for it.
+fn show(write: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        // Who reads has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| format!("standard output cannot be written: {error}")),
     }
+}
+
+fn list(plan: &Plan) -> Result<ExitCode, String> {
+    let rows = rows(plan, &build::ours(plan)?)?;
+    show(|out| {
+        rows.iter()
+            .try_for_each(|row| writeln!(out, "{:<12} {}", row.name, row.about))
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn measure(plan: &Plan) -> Result<Report, String> {
     interrupt::install();
+    // A filter that no row matches is known before the peers are built.
+    let rows = rows(plan, &build::ours(plan)?)?;
     let (built, skipped) = build::all(plan)?;
-    let rows = rows(plan, &built)?;
     let counted = build::counted(plan);
     let facts = facts::gather(plan);
     Ok(measure::all(
@@ -111,10 +126,9 @@ fn measure(plan: &Plan) -> Result<Report, String> {
 /// What runs for minutes under `--soak`.
 const SOAKED: [&str; 3] = ["m_drift", "m_server", "m_shift"];
 
-/// The rows to run: those of the first program that are asked for.
-fn rows(plan: &Plan, built: &[Built]) -> Result<Vec<run::RowName>, String> {
-    let first = built.first().ok_or("no allocator to run")?;
-    let of_kinds: Vec<_> = run::list(&first.binary)?
+/// The rows to run: those of our program that are asked for.
+fn rows(plan: &Plan, ours: &Path) -> Result<Vec<run::RowName>, String> {
+    let of_kinds: Vec<_> = run::list(ours)?
         .into_iter()
         .filter(|row| plan.kinds.contains(&row.kind))
         .filter(|row| !plan.soak || SOAKED.contains(&row.name.as_str()))

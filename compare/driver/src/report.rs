@@ -1,5 +1,6 @@
 //! The tables on the terminal.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::allocators::Role;
@@ -14,10 +15,13 @@ const NONE: &str = "-";
 /// Of rows that take more memory than the best peer, so many are named.
 const NAMED: usize = 5;
 
-pub(crate) fn print(report: &Report) {
+pub(crate) fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let facts = &report.facts;
     if facts.interrupted {
-        println!("interrupted: what follows covers the complete measurements only");
+        writeln!(
+            out,
+            "interrupted: what follows covers the complete measurements only"
+        )?;
     }
     let of_kind = |kind: Kind| -> Vec<&Row> {
         let measured = |row: &&Row| row.kind == kind && row.keys().next().is_some();
@@ -30,33 +34,40 @@ pub(crate) fn print(report: &Report) {
         of_kind(Kind::Curve),
     );
     if !times.is_empty() {
-        println!(
-            "\nns per operation: median and spread, (p75 - p25) / median; ratios: ours / theirs\n"
-        );
-        time_table(report, &times).print();
+        writeln!(
+            out,
+            "\nns per operation, ours being flagstone: median and spread, (p75 - p25) / median; ratios: ours / theirs\n"
+        )?;
+        time_table(report, &times).print(out)?;
     }
     if !latencies.is_empty() {
-        println!("\nsingle operations: medians of the repetitions' percentiles, ns\n");
-        figure_table(report, &latencies).print();
+        writeln!(
+            out,
+            "\nsingle operations: medians of the repetitions' percentiles, ns\n"
+        )?;
+        figure_table(report, &latencies).print(out)?;
     }
     if !sizes.is_empty() {
-        println!("\nmemory: medians, MiB unless it is a ratio or a count\n");
-        figure_table(report, &sizes).print();
+        writeln!(
+            out,
+            "\nmemory: medians, MiB unless it is a ratio or a count\n"
+        )?;
+        figure_table(report, &sizes).print(out)?;
     }
     if !curves.is_empty() {
-        println!("\nns per operation: medians\n");
-        figure_table(report, &curves).print();
+        writeln!(out, "\nns per operation: medians\n")?;
+        figure_table(report, &curves).print(out)?;
     }
-    print_peaks(report);
-    print_locks(report);
-    print_legend(report);
+    print_peaks(report, out)?;
+    print_locks(report, out)?;
+    print_legend(report, out)?;
     if !report.complaints.is_empty() {
-        println!("\ncomplaints:");
-        report
-            .complaints
-            .iter()
-            .for_each(|line| println!("  {line}"));
+        writeln!(out, "\ncomplaints:")?;
+        for line in &report.complaints {
+            writeln!(out, "  {line}")?;
+        }
     }
+    Ok(())
 }
 
 /// How ours stands in one figure of one row against the best of the peers.
@@ -85,7 +96,7 @@ fn others(report: &Report) -> Vec<usize> {
 
 fn time_table(report: &Report, rows: &[&Row]) -> Table {
     let others = others(report);
-    let ours = report.ours().unwrap_or(0);
+    let ours = report.ours();
     let mut headings: Vec<String> = ["row", "ours", "+-%", "best peer", "ratio"]
         .map(str::to_owned)
         .into();
@@ -98,7 +109,7 @@ fn time_table(report: &Report, rows: &[&Row]) -> Table {
     let mut standings = Vec::new();
     let mut columns: Vec<Vec<f64>> = vec![Vec::new(); others.len()];
     for row in rows {
-        let summary = row.columns[ours].summary(TIME);
+        let summary = ours.and_then(|ours| row.columns[ours].summary(TIME));
         let standing = standing_of(report, row, TIME);
         standings.extend(standing.map(|standing| standing.ratio));
         let mut cells = vec![
@@ -166,7 +177,7 @@ fn figure_table(report: &Report, rows: &[&Row]) -> Table {
 }
 
 /// Peak resident sizes of all rows against the least of the peers, in a few lines.
-fn print_peaks(report: &Report) {
+fn print_peaks(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let mut peaks: Vec<(f64, &Row, usize)> = report
         .rows
         .iter()
@@ -177,27 +188,33 @@ fn print_peaks(report: &Report) {
         .collect();
     let ratios: Vec<f64> = peaks.iter().map(|(ratio, ..)| *ratio).collect();
     let Some(mean) = geometric_mean(&ratios) else {
-        return;
+        return Ok(());
     };
-    println!(
+    writeln!(
+        out,
         "\npeak resident size: {mean:.2} of the least peer's, geometric mean of {} rows; most:",
         ratios.len()
-    );
+    )?;
     peaks.sort_by(|a, b| b.0.total_cmp(&a.0));
     for (ratio, row, best) in peaks.into_iter().take(NAMED) {
-        println!(
+        writeln!(
+            out,
             "  {:<12} {ratio:.2} of {}",
             row.name, report.allocators[best].name
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// Two processors do not show contention by time; the locks that would suffer from it can be counted.
-fn print_locks(report: &Report) {
+fn print_locks(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if report.locks.is_empty() {
-        return;
+        return Ok(());
     }
-    println!("\nflagstone's locks for a million operations: taken, and of these waited for\n");
+    writeln!(
+        out,
+        "\nflagstone's locks for a million operations: taken, and of these waited for\n"
+    )?;
     let mut table = Table::new(["row", "taken", "waited"].map(str::to_owned).into());
     for locks in &report.locks {
         table.add(vec![
@@ -206,23 +223,24 @@ fn print_locks(report: &Report) {
             format!("{:.1}", locks.waited),
         ]);
     }
-    table.print();
+    table.print(out)?;
+    Ok(())
 }
 
-fn print_legend(report: &Report) {
+fn print_legend(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let facts = &report.facts;
-    println!();
+    writeln!(out)?;
     for allocator in &report.allocators {
-        println!(
+        writeln!(
+            out,
             "{:<6} {}: {}",
             allocator.short, allocator.name, allocator.about
-        );
+        )?;
     }
     for skipped in &report.skipped {
-        println!("skipped {}: {}", skipped.name, skipped.reason);
+        writeln!(out, "skipped {}: {}", skipped.name, skipped.reason)?;
     }
-    println!(
-        "ratio: against the best peer of the row, chosen on one half of the repetitions and scored on the other
+    writeln!(out, "ratio: against the best peer of the row, chosen on one half of the repetitions and scored on the other
 {}; scale {}; {} x {}; {} MiB; Linux {}; huge pages {}; {}
 {} s, load {} at the start, nothing pinned to a processor",
         facts.profile,
@@ -235,20 +253,27 @@ fn print_legend(report: &Report) {
         facts.rustc,
         facts.seconds,
         facts.load
-    );
+    )?;
     if let Some(again) = report.position(Role::Again)
         && let Some((mean, rows)) = mean_to(report, again)
     {
-        println!("control: ours / ours again is {mean:.3} over {rows} rows");
+        writeln!(
+            out,
+            "control: ours / ours again is {mean:.3} over {rows} rows"
+        )?;
     }
     for (index, variant) in report.allocators.iter().enumerate() {
         if variant.role == Role::Variant
             && let Some((mean, rows)) = mean_to(report, index)
         {
             let (name, price) = (&variant.name, 1.0 / mean);
-            println!("{name}: {price:.2} of ours in geometric mean over {rows} rows");
+            writeln!(
+                out,
+                "{name}: {price:.2} of ours in geometric mean over {rows} rows"
+            )?;
         }
     }
+    Ok(())
 }
 
 /// Geometric mean of ours divided by another, and over how many time rows.
@@ -261,12 +286,18 @@ fn mean_to(report: &Report, other: usize) -> Option<(f64, usize)> {
 }
 
 /// What [`crate::baseline::moves`] found.
-pub(crate) fn print_moves(moves: &[Move], compared: usize, path: &Path) {
-    println!(
+pub(crate) fn print_moves(
+    moves: &[Move],
+    compared: usize,
+    path: &Path,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    writeln!(
+        out,
         "\nsince {}: {} of {compared} figures moved beyond the spread",
         path.display(),
         moves.len()
-    );
+    )?;
     for Move {
         row,
         key,
@@ -274,13 +305,15 @@ pub(crate) fn print_moves(moves: &[Move], compared: usize, path: &Path) {
         after,
     } in moves
     {
-        println!(
+        writeln!(
+            out,
             "  {row:<12} {key:<16} {} -> {}  {:.2}",
             show_figure(key, *before),
             show_figure(key, *after),
             after / before
-        );
+        )?;
     }
+    Ok(())
 }
 
 fn show<T>(value: Option<T>, format: impl Fn(T) -> String) -> String {

@@ -1,5 +1,6 @@
 //! Running one program: the protocol between the driver and the allocators' programs.
 
+use std::env;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -15,6 +16,8 @@ use crate::model::Sample;
 const LIMIT: Duration = Duration::from_secs(180);
 /// The same where rows are told to take minutes.
 const SOAK_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Where a C++ library may have to be looked for: the one variable that programs inherit.
+const LIBRARIES: &str = "LD_LIBRARY_PATH";
 const POLL: Duration = Duration::from_millis(2);
 
 pub(crate) struct RowName {
@@ -96,8 +99,12 @@ fn output(
     args: &[&str],
     limit: Duration,
 ) -> Result<String, String> {
+    // what is set where we run would tune one of them, or preload another into all
+    let kept = env::var_os(LIBRARIES).map(|path| (LIBRARIES, path));
     let mut child = Command::new(binary)
         .args(args)
+        .env_clear()
+        .envs(kept)
         .envs(options.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,5 +1,7 @@
 //! Plain text tables: the first column to the left, the others to the right.
 
+use std::io::{self, Write};
+
 #[derive(Default)]
 pub(crate) struct Table {
     lines: Vec<Line>,
@@ -31,7 +33,7 @@ impl Table {
         self.lines.push(Line::Rule);
     }
 
-    pub(crate) fn print(&self) {
+    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let mut widths: Vec<usize> = Vec::new();
         for line in &self.lines {
             let Line::Cells(cells) = line else { continue };
@@ -42,14 +44,15 @@ impl Table {
         }
         for line in &self.lines {
             match line {
-                Line::Cells(cells) => println!("{}", aligned(cells, &widths)),
-                Line::Text(text) => println!("{text}"),
+                Line::Cells(cells) => writeln!(out, "{}", aligned(cells, &widths))?,
+                Line::Text(text) => writeln!(out, "{text}")?,
                 Line::Rule => {
                     let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
-                    println!("{}", "-".repeat(total));
+                    writeln!(out, "{}", "-".repeat(total))?;
                 }
             }
         }
+        Ok(())
     }
 }
 
