@@ -8,8 +8,7 @@ use super::failpoints;
 use super::posix::keeping_errno;
 use crate::sync::AtomicU32;
 
-/// Bytes of its stack, in which the C library puts the program's thread-local storage, too: the work takes a few
-/// pages.
+/// Bytes of its stack, besides what the C library puts there: the work takes a few pages.
 const STACK: usize = 512 << 10;
 
 /// What the thread does.
@@ -52,6 +51,8 @@ fn create(work: Work, stack: Option<usize>) -> bool {
         unsafe { libc::pthread_attr_setdetachstate(&raw mut attributes, detached) } == 0;
     if let Some(bytes) = stack {
         // SAFETY: 1. initialised above.
+        let bytes = bytes + unsafe { taken_of_stack(&raw const attributes) };
+        // SAFETY: 1. initialised above.
         is_set &= unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, bytes) } == 0;
     }
     let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
@@ -64,6 +65,23 @@ fn create(work: Work, stack: Option<usize>) -> bool {
     // SAFETY: 1. initialised above, not used again.
     unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
     is_started
+}
+
+/// Bytes of each stack that glibc takes for itself, the program's thread-local storage among them; others add such.
+///
+/// # Safety
+/// 1. The attributes are initialised.
+unsafe fn taken_of_stack(attributes: *const libc::pthread_attr_t) -> usize {
+    type Least = unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize;
+    // SAFETY: 1. the name is a C string.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
+    if found.is_null() {
+        return 0;
+    }
+    // SAFETY: 1. the function of this name has had this type ever since.
+    let least = unsafe { core::mem::transmute::<*mut c_void, Least>(found) };
+    // SAFETY: 1. the caller's.
+    unsafe { least(attributes) }
 }
 
 /// Names the calling thread, for who lists threads.

@@ -61,6 +61,11 @@ pub enum Point {
     Holes,
     /// Free units are claimed for a purge, nothing is locked.
     Purge,
+    /// Addresses for chunks were reserved and are nobody's yet, or were given back as others reserved some first;
+    /// nothing is locked.
+    Reserve,
+    /// In a child, a block that waited in quarantine is taken back; the registry is locked.
+    Adopt,
     /// The table of large mappings is locked.
     Large,
     /// The registry of threads is locked.

@@ -10,6 +10,8 @@ pub(crate) enum Point {
     Release,
     Holes,
     Purge,
+    Reserve,
+    Adopt,
     Large,
     Registry,
     Meta,

@@ -4,7 +4,7 @@
     reason = "this is the layer that the ban points to"
 )]
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{self, NonNull};
 
 use super::posix::keeping_errno;
@@ -260,6 +260,36 @@ pub(crate) fn thread_id() -> usize {
     // SAFETY: 1. no precondition.
     let id = unsafe { libc::syscall(libc::SYS_gettid) };
     usize::try_from(id).unwrap_or(0)
+}
+
+/// The environment before the C library knows it: behind the arguments, where the stack began. glibc's loader tells;
+/// with others there is no such moment.
+pub(crate) fn early_environment() -> Option<NonNull<*const c_char>> {
+    let start = NonNull::new(weak!("__libc_stack_end") as *mut *const usize)?;
+    // SAFETY: 1. the loader's variable of this name, written before any code of a library runs.
+    let count = NonNull::new(unsafe { start.read() }.cast_mut())?;
+    // SAFETY: 1. the number of arguments stands there.
+    let arguments = unsafe { count.read() };
+    // SAFETY: 1. then the arguments, then null, then the environment.
+    let environment = unsafe { count.add(arguments + 2) };
+    Some(environment.cast())
+}
+
+/// Leaves the processor alone for a while: to threads of lower priority, too, which a yield does not let run.
+pub(crate) fn pause() {
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 50_000,
+    };
+    // Not the C library's, where a thread can be cancelled.
+    // SAFETY: 1. `time` is readable, and nobody asks for the rest.
+    keeping_errno(|| unsafe {
+        libc::syscall(
+            libc::SYS_nanosleep,
+            &raw const time,
+            ptr::null_mut::<libc::timespec>(),
+        )
+    });
 }
 
 /// Whether the calling thread is the one that its process began with: in a forked child, the one that

@@ -4,12 +4,15 @@ use core::hint;
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-/// A spin lock whose waiters give up the processor now and then: holders get preempted.
+/// A spin lock whose waiters give up the processor now and then, and sleep in the end: holders get preempted.
 #[derive(Debug)]
 pub(crate) struct Lock<T>(SpinMutex<T>);
 
 /// Looks of a waiter before it yields: a few microseconds, of which most critical sections take one.
 const LOOKS: u32 = 128;
+
+/// Yields of a waiter before it sleeps: a holder of a lower priority gets the processor no other way.
+const YIELDS: u32 = 64;
 
 /// Holds a [`Lock`] until it is dropped.
 pub(crate) type Held<'a, T> = SpinMutexGuard<'a, T>;
@@ -30,6 +33,7 @@ impl<T> Lock<T> {
     #[cold]
     #[inline(never)]
     fn lock_slow(&self) -> Held<'_, T> {
+        let mut yields = 0;
         loop {
             for _ in 0..LOOKS {
                 hint::spin_loop();
@@ -39,7 +43,12 @@ impl<T> Lock<T> {
                     return held;
                 }
             }
-            super::yield_now();
+            if yields < YIELDS {
+                yields += 1;
+                super::yield_now();
+            } else {
+                super::pause();
+            }
         }
     }
 

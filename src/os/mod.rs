@@ -59,9 +59,10 @@ pub(crate) use lock::Lock;
 pub use lock::counters;
 
 pub(crate) use imp::{
-    expedite, is_alive, is_first_thread, is_privileged, random, resident, stay_loaded, thread_id,
+    early_environment, expedite, is_alive, is_first_thread, is_privileged, pause, random, resident,
+    stay_loaded, thread_id,
 };
-pub(crate) use posix::{ThreadKey, abort, cpus, env, gettime_ms as now_ms, yield_now};
+pub(crate) use posix::{ThreadKey, abort, cpus, env, gettime_ms as now_ms, write, yield_now};
 
 /// Bytes of a page, or 0 before the first call of [`page_size`].
 static PAGE: AtomicUsize = AtomicUsize::new(0);
@@ -242,20 +243,34 @@ fn canary() -> Option<&'static Canary> {
 #[inline]
 pub(crate) fn after_fork(recover: impl FnOnce()) {
     if let Some(canary) = canary() {
-        canary.pass(recover, yield_now);
+        canary.pass(recover, pause);
     }
 }
 
 /// Writes one line to standard error.
 pub(crate) fn complain(message: fmt::Arguments<'_>) {
-    posix::write_stderr(Line::new(message).as_bytes());
+    posix::write(libc::STDERR_FILENO, Line::new(message).as_bytes());
 }
 
-/// Writes one line to standard error and aborts.
+/// The thread that ends the process for misuse, 0 while none does.
+static DYING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the calling thread ends the process, and is in a handler of `SIGABRT` now: it may hold its gate.
+#[inline]
+pub(crate) fn is_dying() -> bool {
+    // ORDERING: this thread's own store, or another's, which does not matter.
+    let dying = DYING.load(Ordering::Relaxed);
+    dying != 0 && dying == thread_id()
+}
+
+/// Writes one line to standard error and aborts. No lock is held but gates and the registry: a handler of `SIGABRT` may
+/// allocate.
 #[cold]
 #[inline(never)]
 pub(crate) fn die(message: fmt::Arguments<'_>) -> ! {
     complain(message);
+    // ORDERING: as in `is_dying`.
+    DYING.store(thread_id(), Ordering::Relaxed);
     posix::abort()
 }
 

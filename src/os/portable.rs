@@ -10,7 +10,7 @@
     reason = "this is the layer that the ban points to"
 )]
 
-use core::ffi::c_void;
+use core::ffi::{c_char, c_void};
 use core::ptr::{self, NonNull};
 
 use super::posix::keeping_errno;
@@ -206,6 +206,14 @@ pub(crate) fn expedite() -> bool {
 /// Threads have no number.
 pub(crate) fn thread_id() -> usize {
     0
+}
+
+pub(crate) fn early_environment() -> Option<NonNull<*const c_char>> {
+    None
+}
+
+pub(crate) fn pause() {
+    super::yield_now();
 }
 
 pub(crate) fn is_first_thread() -> bool {

@@ -1,6 +1,6 @@
 //! What every system, and Miri, answers in the same words.
 
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::NonNull;
 
 use super::failpoints;
@@ -34,7 +34,7 @@ pub(crate) fn cpus() -> usize {
     if got != 0 {
         // More processors than the set has room for.
         // SAFETY: 1. no precondition.
-        let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        let online = keeping_errno(|| unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) });
         return usize::try_from(online).unwrap_or(1).max(1);
     }
     // SAFETY: 1. reads `set` only.
@@ -60,10 +60,60 @@ pub(crate) fn gettime_ms() -> u64 {
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
-pub(super) fn write_stderr(line: &[u8]) {
-    // A partial line is all that can be done.
-    // SAFETY: 1. `line` is readable.
-    let _ = keeping_errno(|| unsafe { libc::write(2, line.as_ptr().cast(), line.len()) });
+/// Writes a message, as far as the file takes it. If nobody reads it any more, no `SIGPIPE` ends the program, which
+/// knows nothing of this.
+pub(crate) fn write(file: c_int, message: &[u8]) {
+    keeping_errno(|| without_sigpipe(|| write_all(file, message)));
+}
+
+/// Whether nobody reads any more.
+fn write_all(file: c_int, message: &[u8]) -> bool {
+    let mut rest = message;
+    while !rest.is_empty() {
+        // SAFETY: 1. `rest` is readable.
+        let written = unsafe { libc::write(file, rest.as_ptr().cast(), rest.len()) };
+        match usize::try_from(written) {
+            Ok(count) if count > 0 => rest = &rest[count..],
+            // A part of it is all that can be done.
+            _ => return errno() == libc::EPIPE,
+        }
+    }
+    false
+}
+
+fn errno() -> c_int {
+    // SAFETY: 1. no precondition; the result is this thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: 1. valid for as long as the thread lives.
+    unsafe { errno.read() }
+}
+
+/// Runs `work` with `SIGPIPE` blocked, and takes the one back that it says it has caused.
+fn without_sigpipe(work: impl FnOnce() -> bool) {
+    if cfg!(any(miri, flagstone_portable)) {
+        work();
+        return;
+    }
+    // SAFETY: 1. all zero is an empty set.
+    let [mut pipe, mut pending, mut before]: [libc::sigset_t; 3] = unsafe { core::mem::zeroed() };
+    // SAFETY: 1. writable, as are the others below.
+    unsafe { libc::sigaddset(&raw mut pipe, libc::SIGPIPE) };
+    // SAFETY: 1. as above.
+    unsafe { libc::sigpending(&raw mut pending) };
+    // SAFETY: 1. as above.
+    let was_pending = unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) } == 1;
+    // SAFETY: 1. as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before) };
+    if work() && !was_pending {
+        let at_once = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: 1. both are readable; nobody asks for more about the signal.
+        unsafe { libc::sigtimedwait(&raw const pipe, core::ptr::null_mut(), &raw const at_once) };
+    }
+    // SAFETY: 1. as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, core::ptr::null_mut()) };
 }
 
 pub(crate) fn abort() -> ! {
@@ -81,7 +131,8 @@ pub(crate) fn env(name: &str) -> Option<&'static [u8]> {
     // program with threads has to promise (`std::env::set_var`).
     let mut entry = unsafe { environ };
     if entry.is_null() {
-        return None;
+        // Before the C library's own beginning, as for what the loader runs first of all.
+        entry = super::early_environment()?.as_ptr();
     }
     loop {
         // SAFETY: 1. the array ends with null, which ends this loop.
