@@ -8,12 +8,12 @@ use super::tags::Tags;
 use super::{ARENA, NO_BIN, meta};
 use crate::config;
 use crate::hardening::Hardening;
-use crate::os::{self, Access};
+use crate::os::{self, Access, failpoints};
 use crate::sync::Ordering;
 use crate::units::{CHUNK, UnitCount};
 use crate::valgrind;
 
-/// A reservation is a quarter of what was reserved before, within these bounds.
+/// A reservation is a quarter of the chunks that are there, within these bounds.
 const RESERVATION_MIN: usize = 8 * CHUNK;
 const RESERVATION_MAX: usize = 256 * CHUNK;
 /// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
@@ -75,10 +75,13 @@ fn has_tags(chunk: &Chunk) -> bool {
 
 /// 4 MiB of committed zero memory, with a leaf for it in the owner map.
 fn new_addresses() -> Option<NonNull<u8>> {
-    let base = cut().or_else(|| {
+    let base = loop {
+        if let Some(base) = cut() {
+            break base;
+        }
+        // Others may have used up what there is by the next look.
         reserve()?;
-        cut()
-    })?;
+    };
     if leaf_for(base) {
         // SAFETY: 1. cut from our own reservation, for nobody else.
         if unsafe { os::commit(base, CHUNK) } {
@@ -106,7 +109,8 @@ fn cut() -> Option<NonNull<u8>> {
 
 /// Reserves address space for more chunks: less where the process may not have so much.
 fn reserve() -> Option<()> {
-    let quarter = ARENA.reserved.get() / 4 / CHUNK * CHUNK;
+    // Read without the lock: about so many will do.
+    let quarter = ARENA.chunks.get() / 4 * CHUNK;
     let mut length = quarter.clamp(RESERVATION_MIN, RESERVATION_MAX);
     let base = loop {
         if let Some(base) = os::map(length, CHUNK, Access::Reserved) {
@@ -117,19 +121,46 @@ fn reserve() -> Option<()> {
             break os::map(CHUNK, CHUNK, Access::Reserved)?;
         }
     };
-    let held = ARENA.lock.lock();
-    ARENA.reserved.set(ARENA.reserved.get() + length);
-    if ARENA.fresh_left.get() >= CHUNK {
+    failpoints::at(failpoints::Point::Reserve);
+    if !offer(base, length) {
         // Another thread reserved meanwhile, and there is room in its reservation.
-        drop(held);
         // SAFETY: 1. mapped above, never used.
         let _ = unsafe { os::unmap(base, length) };
-        return Some(());
+        failpoints::at(failpoints::Point::Reserve);
     }
-    // ORDERING: guarded by `ARENA.lock`.
-    ARENA.fresh.store(base.as_ptr(), Ordering::Relaxed);
-    ARENA.fresh_left.set(length);
     Some(())
+}
+
+/// Makes a reservation the one that chunks are cut from, unless there is one with room.
+fn offer(base: NonNull<u8>, length: usize) -> bool {
+    let _held = ARENA.lock.lock();
+    let is_used_up = ARENA.fresh_left.get() < CHUNK;
+    if is_used_up {
+        // ORDERING: guarded by `ARENA.lock`.
+        ARENA.fresh.store(base.as_ptr(), Ordering::Relaxed);
+        ARENA.fresh_left.set(length);
+    }
+    is_used_up
+}
+
+/// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on.
+pub(super) fn unreserve() {
+    let (base, length) = {
+        let _held = ARENA.lock.lock();
+        // ORDERING: guarded by `ARENA.lock`.
+        let base = ARENA.fresh.load(Ordering::Relaxed);
+        let length = ARENA.fresh_left.get();
+        ARENA.fresh_left.set(0);
+        (base, length)
+    };
+    if length > 0
+        && let Some(base) = NonNull::new(base)
+        // SAFETY: 1. the rest of our own reservation, which nobody can be given any more.
+        && !unsafe { os::unmap(base, length) }
+    {
+        // Lost if somebody reserved meanwhile: addresses without memory.
+        let _ = offer(base, length);
+    }
 }
 
 fn leaf_for(base: NonNull<u8>) -> bool {

@@ -55,8 +55,6 @@ struct Arena {
     /// The reservation that chunks are cut from.
     fresh: AtomicPtr<u8>,
     fresh_left: GuardedUsize,
-    /// Bytes ever reserved.
-    reserved: GuardedUsize,
     /// Chunks that are there.
     chunks: GuardedUsize,
     /// Dirty units of all chunks.
@@ -77,7 +75,6 @@ static ARENA: Arena = Arena {
     unused: Link::none(),
     fresh: AtomicPtr::new(core::ptr::null_mut()),
     fresh_left: GuardedUsize::new(0),
-    reserved: GuardedUsize::new(0),
     chunks: GuardedUsize::new(0),
     dirty_units: GuardedUsize::new(0),
     released: GuardedU64::new(0),

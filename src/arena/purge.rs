@@ -2,6 +2,7 @@
 //! `munmap`.
 
 use super::chunk::Chunk;
+use super::fresh::unreserve;
 use super::{
     ARENA, NO_BIN, append_by_age, dirty_bytes, enter, rebin, remove_by_age, set_dirty, unbin,
 };
@@ -27,8 +28,11 @@ pub(crate) fn given_back() -> usize {
     GIVEN_BACK.load(Ordering::Relaxed)
 }
 
-/// Gives dirty units back to the kernel.
+/// Gives dirty units back to the kernel, and with all of them the addresses that no chunk was cut from.
 pub(crate) fn decay(age: Age) {
+    if age == Age::Any {
+        unreserve();
+    }
     let mut kept = 0;
     while let Some(work) = next_work(age, kept) {
         match work.purge() {
@@ -145,8 +149,9 @@ impl Work {
         };
         let _held = ARENA.lock.lock();
         self.chunk.free.set(self.chunk.free.get() | self.claimed);
-        // Emptied by others meanwhile: dirty, so that its addresses go too.
-        let empty = u64::from(self.chunk.is_empty());
+        // Emptied by others meanwhile: dirty, so that its addresses go too. All that was purged, not a unit of it: what
+        // was a span stays together until it is claimed anew (`Span::set_fronts`).
+        let empty = if self.chunk.is_empty() { self.units } else { 0 };
         set_dirty(self.chunk, self.chunk.dirty.get() | left | empty);
         // Last: until then a child of a fork takes all of them for dirty.
         self.chunk

@@ -17,7 +17,7 @@ use crate::common::block::Block;
 /// The actor stops when it comes to its point for this many times already.
 const STOPS: [usize; 5] = [0, 1, 2, 9, 40];
 
-pub(crate) const POINTS: [Point; 10] = [
+pub(crate) const POINTS: [Point; 12] = [
     Point::Gate,
     Point::Refill,
     Point::Flush,
@@ -25,6 +25,8 @@ pub(crate) const POINTS: [Point; 10] = [
     Point::Release,
     Point::Holes,
     Point::Purge,
+    Point::Reserve,
+    Point::Adopt,
     Point::Large,
     Point::Registry,
     Point::Meta,

@@ -90,14 +90,18 @@ fn leaving(props: &Props) {
 
 /// In a process without the threads of other tests: what a child loses of them is not counted here.
 fn expect_recovery(point: Point) {
+    expect_recovery_in(&SCENES, point);
+}
+
+fn expect_recovery_in(scenes: &[Scene], point: Point) {
     let _turn = begin();
     expect_panics();
     alone(|| {
         let mut estate = Estate::new();
         let mut stops = 0;
-        for scene in SCENES {
+        for scene in scenes {
             let props = Props::new();
-            stops += perform(scene, &props, Some(point), || {
+            stops += perform(*scene, &props, Some(point), || {
                 fork(|| {
                     let (blocks, in_hand) = props.inherit();
                     estate.examine(blocks, MAGAZINES + SLAB + in_hand);
@@ -143,6 +147,18 @@ fn a_thread_that_purges_holes() {
 #[test]
 fn a_thread_that_purges_units() {
     expect_recovery(Point::Purge);
+}
+
+/// More than there is, whatever other tests left.
+fn grows(props: &Props) {
+    Flagstone::purge();
+    (0..1_200).for_each(|_| props.alloc(60_000));
+    props.free_all();
+}
+
+#[test]
+fn a_thread_that_reserves_addresses() {
+    expect_recovery_in(&[grows], Point::Reserve);
 }
 
 #[test]
