@@ -33,40 +33,68 @@ pub(super) fn decay(age: Age) -> usize {
     let mut bytes = 0;
     while let Some(mapping) = next_due(age) {
         let length = mapping.length.get();
-        if !unmap(mapping) {
+        if unmap(mapping) {
+            bytes += length;
+        } else if age == Age::Due {
+            // At the limit of mappings: another may go, but one free does not pay for many refusals.
             return bytes;
         }
-        bytes += length;
     }
-    let tries = if age == Age::Any { usize::MAX } else { RETRIES };
-    for _ in 0..tries {
-        let Some(mapping) = newest_stuck() else {
-            break;
-        };
-        let length = mapping.length.get();
-        if !unmap(mapping) {
-            break;
+    bytes + retry(age)
+}
+
+/// Tries to unmap what the kernel refused before: two, or, if it is all the same how old they are, each of them; bytes
+/// returned.
+fn retry(age: Age) -> usize {
+    // Those that the first round finds refused before the others, and those refused in it, come in the second.
+    let (rounds, tries) = match age {
+        Age::Due => (1, RETRIES),
+        Age::Any => (2, usize::MAX),
+    };
+    let mut bytes = 0;
+    for _ in 0..rounds {
+        begin_round();
+        for mapping in core::iter::from_fn(next_stuck).take(tries) {
+            let length = mapping.length.get();
+            if unmap(mapping) {
+                bytes += length;
+            }
         }
-        bytes += length;
     }
     bytes
 }
 
-/// Takes a mapping that the kernel refused to unmap out of its list.
-fn newest_stuck() -> Option<&'static Mapping> {
+/// Those that were refused again are the next to be tried, once all others were.
+fn begin_round() {
     let _held = LARGE.lock.lock();
-    let mapping = LARGE.stuck.get()?;
-    LARGE.stuck.set(mapping.next.get());
+    let [stuck, again] = &LARGE.stuck;
+    if stuck.get().is_none() {
+        let all = again.get();
+        // In a child of a fork in between they are lost, not in both.
+        again.set(None);
+        stuck.set(all);
+    }
+}
+
+/// Takes a mapping that the kernel refused to unmap out of its list.
+fn next_stuck() -> Option<&'static Mapping> {
+    let _held = LARGE.lock.lock();
+    let mapping = LARGE.stuck[0].get()?;
+    LARGE.stuck[0].set(mapping.next.get());
     Some(mapping)
 }
 
-/// The same, one that is long enough: at the limit of mappings there may be no others.
+/// The same, one that is long enough, of either list: at the limit of mappings there may be no others.
 pub(super) fn take_stuck(length: usize) -> Option<&'static Mapping> {
     let mapping = {
         let _held = LARGE.lock.lock();
         let will_do = |stuck: &Mapping| stuck.length.get() >= length;
         let is_better = |new: &Mapping, old: &Mapping| new.length.get() < old.length.get();
-        let (link, mapping) = best(&LARGE.stuck, will_do, is_better)?;
+        let mut found = LARGE
+            .stuck
+            .iter()
+            .map(|list| best(list, will_do, is_better));
+        let (link, mapping) = found.find_map(|found| found)?;
         link.set(mapping.next.get());
         mapping
     };
@@ -154,8 +182,12 @@ pub(super) fn unmap(mapping: &'static Mapping) -> bool {
     }
     // SAFETY: 1. as above.
     let _ = unsafe { os::purge(mapping.base(), mapping.length.get()) };
+    // Where freed mappings are inaccessible, this one is as well, if the kernel lets it be.
+    // SAFETY: 1. as above.
+    let _ = unsafe { mapping.shut() };
     let _held = LARGE.lock.lock();
-    mapping.next.set(LARGE.stuck.get());
-    LARGE.stuck.set(Some(mapping));
+    let again = &LARGE.stuck[1];
+    mapping.next.set(again.get());
+    again.set(Some(mapping));
     false
 }

@@ -17,9 +17,9 @@ pub(super) fn why_not(block: NonNull<u8>) -> Misuse {
     let (is_freed, is_inside) = {
         let _held = LARGE.lock.lock();
         // What was joined does not begin a mapping any more.
-        let freed = [&LARGE.cached, &LARGE.stuck];
+        let mut freed = LARGE.stuck.iter().chain([&LARGE.cached]);
         (
-            freed.into_iter().any(|list| holds(list, block)),
+            freed.any(|list| holds(list, block)),
             LARGE.table.iter().any(|list| holds(list, block)),
         )
     };

@@ -67,8 +67,9 @@ struct Large {
     /// Freed mappings.
     cached: Link<Mapping>,
     cached_bytes: GuardedUsize,
-    /// Freed mappings that the kernel refused to unmap, their pages given back; newest first.
-    stuck: Link<Mapping>,
+    /// Freed mappings that the kernel refused to unmap, their pages given back: those to try next, and those that
+    /// were refused since.
+    stuck: [Link<Mapping>; 2],
 }
 
 static LARGE: Large = Large {
@@ -80,7 +81,7 @@ static LARGE: Large = Large {
     taken: GuardedU64::new(0),
     cached: Link::none(),
     cached_bytes: GuardedUsize::new(0),
-    stuck: Link::none(),
+    stuck: [const { Link::none() }; 2],
 };
 
 impl Mapping {
@@ -257,7 +258,8 @@ pub(crate) fn live() -> usize {
 /// Bytes of all mappings, cached ones included, and how many of them are in memory.
 pub(crate) fn committed_and_resident() -> (usize, usize) {
     let _held = LARGE.lock.lock();
-    let lists = LARGE.table.iter().chain([&LARGE.cached, &LARGE.stuck]);
+    let lists = LARGE.table.iter().chain([&LARGE.cached]);
+    let lists = lists.chain(&LARGE.stuck);
     let (mut committed, mut resident) = (0, 0);
     for mut link in lists {
         while let Some(mapping) = link.get() {
