@@ -94,7 +94,8 @@ impl Flagstone {
         cache::start_helper(&self.config)
     }
 
-    /// What the allocator holds at the moment. Allocates nothing.
+    /// What the allocator holds at the moment. Allocates nothing. Walks all chunks and asks the kernel which of their pages
+    /// are in memory; other threads wait meanwhile, at their next slow path for a block.
     #[must_use]
     pub fn stats() -> Stats {
         valgrind::quietly(cache::stats)

@@ -28,6 +28,7 @@ use core::ptr::{self, NonNull};
 use crate::cache;
 use crate::config::{Config, Refusal};
 use crate::error::NoHelper;
+use crate::os;
 use crate::sample;
 
 static CONFIG: Config = Config::new().for_good();
@@ -55,7 +56,7 @@ pub fn alloc(size: usize, align: usize) -> *mut u8 {
 }
 
 /// As [`alloc`], but null, too, if no block is at hand: in front of a long way of one's own, which ends with
-/// [`alloc`].
+/// [`alloc`]. The alignment is not looked at.
 #[inline]
 #[must_use]
 pub fn alloc_at_hand(size: usize, align: usize) -> *mut u8 {
@@ -77,8 +78,8 @@ pub fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
     cache::alloc_zeroed::<false>(size.max(1), align, &CONFIG)
 }
 
-/// Changes the size of a block, in place or by moving its contents to one aligned to [`ALIGN`]. Null, without
-/// memory, leaves the block as it was.
+/// Changes the size of a block, in place or by moving its contents to one aligned to [`ALIGN`]; of size 0 to the least.
+/// Null, without memory, leaves the block as it was.
 ///
 /// # Safety
 /// 1. The block is live and came from this module; it is not null.
@@ -89,7 +90,14 @@ pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
         return ptr::null_mut();
     };
     // SAFETY: 1. and 2. the caller's.
-    unsafe { cache::realloc_found(block, size, &CONFIG) }
+    unsafe { cache::realloc_found(block, size.max(1), &CONFIG) }
+}
+
+/// Writes a message to a file descriptor, as far as it takes it. Where nobody reads any more, no `SIGPIPE` is raised;
+/// `errno` stays as it is.
+#[doc(hidden)]
+pub fn write(file: core::ffi::c_int, message: &[u8]) {
+    os::write(file, message);
 }
 
 /// Frees a block; null is none. `errno` stays as it is.
@@ -132,12 +140,12 @@ pub fn start_helper() -> Result<(), NoHelper> {
     cache::start_helper(&CONFIG)
 }
 
-/// Changes an option of the running process: `name` and `value` as in the environment
-/// ([`Config`]).
+/// Changes an option of the running process: `name` and `value` as in the environment ([`Config`]). It counts from the next
+/// look at it on: what is kept beyond a smaller bound goes back as it is looked at, or by a purge.
 ///
 /// # Errors
 ///
-/// What is wrong with it; then nothing has changed.
+/// What is wrong with it; then nothing has changed. Safeguards and sampling are decided at the first call.
 pub fn set_option(name: &str, value: &[u8]) -> Result<(), Refusal> {
     cache::set_option(name, value, &CONFIG)
 }

@@ -8,7 +8,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Handed out and not freed, counted in whole blocks, spans and mappings.
+    /// Handed out and not freed, counted in whole blocks, spans and mappings, sampled ones in pages.
     pub live: usize,
     /// Free blocks in the magazines of threads.
     pub cached: usize,

@@ -13,6 +13,7 @@ use crate::arena::meta;
 use crate::config::{self, Mode};
 use crate::hardening::Hardening;
 use crate::heap;
+use crate::os::failpoints;
 use crate::random::Random;
 use crate::size_class::{CLASSES, block_size};
 use crate::sync::{GuardedU8, GuardedUsize, Ordering, Slot};
@@ -217,16 +218,21 @@ impl ThreadCache {
         let Some(care) = self.care.get() else { return };
         for class in SizeClass::all() {
             for slot in care.waiting(class) {
-                heap::recover::adopt(class, core::slice::from_ref(slot));
-                exchange(slot, ptr::null_mut());
+                // Out of its place first: this child may be forked in between, and the block handed out by then.
+                let block = Slot::new(exchange(slot, ptr::null_mut()));
+                heap::recover::adopt(class, &[block]);
+                failpoints::at(failpoints::Point::Adopt);
             }
         }
     }
 
     /// Gives the cache what the careful way wants, if it has none from an earlier thread.
     pub(super) fn take_care(&self) {
-        if config::mode().is_careful() && self.care.get().is_none() {
-            self.care.set(Care::new());
+        match self.care.get() {
+            // A thread that vanished in a child may have been recording.
+            Some(care) => care.is_recording.set(0),
+            None if config::mode().is_careful() => self.care.set(Care::new()),
+            None => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use super::slow::is_gated;
 use super::thread::{self, REGISTRY};
 use super::{NO_CLASS, SizeClass, ThreadCache, helper};
 use crate::arena::{self, meta};
+use crate::config;
 use crate::heap;
 use crate::large;
 use crate::os;
@@ -36,6 +37,10 @@ pub(super) fn recover() {
     // SAFETY: 1. as above.
     unsafe { thread::break_locks() };
     helper::forget();
+    if !thread::is_ready() {
+        // Who was putting the options in force is gone, and nothing was allocated.
+        config::forget();
+    }
     GENERATION.set(GENERATION.get() + 1);
 }
 

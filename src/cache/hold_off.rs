@@ -20,6 +20,7 @@ use crate::error::Violation;
 use crate::heap::{self, Idle};
 use crate::large;
 use crate::os::{self, Access};
+use crate::sample;
 use crate::stats::Stats;
 use crate::sync::Ordering;
 use crate::units::round_up;
@@ -262,11 +263,12 @@ pub(crate) fn stats() -> Stats {
         (heap::used_bytes(), cached)
     };
     let (mapped, mapped_resident) = large::committed_and_resident();
+    let sampled = sample::live();
     Stats {
-        live: (used + large::live()).saturating_sub(cached),
+        live: (used + large::live()).saturating_sub(cached) + sampled,
         cached,
-        committed: arena::committed() + mapped,
-        resident: arena::resident() + mapped_resident,
+        committed: arena::committed() + mapped + sampled,
+        resident: arena::resident() + mapped_resident + sampled,
         metadata: meta::resident(),
     }
 }

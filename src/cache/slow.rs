@@ -288,6 +288,8 @@ impl ThreadCache {
         if ticks.is_multiple_of(TICK) {
             self.shrink_unused();
             tend();
+            // Not only a free gives blocks back to slabs.
+            helper::notice();
         }
         self.work_on(class);
         Working(self)

@@ -64,11 +64,9 @@ fn key() -> Option<ThreadKey> {
 /// Begins every slow path, with no lock held: initialises the process, and repairs a forked child.
 /// `false` without memory.
 pub(super) fn prepare(config: &Config) -> bool {
-    if !is_ready() && !initialise(config) {
-        return false;
-    }
+    // First: a thread of the parent may have been initialising, with locks.
     repair_child();
-    true
+    is_ready() || initialise(config)
 }
 
 /// In a forked child, makes the allocator whole before anything else happens in it.
@@ -78,23 +76,23 @@ pub(super) fn repair_child() {
 }
 
 /// Threads that get here at the same time write the same, but for the key, of which the first counts
-/// (and for the options, if the program declares two allocators that differ): no lock, that a fork in
-/// between could leave locked in the child.
+/// (and for the options, if the program declares two allocators that differ): no lock is held meanwhile but for tables.
 #[cold]
 fn initialise(config: &Config) -> bool {
+    // Before anything is complained about, which is not to happen with each call that finds no memory.
+    if !os::watch_forks() {
+        return false;
+    }
     let config = if os::is_privileged() {
         *config
     } else {
         config.overridden(os::env, |name, value, wanted| {
             let value = core::str::from_utf8(value).unwrap_or("?");
             os::complain(format_args!(
-                "{name}={value}: not {wanted}; the default holds"
+                "{name}={value}: not {wanted}; ignored, the program's own setting holds"
             ));
         })
     };
-    if !os::watch_forks() {
-        return false;
-    }
     if config.wants_care() {
         // Before the mode is known: whoever knows it may want a number.
         random::seed(os::random());
@@ -128,10 +126,10 @@ pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<()
     }
 }
 
-/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or
-/// there is no memory for a cache.
+/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or ends the process,
+/// or there is no memory for a cache.
 pub(super) fn enter(config: &Config) -> Option<&'static ThreadCache> {
-    if !prepare(config) {
+    if !prepare(config) || os::is_dying() {
         return None;
     }
     let words = tls::words();

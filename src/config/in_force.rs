@@ -87,13 +87,22 @@ pub(crate) fn mode() -> Mode {
 /// Puts `config` in force.
 pub(crate) fn apply(config: Config) {
     let (undecided, mode) = (Mode::UNDECIDED, Mode::of(&config).0);
-    CURRENT.sample_one_in.set(config.sample_one_in);
+    if config.sample_one_in > 0 {
+        // Before it is known that there is any sampling.
+        CURRENT.sample_one_in.set(config.sample_one_in);
+    }
     // ORDERING: as in `mode`. Of threads that get here at once one decides.
     let first = MODE.compare_exchange(undecided, mode, Ordering::Relaxed, Ordering::Relaxed);
     if first.is_ok() {
         // Later, it would undo what the other has changed since.
         settle(&Config::new(), &config);
     }
+}
+
+/// In a forked child whose parent was not initialised: whoever is next decides.
+pub(crate) fn forget() {
+    // ORDERING: as in `mode`; the child has one thread.
+    MODE.store(Mode::UNDECIDED, Ordering::Relaxed);
 }
 
 /// Changes one option in force, named as in the environment.

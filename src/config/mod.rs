@@ -4,11 +4,12 @@
 mod in_force;
 
 use core::cell::Cell;
+use core::fmt;
 
 use crate::hardening::Hardening;
 
 pub(crate) use in_force::{
-    Mode, apply, change, dirty_budget, huge_pages, large_cache, mode, purge_delay_ms,
+    Mode, apply, change, dirty_budget, forget, huge_pages, large_cache, mode, purge_delay_ms,
     sample_one_in, thread_cache,
 };
 
@@ -36,7 +37,7 @@ pub enum HugePages {
 /// | [`hardening`](Self::hardening) | `FLAGSTONE_HARDENED` | `0`, `1`, words | `0` |
 /// | [`sample_one_in`](Self::sample_one_in) | `FLAGSTONE_SAMPLE` | allocations | 0: none |
 ///
-/// A value that does not parse is named in one line on standard error, and the default holds.
+/// A value that does not parse is named in one line on standard error and ignored: what the program set holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     purge_delay_ms: usize,
@@ -170,7 +171,7 @@ impl Config {
                 "FLAGSTONE_PURGE_DELAY_MS",
                 &mut self.purge_delay_ms,
                 digits,
-                "a number",
+                "a number below 2^32",
             ),
             (
                 "FLAGSTONE_DIRTY_BUDGET",
@@ -185,7 +186,12 @@ impl Config {
                 bytes,
                 SIZE,
             ),
-            (SAMPLE, &mut self.sample_one_in, digits, "a number"),
+            (
+                SAMPLE,
+                &mut self.sample_one_in,
+                digits,
+                "a number below 2^32",
+            ),
         ];
         for (name, value, parse, wanted) in numbers {
             let Some(text) = lookup(name) else { continue };
@@ -224,6 +230,19 @@ pub enum Refusal {
     NoMemory,
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Name => "no option has this name",
+            Self::Value => "the option has no such value",
+            Self::Decided => "the option is decided at the first call of the process",
+            Self::NoMemory => "there is no memory for the first call of the process",
+        })
+    }
+}
+
+impl core::error::Error for Refusal {}
+
 impl Default for Config {
     fn default() -> Self {
         Self::new()
@@ -233,7 +252,7 @@ impl Default for Config {
 const HUGE_PAGES: &str = "FLAGSTONE_HUGE_PAGES";
 const SAMPLE: &str = "FLAGSTONE_SAMPLE";
 const HARDENED: &str = "FLAGSTONE_HARDENED";
-const SIZE: &str = "bytes, or a number with K, M or G";
+const SIZE: &str = "a number of bytes, K, M or G";
 
 /// Reads a number, `None` if it is none.
 type Parse = fn(&[u8]) -> Option<usize>;

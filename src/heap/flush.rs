@@ -16,15 +16,20 @@ pub(crate) unsafe fn flush(class: SizeClass, blocks: &[Slot]) {
     let row = class.row();
     let mut rest = blocks;
     while let Some(first) = rest.first() {
-        let (slab, _) = locate(first, class);
-        rest = flush_to(home(slab), slab.heap(), class, row, rest);
+        let flushed = locate(first, class)
+            .and_then(|(slab, _)| flush_to(home(slab), slab.heap(), class, row, rest));
+        // Here, where the class is not locked any more.
+        rest = flushed.unwrap_or_else(|(misuse, address)| die(misuse, address, class));
     }
 }
 
+/// What is wrong with a block, and its address.
+type Wrong = (Misuse, usize);
+
 /// The slab and index of the block in `slot`.
-fn locate(slot: &Slot, class: SizeClass) -> (&'static Slab, usize) {
+fn locate(slot: &Slot, class: SizeClass) -> Result<(&'static Slab, usize), Wrong> {
     let address = address_in(slot);
-    Slab::locate(address, class).unwrap_or_else(|misuse| die(misuse, address, class))
+    Slab::locate(address, class).map_err(|misuse| (misuse, address))
 }
 
 /// The class of the slab that holds `address`, if one does.
@@ -53,19 +58,17 @@ fn flush_to<'a>(
     class: SizeClass,
     row: &Row,
     blocks: &'a [Slot],
-) -> &'a [Slot] {
+) -> Result<&'a [Slot], Wrong> {
     // Slabs that nothing uses any more, linked by `next`: their spans go back once it is unlocked.
     let mut unused: Option<&'static Slab> = None;
     let held = state.lock.lock();
     let mut rest = blocks;
     while let Some(first) = rest.first() {
-        let (slab, block) = locate(first, class);
+        let (slab, block) = locate(first, class)?;
         if slab.heap() != heap {
             break;
         }
-        let run = slab
-            .put_run(block, rest, row)
-            .unwrap_or_else(|(misuse, address)| die(misuse, address, class));
+        let run = slab.put_run(block, rest, row)?;
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
         if slab.has_outgrown_its_bin()
@@ -78,7 +81,7 @@ fn flush_to<'a>(
     }
     drop(held);
     release(unused);
-    rest
+    Ok(rest)
 }
 
 /// Gives the spans of slabs that no list leads to back to their chunks.

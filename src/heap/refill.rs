@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{ClassHeap, TABLE, heap};
+use super::{ClassHeap, heap, heaps};
 use crate::arena;
 use crate::config;
 use crate::hardening::Hardening;
@@ -55,38 +55,57 @@ impl Filling<'_> {
 /// first is the first, the one to hand out next the last, and so on down. Addresses ascend in that
 /// order slab by slab. 0 is out of memory.
 pub(crate) fn refill(index: usize, class: SizeClass, out: &[Slot]) -> usize {
-    let Some(own) = heap(index) else { return 0 };
-    let (state, row) = (own.class(class), class.row());
+    let row = class.row();
     let mut filling = Filling { out, taken: 0 };
-    {
-        let _held = state.lock.lock();
-        state.draw(row, &mut filling);
+    if let Some(own) = heap(index) {
+        let state = own.class(class);
+        {
+            let _held = state.lock.lock();
+            state.draw(row, &mut filling);
+        }
+        if filling.taken == 0 {
+            borrow(index, class, Need::Usual, &mut filling);
+        }
+        if filling.taken == 0 {
+            new_slab(state, index, class, row, &mut filling);
+        }
     }
     if filling.taken == 0 {
-        borrow(index, class, row, &mut filling);
-    }
-    if filling.taken == 0 {
-        new_slab(state, index, class, row, &mut filling);
+        borrow(index, class, Need::Dire, &mut filling);
     }
     filling.finish()
 }
 
-/// Draws from another heap that has a slab's worth of free blocks, so that what one thread frees is
-/// not lost on others. The blocks go back there when they are freed.
-fn borrow(index: usize, class: SizeClass, row: &Row, filling: &mut Filling<'_>) {
-    for other in (0..TABLE.len()).filter(|other| *other != index) {
-        let Some(heap) = TABLE[other].get() else {
-            continue;
-        };
+/// What another heap is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Blocks of which it has a slab's worth, if nobody is at work there.
+    Usual,
+    /// Any block: there is no memory for a slab.
+    Dire,
+}
+
+/// Draws from another heap, so that what one thread frees is not lost on others. The blocks go back there when they
+/// are freed.
+fn borrow(index: usize, class: SizeClass, need: Need, filling: &mut Filling<'_>) {
+    let row = class.row();
+    let least = match need {
+        Need::Usual => row.blocks as usize,
+        Need::Dire => 1,
+    };
+    for (_, heap) in heaps().filter(|(other, _)| *other != index || need == Need::Dire) {
         let state = heap.class(class);
         // Read without the lock: a wrong guess costs a look.
-        if state.free.get() < row.blocks as usize {
+        if state.free.get() < least {
             continue;
         }
-        let Some(_held) = state.lock.try_lock() else {
-            continue;
+        let held = match need {
+            Need::Usual => state.lock.try_lock(),
+            Need::Dire => Some(state.lock.lock()),
         };
-        state.draw(row, filling);
+        if held.is_some() {
+            state.draw(row, filling);
+        }
         if filling.taken > 0 {
             return;
         }

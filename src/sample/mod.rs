@@ -122,6 +122,13 @@ fn offset_of(address: usize) -> Option<usize> {
     (offset < pool_bytes()).then_some(offset)
 }
 
+/// Bytes of the pages of live blocks.
+pub(crate) fn live() -> usize {
+    let places = POOL.table.get().map_or(&[][..], |table| &table.0);
+    let is_live = |place: &&Place| place.state() == State::Live;
+    places.iter().filter(is_live).count() * os::page_size()
+}
+
 /// Whether a pointer leads into the pool.
 #[inline(always)]
 pub(crate) fn owns(block: NonNull<u8>) -> bool {
