@@ -392,6 +392,32 @@ fn wrong_size() {
     expect_abort("wrong_size", &programs);
 }
 
+/// A handler of `SIGABRT` that makes a report may allocate, whatever the thread was at when it found the misuse.
+#[test]
+fn a_handler_may_allocate() {
+    const NAME: &str = "a_handler_may_allocate";
+    const REPORTED: i32 = 3;
+    extern "C" fn report(_: libc::c_int) {
+        let blocks = SIZES.map(block);
+        blocks.into_iter().for_each(|block| block.free(&ALLOC));
+        // SAFETY: no precondition.
+        unsafe { libc::_exit(REPORTED) };
+    }
+    let _turn = begin();
+    if let Some(size) = scenario() {
+        // SAFETY: the handler is a function of this type.
+        unsafe { libc::signal(libc::SIGABRT, report as *const () as libc::sighandler_t) };
+        let size = size.parse().expect("a size");
+        let mistake = Mistake::FreeTwice;
+        on_raw_thread(&mut Program { size, mistake }, Program::run);
+        return;
+    }
+    for size in SIZES {
+        let exit = run_child(NAME, &size.to_string());
+        assert_eq!(exit.code, Some(REPORTED), "{size}: {exit:?}");
+    }
+}
+
 /// Blocks of more than 64 KiB, which are looked at before they are copied, moved, or left where they are.
 #[test]
 fn realloc_of_long_blocks() {

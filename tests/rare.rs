@@ -1,0 +1,60 @@
+//! Without this, what hardly ever meets would be met by a program that runs for months: each test holds open, by a hook,
+//! a moment of some instructions, in a process of its own.
+
+#[expect(dead_code, reason = "each test uses a part of what the tests share")]
+mod common;
+#[path = "rare/forks.rs"]
+mod forks;
+#[path = "rare/limits.rs"]
+mod limits;
+#[path = "rare/priorities.rs"]
+mod priorities;
+#[path = "rare/purges.rs"]
+mod purges;
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use flagstone::Flagstone;
+
+/// Not the process's own: what the harness allocates does not disturb.
+static ALLOC: Flagstone = Flagstone::new();
+
+/// How far a scene has come.
+static STEP: AtomicUsize = AtomicUsize::new(0);
+
+fn step() -> usize {
+    STEP.load(Ordering::SeqCst)
+}
+
+fn go_to(step: usize) {
+    STEP.store(step, Ordering::SeqCst);
+}
+
+/// Waits for others to come so far, or farther.
+fn until(wanted: usize) {
+    while step() < wanted {
+        thread::yield_now();
+    }
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).expect("a layout")
+}
+
+/// A block, its bytes written; null without memory.
+fn get(size: usize) -> *mut u8 {
+    // SAFETY: the size is not 0.
+    let block = unsafe { ALLOC.alloc(layout(size)) };
+    if !block.is_null() {
+        // SAFETY: a block of this size.
+        unsafe { block.write_bytes(0xAA, size) };
+    }
+    block
+}
+
+fn put(block: *mut u8, size: usize) {
+    // SAFETY: a block of `get`, freed once.
+    unsafe { ALLOC.dealloc(block, layout(size)) }
+}
