@@ -5,6 +5,9 @@
 //! `std::bad_alloc`, or gives null where that is asked for. Exceptions belong to it: no frame of this
 //! library is on the stack when one passes, because the last call here is a jump.
 //!
+//! A program may replace some of the forms. Those that the standard has call others do so by their names; those that
+//! give null are the exception, as they would have to catch.
+//!
 //! These functions are `extern "C"` all the same: an ABI that unwinds would need an unwinder's personality, which
 //! `core` alone has not. `tests/c/operators.cpp` throws through every one of them.
 //!
@@ -22,18 +25,16 @@ type Nothrow = *const c_void;
 /// C++ libraries, by the names that programs load them by.
 const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"];
 
-/// What the C++ library defines under a name: the next library after this one, or one that was loaded later for
-/// others alone.
+/// What the C++ library defines under a name; under another name than those known, the next library after this one.
+/// In this order: the next may be another allocator, whose blocks are not to be handed out here.
 #[cold]
 #[inline(never)]
 fn next(name: &CStr) -> Option<NonNull<c_void>> {
-    // SAFETY: 1. a C string.
-    let found = NonNull::new(unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) });
-    found.or_else(|| {
-        LIBRARIES
-            .into_iter()
-            .find_map(|library| in_library(library, name))
-    })
+    let mut libraries = LIBRARIES.into_iter();
+    libraries
+        .find_map(|library| in_library(library, name))
+        // SAFETY: 1. a C string.
+        .or_else(|| NonNull::new(unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }))
 }
 
 fn in_library(library: &CStr, name: &CStr) -> Option<NonNull<c_void>> {
@@ -132,13 +133,10 @@ macro_rules! new {
 
 new! {
     "_Znwm", new, new_long(size: usize), raw::ALIGN, no_memory;
-    "_Znam", new_array, new_array_long(size: usize), raw::ALIGN, no_memory;
     "_ZnwmRKSt9nothrow_t", new_or_null, new_or_null_long(size: usize, or_null: Nothrow), raw::ALIGN, null;
     "_ZnamRKSt9nothrow_t", new_array_or_null, new_array_or_null_long(size: usize, or_null: Nothrow),
         raw::ALIGN, null;
     "_ZnwmSt11align_val_t", new_aligned, new_aligned_long(size: usize, align: usize), align,
-        no_aligned_memory;
-    "_ZnamSt11align_val_t", new_array_aligned, new_array_aligned_long(size: usize, align: usize), align,
         no_aligned_memory;
     "_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned_or_null,
         new_aligned_or_null_long(size: usize, align: usize, or_null: Nothrow), align, aligned_null;
@@ -165,7 +163,7 @@ fn alloc(size: usize, align: usize) -> *mut u8 {
     }
 }
 
-/// Every form of `operator delete`: what comes behind the pointer is not relied upon.
+/// The two forms of `operator delete` that the others come to. Sizes are not relied upon.
 macro_rules! delete {
     ($($symbol:literal $function:ident;)*) => {$(
         #[doc = concat!("`", $symbol, "`")]
@@ -182,15 +180,76 @@ macro_rules! delete {
 
 delete! {
     "_ZdlPv" delete;
-    "_ZdaPv" delete_array;
-    "_ZdlPvm" delete_sized;
-    "_ZdaPvm" delete_array_sized;
-    "_ZdlPvRKSt9nothrow_t" delete_nothrow;
-    "_ZdaPvRKSt9nothrow_t" delete_array_nothrow;
     "_ZdlPvSt11align_val_t" delete_aligned;
-    "_ZdaPvSt11align_val_t" delete_array_aligned;
-    "_ZdlPvmSt11align_val_t" delete_sized_aligned;
-    "_ZdaPvmSt11align_val_t" delete_array_sized_aligned;
-    "_ZdlPvSt11align_val_tRKSt9nothrow_t" delete_aligned_nothrow;
-    "_ZdaPvSt11align_val_tRKSt9nothrow_t" delete_array_aligned_nothrow;
+}
+
+/// The function that the linker knows by this name, which may be the program's own.
+macro_rules! chosen {
+    ($name:literal) => {{
+        let address: usize;
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: 1. reads the linker's table.
+        unsafe {
+            core::arch::asm!(
+                concat!("mov {address}, qword ptr [rip + ", $name, "@GOTPCREL]"),
+                address = out(reg) address,
+                options(nostack, readonly, pure, preserves_flags),
+            );
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: 1. reads the linker's table.
+        unsafe {
+            core::arch::asm!(
+                concat!("adrp {address}, :got:", $name),
+                concat!("ldr {address}, [{address}, :got_lo12:", $name, "]"),
+                address = out(reg) address,
+                options(nostack, readonly, pure, preserves_flags),
+            );
+        }
+        address
+    }};
+}
+
+/// Forms that the standard has call another (C++, \[new.delete\]), be that the program's own: the last call is a jump.
+macro_rules! forward {
+    ($($symbol:literal $function:ident($($name:ident: $kind:ty),*) -> $result:ty
+        = $base:literal($($passed:ident: $passed_kind:ty),*);)*) => {$(
+        #[doc = concat!("`", $symbol, "`")]
+        ///
+        /// # Safety
+        /// 1. A pointer is null, or a live block of what the program deletes by.
+        #[unsafe(export_name = $symbol)]
+        pub unsafe extern "C" fn $function($($name: $kind),*) -> $result {
+            type Base = unsafe extern "C" fn($($passed_kind),*) -> $result;
+            let base = chosen!($base);
+            // SAFETY: 1. the symbol's name says the function's type (Itanium C++ ABI, 5.1).
+            let base = unsafe { core::mem::transmute::<usize, Base>(base) };
+            // SAFETY: 1. the caller's.
+            unsafe { base($($passed),*) }
+        }
+    )*};
+}
+
+type Block = *mut c_void;
+
+forward! {
+    "_Znam" new_array(size: usize) -> Block = "_Znwm"(size: usize);
+    "_ZnamSt11align_val_t" new_array_aligned(size: usize, align: usize) -> Block
+        = "_ZnwmSt11align_val_t"(size: usize, align: usize);
+    "_ZdaPv" delete_array(block: Block) -> () = "_ZdlPv"(block: Block);
+    "_ZdlPvm" delete_sized(block: Block, _size: usize) -> () = "_ZdlPv"(block: Block);
+    "_ZdaPvm" delete_array_sized(block: Block, _size: usize) -> () = "_ZdaPv"(block: Block);
+    "_ZdlPvRKSt9nothrow_t" delete_nothrow(block: Block, _nothrow: Nothrow) -> () = "_ZdlPv"(block: Block);
+    "_ZdaPvRKSt9nothrow_t" delete_array_nothrow(block: Block, _nothrow: Nothrow) -> () = "_ZdaPv"(block: Block);
+    "_ZdaPvSt11align_val_t" delete_array_aligned(block: Block, align: usize) -> ()
+        = "_ZdlPvSt11align_val_t"(block: Block, align: usize);
+    "_ZdlPvmSt11align_val_t" delete_sized_aligned(block: Block, _size: usize, align: usize) -> ()
+        = "_ZdlPvSt11align_val_t"(block: Block, align: usize);
+    "_ZdaPvmSt11align_val_t" delete_array_sized_aligned(block: Block, _size: usize, align: usize) -> ()
+        = "_ZdaPvSt11align_val_t"(block: Block, align: usize);
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t" delete_aligned_nothrow(block: Block, align: usize, _nothrow: Nothrow) -> ()
+        = "_ZdlPvSt11align_val_t"(block: Block, align: usize);
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t"
+        delete_array_aligned_nothrow(block: Block, align: usize, _nothrow: Nothrow) -> ()
+        = "_ZdaPvSt11align_val_t"(block: Block, align: usize);
 }

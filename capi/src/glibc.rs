@@ -126,12 +126,19 @@ pub extern "C" fn malloc_trim(_pad: usize) -> c_int {
     c_int::from(Flagstone::purge() > 0)
 }
 
-/// Accepts glibc's parameters, which have no counterpart here, and changes nothing: 1, or 0 for a number that
-/// glibc does not know. This library's options are `flagstone_set_option`'s.
+/// Accepts glibc's parameters, which have no counterpart here, and changes nothing: 1, for a number that glibc does not
+/// know, too, as there. This library's options are `flagstone_set_option`'s.
 #[unsafe(no_mangle)]
-pub extern "C" fn mallopt(parameter: c_int, _value: c_int) -> c_int {
-    // M_MXFAST, M_NLBLKS, M_GRAIN, M_KEEP; M_ARENA_MAX up to M_TRIM_THRESHOLD.
-    c_int::from(matches!(parameter, 1..=4 | -8..=-1))
+pub extern "C" fn mallopt(_parameter: c_int, _value: c_int) -> c_int {
+    1
+}
+
+/// No code, but a function that has it equals no other: the compiler would make one of the two jump to the other by its
+/// exported name, which the program may have defined.
+#[inline(always)]
+fn stay_apart() {
+    // SAFETY: 1. nothing.
+    unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
 }
 
 /// Other names of functions that any argument is good for, then of those that trust a pointer.
@@ -140,6 +147,7 @@ macro_rules! aliases {
         #[doc = concat!("`", $alias, "`")]
         #[unsafe(export_name = $alias)]
         pub extern "C" fn $name($($argument: $kind),*) -> $result {
+            stay_apart();
             malloc::$function($($argument),*)
         }
     )*};
@@ -150,6 +158,7 @@ macro_rules! aliases {
         /// 1. As for the function of the usual name.
         #[unsafe(export_name = $alias)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) -> $result {
+            stay_apart();
             // SAFETY: 1. the caller's.
             unsafe { malloc::$function($($argument),*) }
         }
@@ -157,18 +166,18 @@ macro_rules! aliases {
 }
 
 aliases! {
-    malloc = "__libc_malloc" libc_malloc(size: usize) -> *mut c_void;
-    calloc = "__libc_calloc" libc_calloc(count: usize, size: usize) -> *mut c_void;
-    memalign = "__libc_memalign" libc_memalign(align: usize, size: usize) -> *mut c_void;
-    valloc = "__libc_valloc" libc_valloc(size: usize) -> *mut c_void;
-    pvalloc = "__libc_pvalloc" libc_pvalloc(size: usize) -> *mut c_void;
+    allocate = "__libc_malloc" libc_malloc(size: usize) -> *mut c_void;
+    zeroed = "__libc_calloc" libc_calloc(count: usize, size: usize) -> *mut c_void;
+    aligned_above = "__libc_memalign" libc_memalign(align: usize, size: usize) -> *mut c_void;
+    aligned_to_page = "__libc_valloc" libc_valloc(size: usize) -> *mut c_void;
+    pages = "__libc_pvalloc" libc_pvalloc(size: usize) -> *mut c_void;
 }
 
 aliases! {
     unsafe
-    free = "cfree" cfree(block: *mut c_void) -> ();
-    free = "__libc_free" libc_free(block: *mut c_void) -> ();
-    realloc = "__libc_realloc" libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;
-    posix_memalign = "__posix_memalign"
+    release = "cfree" cfree(block: *mut c_void) -> ();
+    release = "__libc_free" libc_free(block: *mut c_void) -> ();
+    resize = "__libc_realloc" libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;
+    aligned_into = "__posix_memalign"
         libc_posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int;
 }

@@ -3,6 +3,8 @@
 use core::ffi::c_int;
 use core::fmt::{self, Write};
 
+use engine::raw;
+
 /// At most `N` bytes; what does not fit is cut off.
 pub(crate) struct Text<const N: usize> {
     bytes: [u8; N],
@@ -28,15 +30,7 @@ impl<const N: usize> Text<N> {
 
     /// Writes the text to a file descriptor, as far as it takes it.
     pub(crate) fn write_to(&self, file: c_int) {
-        let mut rest = self.as_bytes();
-        while !rest.is_empty() {
-            // SAFETY: 1. `rest` is readable.
-            let written = unsafe { libc::write(file, rest.as_ptr().cast(), rest.len()) };
-            match usize::try_from(written) {
-                Ok(count) if count > 0 => rest = &rest[count..],
-                _ => return,
-            }
-        }
+        raw::write(file, self.as_bytes());
     }
 }
 

@@ -216,3 +216,18 @@ fn nowhere_to_write_the_summary() {
         .status();
     assert_eq!(status.expect("a status").code(), Some(4));
 }
+
+/// A message that nobody reads any more does not end the program.
+#[test]
+fn nobody_reads_the_messages() {
+    for (options, hardened) in [(&["--summary"][..], "0"), (&[], "no such safeguard")] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = flagstone(&["run"]);
+        command.args(options).args(["--", "ls", "/"]);
+        command.env("FLAGSTONE_HARDENED", hardened);
+        command.stdout(Stdio::null()).stderr(writer);
+        let status = command.status().expect("a program");
+        assert!(status.success(), "{command:?}: {status}");
+    }
+}

@@ -34,6 +34,14 @@ fn cxx_operators_keep_theirs() {
     check("operators.cpp", &ALL);
 }
 
+/// Linked before the library, the program's own functions come first.
+#[test]
+fn functions_of_the_programs_own() {
+    let links = [Link::Preload, Link::Shared];
+    check("own.c", &links);
+    check("replaced.cpp", &links);
+}
+
 #[test]
 fn the_header_says_what_is_there() {
     check("header.c", &[Link::Shared, Link::Archive, Link::Static]);

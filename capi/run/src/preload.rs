@@ -40,10 +40,10 @@ pub(crate) fn library(named: Option<&Path>) -> Result<PathBuf> {
         .as_os_str()
         .as_bytes()
         .iter()
-        .any(|byte| matches!(byte, b' ' | b':'))
+        .any(|byte| matches!(byte, b' ' | b':' | b'$'))
     {
         bail!(
-            "{}: the loader preloads no path with a space or a colon",
+            "{}: the loader preloads no path with a space, a colon or a dollar",
             path.display()
         );
     }
