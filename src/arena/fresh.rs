@@ -143,8 +143,9 @@ fn offer(base: NonNull<u8>, length: usize) -> bool {
     is_used_up
 }
 
-/// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on.
-pub(super) fn unreserve() {
+/// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on. Not for want of memory: at the limit
+/// of mappings chunks can still be had from it.
+pub(crate) fn unreserve() {
     let (base, length) = {
         let _held = ARENA.lock.lock();
         // ORDERING: guarded by `ARENA.lock`.

@@ -13,6 +13,7 @@ mod recover;
 pub(crate) mod tags;
 
 pub(crate) use chunk::{Chunk, Kind, Span, UNIT_META};
+pub(crate) use fresh::unreserve;
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::recover;
 

@@ -2,7 +2,6 @@
 //! `munmap`.
 
 use super::chunk::Chunk;
-use super::fresh::unreserve;
 use super::{
     ARENA, NO_BIN, append_by_age, dirty_bytes, enter, rebin, remove_by_age, set_dirty, unbin,
 };
@@ -28,11 +27,8 @@ pub(crate) fn given_back() -> usize {
     GIVEN_BACK.load(Ordering::Relaxed)
 }
 
-/// Gives dirty units back to the kernel, and with all of them the addresses that no chunk was cut from.
+/// Gives dirty units back to the kernel.
 pub(crate) fn decay(age: Age) {
-    if age == Age::Any {
-        unreserve();
-    }
     let mut kept = 0;
     while let Some(work) = next_work(age, kept) {
         match work.purge() {

@@ -54,6 +54,7 @@ pub(crate) fn purge() -> usize {
     heap::spares();
     let bytes = heap::all_holes(Idle(idle.addresses())) + large::decay(Age::Any);
     arena::decay(Age::Any);
+    arena::unreserve();
     // What became due on the way went without being asked for.
     bytes + arena::given_back().wrapping_sub(before)
 }
