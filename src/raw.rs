@@ -79,7 +79,7 @@ pub fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
 }
 
 /// Changes the size of a block, in place or by moving its contents to one aligned to [`ALIGN`]; of size 0 to the least.
-/// Null, without memory, leaves the block as it was.
+/// Null, without memory for more, leaves the block as it was.
 ///
 /// # Safety
 /// 1. The block is live and came from this module; it is not null.

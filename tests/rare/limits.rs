@@ -209,6 +209,28 @@ fn a_sampled_block_shrinks_to_nothing() {
     );
 }
 
+/// Without memory for a shorter block, the block itself will do.
+#[test]
+fn a_block_shrinks_without_memory() {
+    alone("limits::a_block_shrinks_without_memory", &[], || {
+        raw::begin();
+        let block = raw::alloc(8192, raw::ALIGN);
+        failpoints::refuse_after(0, true);
+        while !raw::alloc(8192, raw::ALIGN).is_null() {}
+        while !raw::alloc(100, raw::ALIGN).is_null() {}
+        // SAFETY: a live block of this module's.
+        let shorter = unsafe { raw::realloc(block, 100) };
+        // SAFETY: the same; as long as it was if this fails.
+        let longer = unsafe { raw::realloc(shorter, 20_000) };
+        failpoints::refuse_none();
+        assert!(!shorter.is_null());
+        assert!(longer.is_null());
+        // SAFETY: the same.
+        unsafe { raw::free(shorter) };
+        Flagstone::verify().expect("a whole heap");
+    });
+}
+
 /// One line for a bad option, though the first call is repeated for want of memory.
 #[test]
 fn a_bad_option_is_named_once() {
