@@ -39,6 +39,16 @@ fn until(wanted: usize) {
     }
 }
 
+/// Keeps the calling thread, and those that it starts, on the first processor; whether that is allowed.
+fn stay_on_one_processor() -> bool {
+    // SAFETY: all zero is an empty set.
+    let mut first: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: plain stores.
+    unsafe { libc::CPU_SET(0, &mut first) };
+    // SAFETY: the set lives as long as the call.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&first), &raw const first) == 0 }
+}
+
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("a layout")
 }

@@ -5,23 +5,17 @@ use core::time::Duration;
 use std::thread;
 
 use super::common::child::alone;
-use super::{get, put};
+use super::{get, put, stay_on_one_processor};
 
 /// Makes the calling thread one of the first processor alone, and of this real-time priority; whether it may.
 fn pin(priority: i32) -> bool {
-    // SAFETY: all zero is an empty set.
-    let mut first: libc::cpu_set_t = unsafe { core::mem::zeroed() };
-    // SAFETY: plain stores.
-    unsafe { libc::CPU_SET(0, &mut first) };
     let parameters = libc::sched_param {
         sched_priority: priority,
     };
-    // SAFETY: the set lives as long as the call.
-    let is_pinned = unsafe { libc::sched_setaffinity(0, size_of_val(&first), &raw const first) };
     // SAFETY: the parameters live as long as the call.
     let is_real_time =
         unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
-    is_pinned == 0 && is_real_time == 0
+    is_real_time == 0 && stay_on_one_processor()
 }
 
 /// A waiter that only yields would wait for good: the holder of the lock is never given the processor.

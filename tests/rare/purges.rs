@@ -11,7 +11,7 @@ use flagstone::{Flagstone, raw};
 use super::common::child::alone;
 use super::common::process::without_huge_pages;
 use super::common::raw_thread::on_raw_thread;
-use super::{get, go_to, put, step};
+use super::{get, go_to, put, stay_on_one_processor, step};
 
 /// Blocks of one size, allocated and freed by threads that end: no cache keeps any.
 #[derive(Default)]
@@ -94,8 +94,11 @@ fn fronts_are_zero_after_a_purge_beside_a_claim() {
         "purges::fronts_are_zero_after_a_purge_beside_a_claim",
         &options,
         || {
+            // One heap, so that all slabs come in turn.
+            assert!(stay_on_one_processor());
+            // All of a chunk, so that the next slabs begin one.
+            let _least = take(FOUR, 9);
             let (first, beside, two) = (take(FOUR, 9), take(OTHER, 10), take(TWO, 8));
-            // The rest of the chunk.
             let _rest = (take(262_144, 12), take(40_960, 6));
             let (next, others) = (take(FOUR, 1), take(OTHER, 1));
             give(first);
