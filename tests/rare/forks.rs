@@ -8,7 +8,7 @@ use std::thread;
 use flagstone::failpoints::{self, Callback, Point};
 
 use super::common::child::{run_child_with, scenario};
-use super::{get, go_to, put, step, until};
+use super::{get, go_to, put, stay_on_one_processor, step, until};
 
 /// How a child of this process ended.
 fn wait_for(child: libc::pid_t) -> i32 {
@@ -57,6 +57,8 @@ fn a_waiting_block_is_taken_back_once() {
         }
         return;
     }
+    // One heap, so that the block is there for everyone.
+    assert!(stay_on_one_processor());
     get(64);
     // In the parent, a thread with a block in quarantine.
     let waits = thread::spawn(|| {

@@ -152,6 +152,8 @@ fn what_a_tick_flushes_is_heard() {
             thread::sleep(Duration::from_millis(5));
         }
         thread::sleep(Duration::from_millis(100));
+        // The purge held this thread off: it finds its magazines again.
+        let gated = raw::alloc(40_000, 16);
         for index in 0..SIZES {
             let at_hand = core::iter::repeat_with(|| raw::alloc_at_hand(size(index), 16));
             for block in at_hand
@@ -167,6 +169,7 @@ fn what_a_tick_flushes_is_heard() {
         blocks
             .drain(..)
             .for_each(|block| unsafe { raw::free(block) });
+        assert!(resident() > 1 << 20, "{} bytes written", resident());
         // Each by a slow path, none of which frees.
         let long: Vec<_> = (0..2600).map(|_| raw::alloc(40_000, 16)).collect();
         let begin = Instant::now();
@@ -174,6 +177,8 @@ fn what_a_tick_flushes_is_heard() {
             assert!(begin.elapsed() < PATIENCE, "{} bytes unheard", resident());
             thread::sleep(Duration::from_millis(5));
         }
+        // SAFETY: as above.
+        unsafe { raw::free(gated) };
         // SAFETY: as above.
         long.into_iter()
             .for_each(|block| unsafe { raw::free(block) });
