@@ -260,7 +260,7 @@ static DYING: AtomicUsize = AtomicUsize::new(0);
 pub(crate) fn is_dying() -> bool {
     // ORDERING: this thread's own store, or another's, which does not matter.
     let dying = DYING.load(Ordering::Relaxed);
-    dying != 0 && dying == thread_id()
+    dying != 0 && dying == posix::this_thread()
 }
 
 /// Writes one line to standard error and aborts. No lock is held but gates and the registry: a handler of `SIGABRT` may
@@ -270,7 +270,7 @@ pub(crate) fn is_dying() -> bool {
 pub(crate) fn die(message: fmt::Arguments<'_>) -> ! {
     complain(message);
     // ORDERING: as in `is_dying`.
-    DYING.store(thread_id(), Ordering::Relaxed);
+    DYING.store(posix::this_thread(), Ordering::Relaxed);
     posix::abort()
 }
 

@@ -42,6 +42,12 @@ pub(crate) fn cpus() -> usize {
     usize::try_from(count).unwrap_or(1).max(1)
 }
 
+/// A number of the calling thread that is not 0, no other living one's.
+pub(super) fn this_thread() -> usize {
+    // SAFETY: 1. no precondition.
+    unsafe { libc::__errno_location() }.addr()
+}
+
 pub(crate) fn yield_now() {
     // SAFETY: 1. no precondition.
     let _ = unsafe { libc::sched_yield() };
