@@ -183,33 +183,6 @@ delete! {
     "_ZdlPvSt11align_val_t" delete_aligned;
 }
 
-/// The function that the linker knows by this name, which may be the program's own.
-macro_rules! chosen {
-    ($name:literal) => {{
-        let address: usize;
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: 1. reads the linker's table.
-        unsafe {
-            core::arch::asm!(
-                concat!("mov {address}, qword ptr [rip + ", $name, "@GOTPCREL]"),
-                address = out(reg) address,
-                options(nostack, readonly, pure, preserves_flags),
-            );
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: 1. reads the linker's table.
-        unsafe {
-            core::arch::asm!(
-                concat!("adrp {address}, :got:", $name),
-                concat!("ldr {address}, [{address}, :got_lo12:", $name, "]"),
-                address = out(reg) address,
-                options(nostack, readonly, pure, preserves_flags),
-            );
-        }
-        address
-    }};
-}
-
 /// Forms that the standard has call another (C++, \[new.delete\]), be that the program's own: the last call is a jump.
 macro_rules! forward {
     ($($symbol:literal $function:ident($($name:ident: $kind:ty),*) -> $result:ty
@@ -221,7 +194,8 @@ macro_rules! forward {
         #[unsafe(export_name = $symbol)]
         pub unsafe extern "C" fn $function($($name: $kind),*) -> $result {
             type Base = unsafe extern "C" fn($($passed_kind),*) -> $result;
-            let base = chosen!($base);
+            // Not by a call: the compiler takes the function of this name for ours.
+            let base = linked!(".globl", $base);
             // SAFETY: 1. the symbol's name says the function's type (Itanium C++ ABI, 5.1).
             let base = unsafe { core::mem::transmute::<usize, Base>(base) };
             // SAFETY: 1. the caller's.

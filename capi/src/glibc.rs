@@ -133,21 +133,12 @@ pub extern "C" fn mallopt(_parameter: c_int, _value: c_int) -> c_int {
     1
 }
 
-/// No code, but a function that has it equals no other: the compiler would make one of the two jump to the other by its
-/// exported name, which the program may have defined.
-#[inline(always)]
-fn stay_apart() {
-    // SAFETY: 1. nothing.
-    unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
-}
-
 /// Other names of functions that any argument is good for, then of those that trust a pointer.
 macro_rules! aliases {
     ($($function:ident = $alias:literal $name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {$(
         #[doc = concat!("`", $alias, "`")]
         #[unsafe(export_name = $alias)]
         pub extern "C" fn $name($($argument: $kind),*) -> $result {
-            stay_apart();
             malloc::$function($($argument),*)
         }
     )*};
@@ -158,7 +149,6 @@ macro_rules! aliases {
         /// 1. As for the function of the usual name.
         #[unsafe(export_name = $alias)]
         pub unsafe extern "C" fn $name($($argument: $kind),*) -> $result {
-            stay_apart();
             // SAFETY: 1. the caller's.
             unsafe { malloc::$function($($argument),*) }
         }

@@ -56,6 +56,21 @@ fn mistakes_are_named() {
     }
 }
 
+/// Options count from the very first call on.
+#[test]
+fn options_before_the_c_library_begins() {
+    for link in [Link::Preload, Link::Archive] {
+        let Some(program) = Program::compile("first.c", link) else {
+            return;
+        };
+        for (mode, is_noticed) in [("0", false), ("1", true)] {
+            let mut command = program.command();
+            let exit = run(command.env("FLAGSTONE_HARDENED", mode));
+            assert_eq!(exit.stderr.contains(DOUBLE), is_noticed, "{exit:?}");
+        }
+    }
+}
+
 /// A sampled process names the mistake, and who allocated and freed.
 #[test]
 fn sampled_mistakes_are_traced() {

@@ -6,7 +6,7 @@ use std::fs;
 use capi_tests::{root, shared};
 use object::elf;
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
-use object::{Endianness, Object, ObjectSymbol};
+use object::{Endianness, Object, ObjectSymbol, ObjectSymbolTable, RelocationTarget};
 
 /// Every exported symbol; what is added here is added to the documents.
 const SYMBOLS: &str = "
@@ -43,6 +43,28 @@ fn exactly_the_api_is_exported() {
             "the header declares {symbol}"
         );
     }
+}
+
+/// A program may have a `malloc` of its own in front of `__libc_malloc`: no function of C's reaches another of them by a name
+/// that the loader looks up. Those of C++ do, as the standard has it.
+#[test]
+fn no_c_function_is_called_by_its_name() {
+    let bytes = fs::read(shared()).expect("the library");
+    let file = ElfFile64::<Endianness>::parse(&*bytes).expect("an ELF file");
+    let symbols = file.dynamic_symbol_table().expect("symbols");
+    let relocations = file.dynamic_relocations().expect("relocations");
+    let looked_up: BTreeSet<&str> = relocations
+        .filter_map(|(_, relocation)| match relocation.target() {
+            RelocationTarget::Symbol(index) => symbols.symbol_by_index(index).ok()?.name().ok(),
+            _ => None,
+        })
+        .collect();
+    assert!(looked_up.contains("_Znwm"), "{looked_up:?}");
+    let ours = SYMBOLS
+        .split_whitespace()
+        .filter(|name| !name.starts_with("_Z"));
+    let found: Vec<&str> = ours.filter(|name| looked_up.contains(name)).collect();
+    assert!(found.is_empty(), "{found:?}");
 }
 
 /// The loader keeps little room for thread-local storage of libraries that are loaded late.

@@ -1,14 +1,14 @@
-//! Functions that may or may not be there when the program is linked.
+//! Functions and variables by the names that the linker knows them by.
 
-/// The address of the function that the linker knows by this name, 0 if there is none.
-macro_rules! weak {
-    ($name:literal) => {{
+/// The address that the linker chose for `$name`, bound as the directive `$binding` says.
+macro_rules! linked {
+    ($binding:literal, $name:literal) => {{
         let address: usize;
         #[cfg(target_arch = "x86_64")]
         // SAFETY: 1. reads the linker's table.
         unsafe {
             core::arch::asm!(
-                concat!(".weak ", $name),
+                concat!($binding, " ", $name),
                 concat!("mov {address}, qword ptr [rip + ", $name, "@GOTPCREL]"),
                 address = out(reg) address,
                 options(nostack, readonly, pure, preserves_flags),
@@ -18,7 +18,7 @@ macro_rules! weak {
         // SAFETY: 1. reads the linker's table.
         unsafe {
             core::arch::asm!(
-                concat!(".weak ", $name),
+                concat!($binding, " ", $name),
                 concat!("adrp {address}, :got:", $name),
                 concat!("ldr {address}, [{address}, :got_lo12:", $name, "]"),
                 address = out(reg) address,
@@ -27,4 +27,11 @@ macro_rules! weak {
         }
         address
     }};
+}
+
+/// The address of what may or may not be there when the program is linked, 0 if it is not.
+macro_rules! weak {
+    ($name:literal) => {
+        linked!(".weak", $name)
+    };
 }
