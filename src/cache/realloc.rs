@@ -89,17 +89,17 @@ pub(super) unsafe fn realloc_plain(
         }
         // Before the copy, which what went back to the kernel would not survive.
         large::expect_for(block, used);
-    }
-    if let (Some(_), Some(length)) = (long(before, size), long(after, new)) {
-        if large::suits(block, new) {
-            return block.as_ptr();
-        }
-        if align <= os::page_size()
-            // SAFETY: 1. the caller's 2.
-            && let Some(moved) = unsafe { large::resize(block, size, length) }
-        {
-            helper::notice();
-            return moved.as_ptr();
+        if let Some(length) = long(after, new) {
+            if large::suits(block, new) {
+                return block.as_ptr();
+            }
+            if align <= os::page_size()
+                // SAFETY: 1. the caller's 2.
+                && let Some(moved) = unsafe { large::resize(block, size, length) }
+            {
+                helper::notice();
+                return moved.as_ptr();
+            }
         }
     }
     // SAFETY: 1. and 2. the caller's.

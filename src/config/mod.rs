@@ -171,7 +171,7 @@ impl Config {
                 "FLAGSTONE_PURGE_DELAY_MS",
                 &mut self.purge_delay_ms,
                 digits,
-                "a number below 2^32",
+                NUMBER,
             ),
             (
                 "FLAGSTONE_DIRTY_BUDGET",
@@ -186,12 +186,7 @@ impl Config {
                 bytes,
                 SIZE,
             ),
-            (
-                SAMPLE,
-                &mut self.sample_one_in,
-                digits,
-                "a number below 2^32",
-            ),
+            (SAMPLE, &mut self.sample_one_in, digits, NUMBER),
         ];
         for (name, value, parse, wanted) in numbers {
             let Some(text) = lookup(name) else { continue };
@@ -252,6 +247,7 @@ impl Default for Config {
 const HUGE_PAGES: &str = "FLAGSTONE_HUGE_PAGES";
 const SAMPLE: &str = "FLAGSTONE_SAMPLE";
 const HARDENED: &str = "FLAGSTONE_HARDENED";
+const NUMBER: &str = "a number below 2^32";
 const SIZE: &str = "a number of bytes, K, M or G";
 
 /// Reads a number, `None` if it is none.

@@ -62,7 +62,7 @@ pub enum Point {
     /// Free units are claimed for a purge, nothing is locked.
     Purge,
     /// Addresses for chunks were reserved and are nobody's yet, or were given back as others reserved some first;
-    /// nothing is locked.
+    /// no more than a gate is locked.
     Reserve,
     /// In a child, a block that waited in quarantine is taken back; the registry is locked.
     Adopt,
