@@ -33,6 +33,14 @@ fn fork(child: impl FnOnce() -> i32) -> i32 {
     }
 }
 
+/// Runs the test `name` with each of these options in a process of its own.
+fn expect_fine(name: &str, options: [(&str, &str); 2]) {
+    for option in options {
+        let exit = run_child_with(name, "", &[option]);
+        assert_eq!(exit.code, Some(0), "{option:?}: {exit:?}");
+    }
+}
+
 const SIZE: usize = 100;
 /// The block that waits.
 static BLOCK: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
@@ -51,11 +59,8 @@ fn a_waiting_block_is_taken_back_once() {
         }
     };
     if scenario().is_none() {
-        for safeguards in ["quarantine", "1"] {
-            let exit = run_child_with(NAME, "", &[("FLAGSTONE_HARDENED", safeguards)]);
-            assert_eq!(exit.code, Some(0), "{safeguards}: {exit:?}");
-        }
-        return;
+        let option = "FLAGSTONE_HARDENED";
+        return expect_fine(NAME, [(option, "quarantine"), (option, "1")]);
     }
     // One heap, so that the block is there for everyone.
     assert!(stay_on_one_processor());
@@ -108,11 +113,8 @@ fn a_fork_beside_the_first_call() {
         }
     };
     if scenario().is_none() {
-        for (option, value) in [("FLAGSTONE_SAMPLE", "1000"), ("FLAGSTONE_HARDENED", "1")] {
-            let exit = run_child_with(NAME, "", &[(option, value)]);
-            assert_eq!(exit.code, Some(0), "{option}: {exit:?}");
-        }
-        return;
+        let options = [("FLAGSTONE_SAMPLE", "1000"), ("FLAGSTONE_HARDENED", "1")];
+        return expect_fine(NAME, options);
     }
     failpoints::at_points(Some(&HOLDS));
     let first = thread::spawn(|| put(get(SIZE), SIZE));
