@@ -1,5 +1,7 @@
 //! Without this, a double free or a wrong pointer could pass silently and damage the program much later.
 
+#[path = "misuse/at_once.rs"]
+mod at_once;
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
 mod common;
 #[path = "misuse/program.rs"]

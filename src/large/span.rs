@@ -77,10 +77,14 @@ pub(crate) unsafe fn free_span(block: NonNull<u8>, units: UnitCount) {
 /// 1. Nobody uses the block any more.
 pub(super) unsafe fn free_span_if(block: NonNull<u8>, fits: impl Fn(&Span) -> bool) {
     // SAFETY: 1. the caller's.
-    match unsafe { span_at(block) } {
-        Some(span) if !fits(&span) => die(Misuse::WrongClass, block.addr().get()),
-        Some(span) => arena::release(span),
-        None => die(why_not(block), block.addr().get()),
+    let find = || match unsafe { span_at(block) } {
+        Some(span) if fits(&span) => Ok(span),
+        Some(_) => Err(Some(Misuse::WrongClass)),
+        None => Err(None),
+    };
+    if let Err(misuse) = arena::release_found(find) {
+        let misuse = misuse.unwrap_or_else(|| why_not(block));
+        die(misuse, block.addr().get());
     }
 }
 

@@ -198,6 +198,19 @@ pub(crate) fn block(size: usize) -> Block {
     Block::filled(&ALLOC, size, 8, size)
 }
 
+/// Frees a block of `size` bytes twice.
+pub(crate) fn free_twice(size: usize) {
+    let block = block(size);
+    for _ in 0..2 {
+        free_as(block.as_ptr(), block.layout());
+    }
+}
+
+/// Frees what may be no block.
+pub(crate) fn free_as(address: *mut u8, layout: Layout) {
+    free(Wrong { address, layout });
+}
+
 fn free(Wrong { address, layout }: Wrong) {
     // SAFETY: this breaks the contract, on purpose and in a child process. Nothing touches the block.
     unsafe { ALLOC.dealloc(address, layout) }
