@@ -4,6 +4,8 @@
 mod at_once;
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
 mod common;
+#[path = "misuse/dying.rs"]
+mod dying;
 #[path = "misuse/program.rs"]
 mod program;
 

@@ -14,7 +14,7 @@ use common::block::Block;
 use common::child::{run_child, scenario};
 use common::process::{begin, expect_flat, resident, until_others_sleep, verify};
 use common::raw_thread::on_raw_thread;
-use flagstone::Flagstone;
+use flagstone::{Flagstone, Stats};
 
 #[global_allocator]
 static ALLOC: Flagstone = Flagstone::new();
@@ -343,6 +343,35 @@ fn exit_while_threads_allocate() {
         let exit = run_child(NAME, "exit");
         assert_eq!(exit.code, Some(4), "{exit:?}");
     }
+}
+
+/// Threads that end by the bare system call: nobody tells the allocator, and nobody purges.
+#[test]
+fn threads_that_vanish_leave_little() {
+    const FEW: usize = 20;
+    const MANY: usize = 1500;
+    /// What each of them would lose.
+    const LOST: usize = 32 << 10;
+    let _turn = begin();
+    let run = |threads: usize| {
+        for _ in 0..threads {
+            on_raw_thread(&mut (), |()| {
+                use_sizes(&[24, 700, 9_000], 1);
+                // SAFETY: nothing of this thread's is used any more; who joins it hears from the kernel.
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
+            });
+        }
+    };
+    run(FEW);
+    let before = Flagstone::stats();
+    run(MANY);
+    let after = Flagstone::stats();
+    verify();
+    let held = |stats: &Stats| stats.cached + stats.metadata;
+    assert!(
+        held(&after) <= held(&before) + LOST / 4 * MANY,
+        "{before:?} {after:?}"
+    );
 }
 
 #[test]

@@ -73,3 +73,19 @@ fn the_library_can_be_loaded_late() {
     };
     expect_ok(program.command().env_remove("LD_PRELOAD").arg(shared()));
 }
+
+/// The allocator's key may be one of those whose values the C library keeps in a table that it allocates.
+#[test]
+fn threads_whose_first_allocation_is_a_table_of_keys() {
+    let Some(program) = Program::compile("keys.c", Link::Shared) else {
+        return;
+    };
+    for created in ["before", "after"] {
+        for life in ["table", "goes-on"] {
+            for mode in MODES {
+                let mut command = program.command();
+                expect_ok(command.args([created, life]).envs(mode.iter().copied()));
+            }
+        }
+    }
+}

@@ -12,7 +12,7 @@ use super::{SizeClass, ThreadCache};
 use crate::arena::meta;
 use crate::config::{self, Mode};
 use crate::hardening::Hardening;
-use crate::heap;
+use crate::heap::{self, Wrong};
 use crate::os::failpoints;
 use crate::random::Random;
 use crate::size_class::{CLASSES, block_size};
@@ -193,8 +193,10 @@ fn exchange(slot: &Slot, new: *mut u8) -> *mut u8 {
 impl ThreadCache {
     /// Lets the blocks in quarantine go back to the heaps. The gate is held by the thread itself, or
     /// the thread is gone.
-    pub(super) fn discharge(&self) {
-        let Some(care) = self.care.get() else { return };
+    pub(super) fn discharge(&self) -> Result<(), Wrong> {
+        let Some(care) = self.care.get() else {
+            return Ok(());
+        };
         for class in SizeClass::all() {
             let ward = &care.wards[class.index()];
             if ward.turn.get() == 0 {
@@ -209,8 +211,9 @@ impl ThreadCache {
                 waiting += 1;
             }
             // SAFETY: 1. free blocks that are in no magazine, and in quarantine no more.
-            unsafe { heap::flush(class, &all[..waiting]) };
+            unsafe { heap::flush(class, &all[..waiting])? };
         }
+        Ok(())
     }
 
     /// In a forked child: takes the blocks back that wait in the quarantine of a thread that is gone.

@@ -15,7 +15,7 @@ use crate::error::Misuse;
 use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
-use crate::os;
+use crate::os::{self, ThreadKey};
 use crate::sample;
 use crate::size_class::{CLASS_MAX, Request, classify_to};
 use crate::spots::table_class;
@@ -52,6 +52,14 @@ fn come_in(config: &Config) {
     if let Some(own) = thread::enter(config) {
         let _held = own.gate.lock();
         own.come_back();
+    }
+}
+
+/// The class that serves `size` bytes in this process, if one does.
+pub(super) fn class_for(size: usize) -> Option<SizeClass> {
+    match request(size, 1, config::mode()) {
+        Request::Block(class) => Some(class),
+        _ => None,
     }
 }
 
@@ -117,7 +125,13 @@ fn alloc_long<const KNOWN: bool>(
     zeroed: Zeroed,
     config: &Config,
 ) -> *mut u8 {
-    let Some(cache) = prepared(config) else {
+    let ready = if size == ThreadKey::TABLE {
+        // `refill` registers the thread, or does not.
+        thread::prepare(config).then(cache_at_hand)
+    } else {
+        prepared(config)
+    };
+    let Some(cache) = ready else {
         return ptr::null_mut();
     };
     let mode = config::mode();
@@ -155,7 +169,8 @@ fn alloc_large<const KNOWN: bool>(
         return ptr::null_mut();
     }
     let length = size + behind::bytes(mode);
-    let Some((block, clean)) = or_reclaim(|| large::alloc(length, align, zeroed)) else {
+    let found = or_reclaim(|| large::alloc(length, align, zeroed));
+    let Some((block, clean)) = found.unwrap_or_else(|wrong| wrong.report()) else {
         return ptr::null_mut();
     };
     if (zeroed, clean) == (Zeroed::Yes, Zeroed::No) {

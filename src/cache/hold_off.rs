@@ -17,7 +17,7 @@ use super::thread::{self, REGISTRY, is_own};
 use super::{SizeClass, ThreadCache, parked};
 use crate::arena::{self, Age, meta};
 use crate::error::Violation;
-use crate::heap::{self, Idle};
+use crate::heap::{self, Idle, Wrong};
 use crate::large;
 use crate::os::{self, Access};
 use crate::sample;
@@ -42,21 +42,25 @@ pub(crate) fn purge() -> usize {
         return 0;
     }
     thread::repair_child();
+    purge_all().unwrap_or_else(|wrong| wrong.report())
+}
+
+fn purge_all() -> Result<usize, Wrong> {
     let before = arena::given_back();
     if let Some(own) = ThreadCache::own() {
         let _held = own.gate.lock();
-        own.empty_all();
+        own.empty_all()?;
     }
     let _held = REGISTRY.lock.lock();
-    parked::empty(Age::Any, usize::MAX);
-    let threads = HeldOff::all();
+    parked::empty(Age::Any, usize::MAX)?;
+    let threads = HeldOff::all()?;
     let idle = threads.idle_blocks();
     heap::spares();
     let bytes = heap::all_holes(Idle(idle.addresses())) + large::decay(Age::Any);
     arena::decay(Age::Any);
     arena::unreserve();
     // What became due on the way went without being asked for.
-    bytes + arena::given_back().wrapping_sub(before)
+    Ok(bytes + arena::given_back().wrapping_sub(before))
 }
 
 /// Slow paths that the threads have taken, modulo 2^64: less when one ends.
@@ -75,22 +79,22 @@ struct HeldOff {
 
 impl HeldOff {
     /// The registry's lock is held, and stays so.
-    fn all() -> Self {
+    fn all() -> Result<Self, Wrong> {
+        let mut dissolved = Ok(());
         for cache in others() {
             // Let go by `drop`, which walks the same registry.
             let gate = ManuallyDrop::new(cache.gate.lock());
             if cache.is_abandoned() {
-                cache.empty_all();
                 drop(ManuallyDrop::into_inner(gate));
-                cache.unlink();
-                cache.recycle();
+                dissolved = dissolved.and(cache.dissolve());
                 continue;
             }
             cache.divert();
         }
-        Self {
+        let threads = Self {
             is_certain: os::expedite(),
-        }
+        };
+        dissolved.map(|()| threads)
     }
 
     /// The blocks in the magazines of the threads, but for the newest of each that is not gated.

@@ -50,7 +50,7 @@ pub(crate) use helper::start as start_helper;
 pub(crate) use hold_off::{purge, stats, verify};
 pub(crate) use realloc::realloc_rest;
 pub(crate) use slow::{alloc_rest, alloc_zeroed_rest, free_rest};
-pub(crate) use thread::set_option;
+pub(crate) use thread::{begin, set_option};
 
 /// One thread's magazines and what goes with them. All zero is a cache without blocks.
 ///

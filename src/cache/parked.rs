@@ -6,7 +6,7 @@ use super::thread::REGISTRY;
 use super::{NO_CLASS, SizeClass, ThreadCache};
 use crate::arena::Age;
 use crate::config;
-use crate::heap;
+use crate::heap::{self, Wrong};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::units::LINE;
 
@@ -35,28 +35,31 @@ pub(super) fn all() -> impl Iterator<Item = &'static ThreadCache> {
 }
 
 /// Empties parked caches, `most` of them: of all, or of those that were parked at the last look. The registry's
-/// lock is held.
-pub(super) fn empty(age: Age, most: usize) {
-    let (mut link, mut emptied) = (&REGISTRY.parked, 0);
+/// lock is held. One that holds a wrong block is lost.
+pub(super) fn empty(age: Age, most: usize) -> Result<(), Wrong> {
+    let (mut link, mut count) = (&REGISTRY.parked, 0);
     while let Some(cache) = link.get() {
         let was_seen = cache.was_seen.get() != 0;
         cache.was_seen.set(1);
-        if (was_seen || age == Age::Any) && emptied < most {
-            cache.empty_all();
+        if (was_seen || age == Age::Any) && count < most {
+            let emptied = cache.empty_all();
             link.set(cache.next.get());
             leave_place();
+            emptied?;
             cache.recycle();
-            emptied += 1;
+            count += 1;
         } else {
             link = &cache.next;
         }
     }
+    Ok(())
 }
 
 /// [`empty`], unless somebody has the registry, who may wait for this thread's gate.
-pub(super) fn try_to_empty(age: Age, most: usize) {
-    if let Some(_held) = REGISTRY.lock.try_lock() {
-        empty(age, most);
+pub(super) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
+    match REGISTRY.lock.try_lock() {
+        Some(_held) => empty(age, most),
+        None => Ok(()),
     }
 }
 
@@ -79,18 +82,18 @@ impl ThreadCache {
     /// Its thread ends: gives blocks back, or keeps them and a place for [`park`](Self::park); whether it keeps them.
     /// Those that share cache lines go in any case: what the next thread frees first must not be handed out there
     /// (see `goes_alone`). The gate is held.
-    pub(super) fn leave(&'static self) -> bool {
+    pub(super) fn leave(&'static self) -> Result<bool, Wrong> {
         let is_much = || self.capacity.get() > config::thread_cache() / SHARES;
         if config::mode().is_careful() || is_much() || !take_place() {
-            self.empty_all();
-            return false;
+            return self.empty_all().map(|()| false);
         }
-        for class in SizeClass::all().filter(|class| class.size() < LINE) {
+        let mut shared = SizeClass::all().filter(|class| class.size() < LINE);
+        let emptied = shared.try_for_each(|class| {
             self.work_on(class);
-            self.empty(class);
-        }
+            self.empty(class)
+        });
         self.busy.set(NO_CLASS);
-        true
+        emptied.map(|()| true)
     }
 
     /// Waits for the next thread, with its blocks. The registry's lock is held.

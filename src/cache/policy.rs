@@ -11,7 +11,7 @@ use super::{NO_CLASS, SizeClass, ThreadCache, thread};
 use crate::arena::meta;
 use crate::config;
 use crate::hardening::Hardening;
-use crate::heap;
+use crate::heap::{self, Wrong};
 use crate::sync::{GuardedU8, GuardedU16, Ordering, Slot};
 use crate::units::LINE;
 
@@ -219,11 +219,21 @@ impl ThreadCache {
         true
     }
 
-    /// Returns the `count` oldest blocks of the magazine to the heaps.
-    pub(super) fn flush_oldest(&'static self, class: SizeClass, count: usize) {
+    /// Returns the `count` oldest blocks of the magazine to the heaps. If one of them is wrong, all that the
+    /// magazine holds is lost.
+    pub(super) fn flush_oldest(&'static self, class: SizeClass, count: usize) -> Result<(), Wrong> {
+        let flushed = self.try_to_flush(class, count);
+        if flushed.is_err() {
+            // Some are in the bitmaps by now.
+            self.give_up(class);
+        }
+        flushed
+    }
+
+    fn try_to_flush(&'static self, class: SizeClass, count: usize) -> Result<(), Wrong> {
         let (slots, blocks) = self.contents(class);
         if count == 0 || blocks == 0 {
-            return;
+            return Ok(());
         }
         let magazine = self.magazine(class);
         if count >= blocks {
@@ -232,34 +242,37 @@ impl ThreadCache {
             slots[1].store(magazine.head(), Ordering::Relaxed);
             magazine.install(slots, 0, core::ptr::null_mut());
             // SAFETY: 1. the magazine's free blocks, which it just lost.
-            unsafe { heap::flush(class, &slots[1..=blocks]) };
+            unsafe { heap::flush(class, &slots[1..=blocks])? };
             slots[1].store(core::ptr::null_mut(), Ordering::Relaxed);
-            return;
+            return Ok(());
         }
         // SAFETY: 1. the magazine's free blocks; it loses them below, before its owner goes on.
-        unsafe { heap::flush(class, &slots[2..2 + count]) };
+        unsafe { heap::flush(class, &slots[2..2 + count])? };
         let (kept, place) = (&slots[2 + count..=blocks], slots[2..].as_ptr().cast_mut());
         // SAFETY: 1. both lie in one array, which only this thread writes and others read under the same lock. In
         // one go: a large magazine keeps thousands.
         unsafe { core::ptr::copy(kept.as_ptr(), place, kept.len()) };
         magazine.install(slots, blocks - count, magazine.head());
+        Ok(())
     }
 
     /// Returns all blocks of the magazine to the heaps, and its slots.
-    pub(super) fn empty(&'static self, class: SizeClass) {
-        self.flush_oldest(class, usize::MAX);
+    pub(super) fn empty(&'static self, class: SizeClass) -> Result<(), Wrong> {
+        self.flush_oldest(class, usize::MAX)?;
         self.forget(class);
+        Ok(())
     }
 
     /// Returns all blocks of all magazines to the heaps, and their slots, and those in quarantine. The
     /// gate is held, or no thread has the cache and the registry's lock is held.
-    pub(super) fn empty_all(&'static self) {
-        for class in SizeClass::all() {
+    pub(super) fn empty_all(&'static self) -> Result<(), Wrong> {
+        let emptied = SizeClass::all().try_for_each(|class| {
             self.work_on(class);
-            self.empty(class);
-        }
+            self.empty(class)
+        });
         self.busy.set(NO_CLASS);
-        self.discharge();
+        emptied?;
+        self.discharge()
     }
 
     /// Takes the slots away from a magazine without looking at its blocks.
@@ -298,7 +311,7 @@ impl ThreadCache {
 
     /// Halves the magazines that hold as many blocks as at the last tick: most of them are unused,
     /// and to one that is not it does little harm.
-    pub(super) fn shrink_unused(&'static self) {
+    pub(super) fn shrink_unused(&'static self) -> Result<(), Wrong> {
         for class in SizeClass::all() {
             self.work_on(class);
             let record = self.record(class);
@@ -313,7 +326,7 @@ impl ThreadCache {
                 continue;
             }
             let unused = blocks.div_ceil(2).min(AT_ONCE);
-            self.flush_oldest(class, unused);
+            self.flush_oldest(class, unused)?;
             if blocks - unused >= record.slots() / 2 {
                 // Half the slots would not hold the rest yet.
                 continue;
@@ -324,6 +337,7 @@ impl ThreadCache {
                 self.forget(class);
             }
         }
+        Ok(())
     }
 }
 

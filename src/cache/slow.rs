@@ -11,7 +11,7 @@ use crate::arena::{self, Age, Zeroed};
 use crate::config;
 use crate::error::Misuse;
 use crate::hardening::Hardening;
-use crate::heap;
+use crate::heap::{self, Wrong};
 use crate::large;
 use crate::os::failpoints;
 use crate::size_class::{CLASSES, Request, classify};
@@ -96,14 +96,15 @@ fn alloc_zeroed_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
 
 /// What `attempt` gives, or gives once all that nobody uses went back to the kernel: empty chunks and
 /// cached mappings of one kind must not be what keeps another from memory.
-pub(super) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
-    attempt().or_else(|| {
-        parked::try_to_empty(Age::Any, usize::MAX);
-        heap::spares();
-        arena::decay(Age::Any);
-        large::decay(Age::Any);
-        attempt()
-    })
+pub(super) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<Option<T>, Wrong> {
+    if let Some(found) = attempt() {
+        return Ok(Some(found));
+    }
+    parked::try_to_empty(Age::Any, usize::MAX)?;
+    heap::spares();
+    arena::decay(Age::Any);
+    large::decay(Age::Any);
+    Ok(attempt())
 }
 
 fn block_or_null(found: Option<(NonNull<u8>, Zeroed)>) -> *mut u8 {
@@ -121,10 +122,11 @@ fn alloc_big(
     if size.max(align) >> ADDRESS_BITS != 0 || !thread::prepare(config) {
         return None;
     }
-    or_reclaim(|| match request {
+    let found = or_reclaim(|| match request {
         Request::Span(units) => large::alloc_span(units, size, align),
         _ => large::alloc(size, align, wanted),
-    })
+    });
+    found.unwrap_or_else(|wrong| wrong.report())
 }
 
 /// [`super::free`], whatever the size and whatever state the thread is in.
@@ -174,22 +176,26 @@ pub(super) unsafe fn free_plain(block: NonNull<u8>, size: usize, align: usize, c
 /// The magazine of `class` is empty, or gated, or the thread has none at hand.
 #[cold]
 pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
-    let Some(cache) = thread::enter(config) else {
-        // Past its clean-up, or without memory for a cache.
+    try_to_refill(class, config).unwrap_or_else(|wrong| wrong.report())
+}
+
+fn try_to_refill(class: SizeClass, config: &Config) -> Result<*mut u8, Wrong> {
+    let Some(cache) = thread::enter_for(class, config) else {
+        // Past its clean-up, before it is registered, or without memory for a cache.
         return if thread::is_ready() {
             refill_one(0, class)
         } else {
-            ptr::null_mut()
+            Ok(ptr::null_mut())
         };
     };
     let _held = cache.gate.lock();
     cache.come_back();
-    let _working = cache.working_on(class);
+    let _working = cache.working_on(class)?;
     failpoints::at(failpoints::Point::Gate);
     // After having been held off, the thread finds its magazines as they were.
     let block = cache.magazine(class).pop();
     if !block.is_null() {
-        return block;
+        return Ok(block);
     }
     let (record, heap) = (cache.record(class), cache.heap.get() as usize);
     if record.goes_alone(class) {
@@ -203,29 +209,27 @@ pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
         return refill_one(heap, class);
     }
     let batch = record.next_batch();
-    match fill(heap, class, &slots[1..=batch]) {
-        None => ptr::null_mut(),
-        Some(blocks) => {
-            if let (true, Some(care)) = (config::mode().has(Hardening::RANDOM), cache.care.get()) {
-                care.shuffle(&slots[1..=blocks], class);
-            }
-            cache.magazine(class).load(slots, blocks)
-        }
+    let Some(blocks) = fill(heap, class, &slots[1..=batch])? else {
+        return Ok(ptr::null_mut());
+    };
+    if let (true, Some(care)) = (config::mode().has(Hardening::RANDOM), cache.care.get()) {
+        care.shuffle(&slots[1..=blocks], class);
     }
+    Ok(cache.magazine(class).load(slots, blocks))
 }
 
 /// [`heap::refill`], after all that nobody uses went back if need be; `None` is out of memory.
-fn fill(heap: usize, class: SizeClass, out: &[Slot]) -> Option<usize> {
+fn fill(heap: usize, class: SizeClass, out: &[Slot]) -> Result<Option<usize>, Wrong> {
     or_reclaim(|| Some(heap::refill(heap, class, out)).filter(|taken| *taken > 0))
 }
 
 /// One block, straight from heap `heap`.
-fn refill_one(heap: usize, class: SizeClass) -> *mut u8 {
+fn refill_one(heap: usize, class: SizeClass) -> Result<*mut u8, Wrong> {
     let slot = Slot::new(ptr::null_mut());
     // Without one, the slot stays null.
-    let _ = fill(heap, class, core::slice::from_ref(&slot));
+    let _ = fill(heap, class, core::slice::from_ref(&slot))?;
     // ORDERING: on this thread's stack.
-    slot.load(Ordering::Relaxed)
+    Ok(slot.load(Ordering::Relaxed))
 }
 
 /// The magazine of `class` is full, or gated, or the thread has none at hand.
@@ -234,19 +238,32 @@ fn refill_one(heap: usize, class: SizeClass) -> *mut u8 {
 /// 1. The block is one of `class`, and nobody uses it any more.
 #[cold]
 pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
+    // SAFETY: 1. the caller's.
+    let made = unsafe { try_to_make_room(block, class, config) };
+    made.unwrap_or_else(|wrong| wrong.report());
+}
+
+/// # Safety
+/// 1. As for [`make_room`].
+unsafe fn try_to_make_room(
+    block: NonNull<u8>,
+    class: SizeClass,
+    config: &Config,
+) -> Result<(), Wrong> {
     let Some(cache) = thread::enter(config) else {
         // SAFETY: 1. the caller's.
         return unsafe { flush_shared(block, class) };
     };
     let _held = cache.gate.lock();
     cache.come_back();
-    let _working = cache.working_on(class);
+    let _working = cache.working_on(class)?;
     failpoints::at(failpoints::Point::Gate);
     if is_gated(class) && cache.holds(class, block) {
-        heap::die(Misuse::DoubleFree, block.addr().get(), class);
+        let address = block.addr().get();
+        return Err(Wrong::new(Misuse::DoubleFree, address, class));
     }
     if cache.magazine(class).push(block) {
-        return;
+        return Ok(());
     }
     if cache.record(class).goes_alone(class) {
         // SAFETY: 1. the caller's.
@@ -254,21 +271,22 @@ pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Co
     }
     if !cache.grow(class, Move::Flush) {
         let (_, blocks) = cache.contents(class);
-        cache.flush_oldest(class, cache.record(class).gives(blocks));
+        cache.flush_oldest(class, cache.record(class).gives(blocks))?;
     }
     cache.record(class).note(Move::Flush);
-    if !cache.magazine(class).push(block) {
-        // No memory for slots.
-        // SAFETY: 1. the caller's.
-        unsafe { flush_shared(block, class) };
+    if cache.magazine(class).push(block) {
+        return Ok(());
     }
+    // No memory for slots.
+    // SAFETY: 1. the caller's.
+    unsafe { flush_shared(block, class) }
 }
 
 /// # Safety
 /// 1. The block is one of `class`, and nobody uses it any more.
-unsafe fn flush_shared(block: NonNull<u8>, class: SizeClass) {
+unsafe fn flush_shared(block: NonNull<u8>, class: SizeClass) -> Result<(), Wrong> {
     // SAFETY: 1. the caller's.
-    unsafe { heap::flush(class, &[Slot::new(block.as_ptr())]) };
+    unsafe { heap::flush(class, &[Slot::new(block.as_ptr())]) }
 }
 
 /// While it lives, a child of `fork` knows which magazine may be half changed.
@@ -282,17 +300,19 @@ impl Drop for Working {
 
 impl ThreadCache {
     /// Begins a slow path: the gate is held. Every so often, looks at what is unused.
-    fn working_on(&'static self, class: SizeClass) -> Working {
+    fn working_on(&'static self, class: SizeClass) -> Result<Working, Wrong> {
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
         if ticks.is_multiple_of(TICK) {
-            self.shrink_unused();
-            tend();
+            let working = Working(self);
+            self.shrink_unused()?;
+            tend()?;
+            drop(working);
             // Not only a free gives blocks back to slabs.
             helper::notice();
         }
         self.work_on(class);
-        Working(self)
+        Ok(Working(self))
     }
 
     /// The class whose magazine may be half changed.
@@ -309,19 +329,21 @@ impl ThreadCache {
 }
 
 /// Gives back what is due, about once in a purge delay for the whole process.
-fn tend() {
+fn tend() -> Result<(), Wrong> {
     if thread::is_time() {
-        parked::try_to_empty(Age::Due, 1);
+        parked::try_to_empty(Age::Due, 1)?;
         heap::some_holes(SWEEP);
         arena::decay(Age::Due);
         large::decay(Age::Due);
     }
+    Ok(())
 }
 
-/// Gives back what is due, wherever it is.
+/// Gives back what is due, wherever it is. No lock is held.
 pub(super) fn tend_all() {
     thread::tended();
-    parked::try_to_empty(Age::Due, usize::MAX);
+    let emptied = parked::try_to_empty(Age::Due, usize::MAX);
+    emptied.unwrap_or_else(|wrong| wrong.report());
     heap::old_holes();
     arena::decay(Age::Due);
     large::decay(Age::Due);

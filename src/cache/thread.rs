@@ -4,10 +4,12 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use super::tls::{self, EMPTY, Words};
-use super::{BANK, Config, NO_CLASS, STRIDE, ThreadCache, fork, helper, parked};
+use super::{
+    BANK, Config, NO_CLASS, STRIDE, SizeClass, ThreadCache, careful, fork, helper, parked,
+};
 use crate::arena::meta;
 use crate::config::{self, Refusal};
-use crate::heap;
+use crate::heap::{self, Wrong};
 use crate::os::{self, Lock, ThreadKey, failpoints};
 use crate::random;
 use crate::sample;
@@ -31,6 +33,9 @@ pub(super) struct Registry {
     pub(super) parked: Link<ThreadCache>,
     /// Threads of each heap.
     threads: [GuardedUsize; heap::HEAPS],
+    /// Caches that there are, and how many there may be before their threads are looked after.
+    caches: GuardedUsize,
+    patience: GuardedUsize,
 }
 
 pub(super) static REGISTRY: Registry = Registry {
@@ -39,6 +44,8 @@ pub(super) static REGISTRY: Registry = Registry {
     unused: Link::none(),
     parked: Link::none(),
     threads: [const { GuardedUsize::new(0) }; heap::HEAPS],
+    caches: GuardedUsize::new(0),
+    patience: GuardedUsize::new(2 * BANK),
 };
 
 /// 0 until the process is initialised, then [`NO_KEY`], or the key whose destructor ends a thread's
@@ -67,6 +74,11 @@ pub(super) fn prepare(config: &Config) -> bool {
     // First: a thread of the parent may have been initialising, with locks.
     repair_child();
     is_ready() || initialise(config)
+}
+
+/// Initialises the process, if no call has yet; without memory the first call that needs it tries again.
+pub(crate) fn begin(config: &Config) {
+    let _ = prepare(config);
 }
 
 /// In a forked child, makes the allocator whole before anything else happens in it.
@@ -126,10 +138,10 @@ pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<()
     }
 }
 
-/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or ends the process,
-/// or there is no memory for a cache.
+/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or there is no
+/// memory for a cache. Not for an allocation, which asks [`enter_for`].
 pub(super) fn enter(config: &Config) -> Option<&'static ThreadCache> {
-    if !prepare(config) || os::is_dying() {
+    if !prepare(config) {
         return None;
     }
     let words = tls::words();
@@ -145,6 +157,23 @@ pub(super) fn enter(config: &Config) -> Option<&'static ThreadCache> {
     Some(unsafe { &*own.cast::<ThreadCache>() })
 }
 
+/// As [`enter`], for an allocation from `class`. `None` as well while a thread is not registered and the block may be
+/// one of the C library's [tables of keys' values](ThreadKey::TABLE), about to hold this thread's: what
+/// [`ThreadKey::arm`] sets now, in another such table, would be lost with that when the call returns.
+pub(super) fn enter_for(class: SizeClass, config: &Config) -> Option<&'static ThreadCache> {
+    if is_for_a_table(class) && ThreadCache::own().is_none() {
+        // The next call of any other kind registers the thread.
+        let _ = prepare(config);
+        return None;
+    }
+    enter(config)
+}
+
+fn is_for_a_table(class: SizeClass) -> bool {
+    let is_in_a_table = || key().is_some_and(ThreadKey::is_in_a_table);
+    careful::class_for(ThreadKey::TABLE) == Some(class) && is_in_a_table()
+}
+
 fn is_marker(own: *mut u8) -> bool {
     ptr::eq(own, &raw const EXITED) || ptr::eq(own, &raw const REGISTERING)
 }
@@ -152,7 +181,7 @@ fn is_marker(own: *mut u8) -> bool {
 #[cold]
 fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     let key = key()?;
-    let cache = new_cache()?;
+    let cache = new_cache().unwrap_or_else(|wrong| wrong.report())?;
     // ORDERING: this thread's own words, here and below.
     words
         .own
@@ -160,9 +189,11 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     // May call the allocator, which serves this thread without a cache meanwhile.
     if !key.arm(NonNull::from(cache).cast()) {
         words.own.store(ptr::null_mut(), Ordering::Relaxed);
-        let _held = REGISTRY.lock.lock();
-        cache.empty_all();
-        cache.recycle();
+        let emptied = {
+            let _held = REGISTRY.lock.lock();
+            cache.empty_all().map(|()| cache.recycle())
+        };
+        emptied.unwrap_or_else(|wrong| wrong.report());
         return None;
     }
     cache.busy.set(NO_CLASS);
@@ -192,20 +223,43 @@ fn least_used_heap() -> usize {
     (0..heap::count()).min_by_key(threads).unwrap_or(0)
 }
 
-fn new_cache() -> Option<&'static ThreadCache> {
+/// A cache for the calling thread: a parked one, one without blocks, or, if there is none, a new one.
+fn new_cache() -> Result<Option<&'static ThreadCache>, Wrong> {
     loop {
         {
             let _held = REGISTRY.lock.lock();
             if let Some(cache) = ThreadCache::next_parked() {
-                return Some(cache);
+                return Ok(Some(cache));
+            }
+            if REGISTRY.unused.get().is_none() {
+                dissolve_dead()?;
             }
             if let Some(cache) = REGISTRY.unused.get() {
                 REGISTRY.unused.set(cache.next.get());
-                return Some(cache);
+                return Ok(Some(cache));
             }
         }
-        new_bank()?;
+        if new_bank().is_none() {
+            return Ok(None);
+        }
     }
+}
+
+/// Takes back the caches of threads that ended without [`at_exit`]: whenever there are twice as many caches as had
+/// a living thread at the last look. So they stay within twice what lives at once, for one question to the kernel
+/// or so for each thread. The registry's lock is held.
+fn dissolve_dead() -> Result<(), Wrong> {
+    if REGISTRY.caches.get() < REGISTRY.patience.get() {
+        return Ok(());
+    }
+    for cache in ThreadCache::listed(&REGISTRY.first) {
+        if cache.is_of_this_process() && cache.is_abandoned() && !cache.gate.is_locked() {
+            cache.dissolve()?;
+        }
+    }
+    let living: usize = REGISTRY.threads.iter().map(GuardedUsize::get).sum();
+    REGISTRY.patience.set(2 * living.max(BANK));
+    Ok(())
 }
 
 /// More caches, on pages of their own, so that far parts share none with near ones.
@@ -213,6 +267,7 @@ fn new_bank() -> Option<()> {
     let length = (BANK - 1) * STRIDE + size_of::<ThreadCache>();
     let bank = meta::alloc_pages(length)?;
     let _held = REGISTRY.lock.lock();
+    REGISTRY.caches.set(REGISTRY.caches.get() + BANK);
     for index in 0..BANK {
         // SAFETY: 1. inside the bank, see its length.
         let place = unsafe { crate::ptr::advance::<ThreadCache>(bank, index * STRIDE) };
@@ -290,6 +345,18 @@ impl ThreadCache {
         !os::is_alive(self.thread.get())
     }
 
+    /// Takes back what an abandoned thread left. The registry's lock is held.
+    pub(super) fn dissolve(&'static self) -> Result<(), Wrong> {
+        let emptied = {
+            let _held = self.gate.lock();
+            self.empty_all()
+        };
+        self.unlink();
+        emptied?;
+        self.recycle();
+        Ok(())
+    }
+
     /// Sends the thread's next call to the slow path. The registry's lock and the gate are held, and the
     /// thread was just found not to be abandoned. So it has not ended and its words are there: a thread
     /// that cleans up waits for both locks. One that registered in the last round of its key destructors
@@ -326,6 +393,7 @@ fn end(cache: &'static ThreadCache) {
         // Still in the registry: a child of a fork meanwhile takes back what is left.
         cache.leave()
     };
+    let keeps = keeps.unwrap_or_else(|wrong| wrong.report());
     {
         let _held = REGISTRY.lock.lock();
         cache.unlink();

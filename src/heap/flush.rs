@@ -8,26 +8,52 @@ use crate::size_class::{Row, SizeClass};
 use crate::slab::{Slab, address_in};
 use crate::sync::Slot;
 
-/// Returns blocks of `class`. A block that is none, or is free already, ends the process.
-///
-/// # Safety
-/// 1. Nobody uses the blocks any more, and no magazine holds them.
-pub(crate) unsafe fn flush(class: SizeClass, blocks: &[Slot]) {
-    let row = class.row();
-    let mut rest = blocks;
-    while let Some(first) = rest.first() {
-        let flushed = locate(first, class)
-            .and_then(|(slab, _)| flush_to(home(slab), slab.heap(), class, row, rest));
-        // Here, where the class is not locked any more.
-        rest = flushed.unwrap_or_else(|(misuse, address)| die(misuse, address, class));
+/// A wrong block among those that were to go back, to be [reported](Self::report) once no lock is held: a
+/// handler of `SIGABRT` may allocate, start threads, and ask for statistics.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Wrong {
+    misuse: Misuse,
+    address: usize,
+    class: SizeClass,
+}
+
+impl Wrong {
+    pub(crate) fn new(misuse: Misuse, address: usize, class: SizeClass) -> Self {
+        Self {
+            misuse,
+            address,
+            class,
+        }
+    }
+
+    /// Ends the process. No lock is held.
+    #[cold]
+    pub(crate) fn report(self) -> ! {
+        die(self.misuse, self.address, self.class)
     }
 }
 
+/// Returns blocks of `class`, up to the first that is none, or is free already.
+///
+/// # Safety
+/// 1. Nobody uses the blocks any more, and no magazine holds them.
+pub(crate) unsafe fn flush(class: SizeClass, blocks: &[Slot]) -> Result<(), Wrong> {
+    let row = class.row();
+    let mut rest = blocks;
+    while let Some(first) = rest.first() {
+        rest = locate(first, class)
+            .and_then(|(slab, _)| flush_to(home(slab), slab.heap(), class, row, rest))
+            .map_err(|(misuse, address)| Wrong::new(misuse, address, class))?;
+    }
+    Ok(())
+}
+
 /// What is wrong with a block, and its address.
-type Wrong = (Misuse, usize);
+type Fault = (Misuse, usize);
 
 /// The slab and index of the block in `slot`.
-fn locate(slot: &Slot, class: SizeClass) -> Result<(&'static Slab, usize), Wrong> {
+fn locate(slot: &Slot, class: SizeClass) -> Result<(&'static Slab, usize), Fault> {
     let address = address_in(slot);
     Slab::locate(address, class).map_err(|misuse| (misuse, address))
 }
@@ -58,17 +84,22 @@ fn flush_to<'a>(
     class: SizeClass,
     row: &Row,
     blocks: &'a [Slot],
-) -> Result<&'a [Slot], Wrong> {
+) -> Result<&'a [Slot], Fault> {
     // Slabs that nothing uses any more, linked by `next`: their spans go back once it is unlocked.
     let mut unused: Option<&'static Slab> = None;
     let held = state.lock.lock();
     let mut rest = blocks;
+    let mut result = Ok(());
     while let Some(first) = rest.first() {
-        let (slab, block) = locate(first, class)?;
-        if slab.heap() != heap {
-            break;
-        }
-        let run = slab.put_run(block, rest, row)?;
+        let (slab, block) = match locate(first, class) {
+            Ok((slab, _)) if slab.heap() != heap => break,
+            Ok(found) => found,
+            Err(fault) => {
+                result = Err(fault);
+                break;
+            }
+        };
+        let (run, put) = slab.put_run(block, rest, row);
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
         if slab.has_outgrown_its_bin()
@@ -78,10 +109,14 @@ fn flush_to<'a>(
             unused = Some(empty);
         }
         rest = &rest[run..];
+        if put.is_err() {
+            result = put;
+            break;
+        }
     }
     drop(held);
     release(unused);
-    Ok(rest)
+    result.map(|()| rest)
 }
 
 /// Gives the spans of slabs that no list leads to back to their chunks.

@@ -9,7 +9,7 @@ mod purge;
 pub(crate) mod recover;
 mod refill;
 
-pub(crate) use flush::{class_at, die, flush, why_not};
+pub(crate) use flush::{Wrong, class_at, die, flush, why_not};
 pub(crate) use purge::{Idle, all_holes, old_holes, some_holes, spares};
 pub(crate) use refill::refill;
 

@@ -252,25 +252,11 @@ pub(crate) fn complain(message: fmt::Arguments<'_>) {
     posix::write(libc::STDERR_FILENO, Line::new(message).as_bytes());
 }
 
-/// The thread that ends the process for misuse, 0 while none does.
-static DYING: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether the calling thread ends the process, and is in a handler of `SIGABRT` now: it may hold its gate.
-#[inline]
-pub(crate) fn is_dying() -> bool {
-    // ORDERING: this thread's own store, or another's, which does not matter.
-    let dying = DYING.load(Ordering::Relaxed);
-    dying != 0 && dying == posix::this_thread()
-}
-
-/// Writes one line to standard error and aborts. No lock is held but gates and the registry: a handler of `SIGABRT` may
-/// allocate.
+/// Writes one line to standard error and aborts. No lock is held: a handler of `SIGABRT` may call the allocator.
 #[cold]
 #[inline(never)]
 pub(crate) fn die(message: fmt::Arguments<'_>) -> ! {
     complain(message);
-    // ORDERING: as in `is_dying`.
-    DYING.store(posix::this_thread(), Ordering::Relaxed);
     posix::abort()
 }
 

@@ -42,12 +42,6 @@ pub(crate) fn cpus() -> usize {
     usize::try_from(count).unwrap_or(1).max(1)
 }
 
-/// A number of the calling thread that is not 0, no other living one's.
-pub(super) fn this_thread() -> usize {
-    // SAFETY: 1. no precondition.
-    unsafe { libc::__errno_location() }.addr()
-}
-
 pub(crate) fn yield_now() {
     // SAFETY: 1. no precondition.
     let _ = unsafe { libc::sched_yield() };
@@ -172,6 +166,16 @@ impl ThreadKey {
         // SAFETY: 1. `key` is writable.
         let created = unsafe { libc::pthread_key_create(&raw mut key, Some(at_exit)) } == 0;
         created.then_some(Self(key))
+    }
+
+    /// Bytes of a [table](Self::is_in_a_table): so many pairs of words.
+    pub(crate) const TABLE: usize = Self::TABLED * 2 * size_of::<usize>();
+    const TABLED: usize = 32;
+
+    /// Whether a thread's values of this key and its neighbours stand in a table that the C library allocates when
+    /// the first of them is set. So glibc does with keys beyond the first 32, for as many at a time.
+    pub(crate) fn is_in_a_table(self) -> bool {
+        cfg!(target_env = "gnu") && self.to_bits() >= Self::TABLED
     }
 
     /// Gives up a key that no thread armed.

@@ -9,28 +9,33 @@ use crate::sync::{Ordering, Slot};
 
 impl Slab {
     /// Takes back the block in the first slot, whose [number](Self::locate) is `first`, and those of the slots behind it
-    /// that lie in the slab, too, up to the first that does not; how many they are, or what is wrong with one of
-    /// them. The class is locked.
+    /// that lie in the slab, too, up to the first that does not; how many they are, and what is wrong with the one
+    /// behind them, if that is why they end. The class is locked.
     #[inline]
     pub(crate) fn put_run(
         &self,
         first: usize,
         slots: &[Slot],
         row: &Row,
-    ) -> Result<usize, (Misuse, usize)> {
+    ) -> (usize, Result<(), (Misuse, usize)>) {
         let (base, bytes) = (self.start(), row.units.bytes());
         let mut word = self.bitmap.word_of(first);
         let (mut block, mut run) = (first, 0);
+        let mut result = Ok(());
         loop {
             let count = if leads_a_word(block, &slots[run..], row) {
                 word.put_word(block).map(|()| WORD)
             } else {
                 word.put(block).map(|()| 1)
             };
-            run += count.map_err(|block| {
-                let address = base + block * row.size as usize;
-                (Misuse::DoubleFree, address)
-            })?;
+            match count {
+                Ok(count) => run += count,
+                Err(block) => {
+                    let address = base + block * row.size as usize;
+                    result = Err((Misuse::DoubleFree, address));
+                    break;
+                }
+            }
             let Some(slot) = slots.get(run) else { break };
             let address = address_in(slot);
             // OVERFLOW: wraps to a large number below the base, which ends the run.
@@ -40,7 +45,8 @@ impl Slab {
             }
             let (next, inside) = row.locate(offset);
             if inside != 0 || next >= row.blocks as usize {
-                return Err((Misuse::Interior, address));
+                result = Err((Misuse::Interior, address));
+                break;
             }
             block = next;
         }
@@ -48,7 +54,7 @@ impl Slab {
         self.touched.set(TOUCHED);
         #[expect(clippy::cast_possible_truncation, reason = "at most the slab's blocks")]
         self.free.set(self.free.get() + run as u16);
-        Ok(run)
+        (run, result)
     }
 }
 
