@@ -8,7 +8,7 @@
 
 use static_assertions::const_assert;
 
-use crate::units::{UNIT, UnitCount, round_up};
+use crate::units::{CHUNK, UNIT, UnitCount, round_up};
 
 /// Largest size of a small class, see [`crate::spots`].
 pub(crate) const SMALL_MAX: usize = 1024;
@@ -18,8 +18,10 @@ pub(crate) const BLOCK_MAX: usize = 64 << 10;
 pub(crate) const CLASS_MAX: usize = 256 << 10;
 /// Largest span carved from a chunk; longer requests have a mapping of their own.
 pub(crate) const SPAN_MAX: usize = 1 << 20;
-/// Largest alignment a slab or span gives; the chunk's units are aligned so.
+/// Largest alignment that a slab gives: its units are aligned so.
 pub(crate) const ALIGN_MAX: usize = UNIT;
+/// Largest alignment that a span gives: its chunk is aligned so.
+const SPAN_ALIGN_MAX: usize = CHUNK;
 
 const MIN: usize = 16;
 /// Classes 16, 24, .. 64.
@@ -85,7 +87,10 @@ pub(crate) const fn classify_to(most: usize, size: usize, align: usize) -> Reque
     let Some(rounded) = round_up(size, align) else {
         return Request::Large;
     };
-    if align > ALIGN_MAX || rounded > SPAN_MAX {
+    if align > ALIGN_MAX {
+        return aligned(size, align);
+    }
+    if rounded > SPAN_MAX {
         return Request::Large;
     }
     if rounded <= most {
@@ -98,6 +103,14 @@ pub(crate) const fn classify_to(most: usize, size: usize, align: usize) -> Reque
     match UnitCount::holding(rounded) {
         Some(units) => Request::Span(units),
         None => Request::Large,
+    }
+}
+
+/// The same, for an alignment of more than a unit: the span is as long as the size wants.
+const fn aligned(size: usize, align: usize) -> Request {
+    match UnitCount::holding(size) {
+        Some(units) if align <= SPAN_ALIGN_MAX && size <= SPAN_MAX => Request::Span(units),
+        _ => Request::Large,
     }
 }
 
@@ -278,7 +291,13 @@ mod tests {
 
     #[test]
     fn big_alignments_and_sizes_leave_the_slabs() {
-        assert_eq!(classify(16, ALIGN_MAX * 2), Request::Large);
+        assert_eq!(
+            classify(16, ALIGN_MAX * 2),
+            Request::Span(UnitCount::new(1))
+        );
+        assert_eq!(classify(SPAN_MAX, CHUNK), Request::Span(UnitCount::new(16)));
+        assert_eq!(classify(SPAN_MAX + 1, CHUNK), Request::Large);
+        assert_eq!(classify(16, CHUNK * 2), Request::Large);
         assert_eq!(classify(SPAN_MAX + 1, 1), Request::Large);
         assert_eq!(classify(usize::MAX, 1), Request::Large);
         assert_eq!(classify(usize::MAX, 4096), Request::Large);

@@ -127,7 +127,7 @@ impl Span {
     /// Leaves a note about the contents of the span for whoever has it next; those about spans that begin
     /// inside do not hold any more. One about a span that began before and reached in here cannot be met
     /// again before this one's end: [`first_run`] finds the lowest units first, and a span that begins there
-    /// with such a note was the last to be there.
+    /// with such a note was the last to be there. (One that is aligned may lie higher, and forgets all notes.)
     pub(crate) fn set_fronts(&self, note: u8) {
         let first = self.first.get();
         for kept in self.chunk.fronts[first..]
@@ -271,6 +271,12 @@ impl Chunk {
         })
     }
 
+    /// Forgets what spans [left](Span::set_fronts): an aligned one was claimed, which may lie in the midst of
+    /// where one was.
+    pub(super) fn forget_fronts(&self) {
+        self.fronts.iter().for_each(|kept| kept.set(0));
+    }
+
     /// The free units according to the table.
     pub(super) fn free_by_table(&self) -> u64 {
         let mut free = 0;
@@ -322,52 +328,5 @@ impl Chunk {
     /// The first byte's address divided by the chunk's size.
     pub(crate) fn number(address: usize) -> usize {
         address / CHUNK
-    }
-}
-
-/// Length of the longest run of ones.
-pub(super) fn longest_run(mut word: u64) -> u32 {
-    let mut length = 0;
-    while word != 0 {
-        word &= word >> 1;
-        length += 1;
-    }
-    length
-}
-
-/// The lowest run of `count` ones.
-pub(super) fn first_run(word: u64, count: UnitCount) -> Option<UnitIndex> {
-    let mut starts = word;
-    let mut have = 1;
-    while have < count.get() {
-        let step = have.min(count.get() - have);
-        starts &= starts >> step;
-        have += step;
-    }
-    (starts != 0).then(|| UnitIndex::new(starts.trailing_zeros()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_of_each_length_are_found_and_no_longer_ones() {
-        for length in 1..=64 {
-            let count = UnitCount::new(length);
-            for first in 0..=64 - u32::from(length) {
-                let word = UnitIndex::new(first).mask(count);
-                assert_eq!(longest_run(word), u32::from(length));
-                assert_eq!(first_run(word, count), Some(UnitIndex::new(first)));
-                if length < 64 {
-                    assert_eq!(first_run(word, UnitCount::new(length + 1)), None);
-                }
-            }
-        }
-        assert_eq!(longest_run(0), 0);
-        assert_eq!(
-            first_run(0b1011, UnitCount::new(2)),
-            Some(UnitIndex::new(0))
-        );
     }
 }

@@ -4,13 +4,14 @@
 use core::ptr::NonNull;
 
 use super::chunk::{Chunk, DESCRIPTOR};
+use super::claim::Want;
 use super::tags::Tags;
 use super::{ARENA, NO_BIN, meta};
 use crate::config;
 use crate::hardening::Hardening;
 use crate::os::{self, Access, failpoints};
 use crate::sync::Ordering;
-use crate::units::{CHUNK, UnitCount};
+use crate::units::CHUNK;
 use crate::valgrind;
 
 /// A reservation is a quarter of the chunks that are there, within these bounds.
@@ -19,8 +20,8 @@ const RESERVATION_MAX: usize = 256 * CHUNK;
 /// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
 const HUGE_FROM: usize = 16;
 
-/// A fresh chunk, in no list yet, made for spans of `units`.
-pub(super) fn new_chunk(units: UnitCount) -> Option<&'static Chunk> {
+/// A fresh chunk, in no list yet, made for spans as wanted.
+pub(super) fn new_chunk(want: Want) -> Option<&'static Chunk> {
     let chunk = new_descriptor()?;
     let Some(base) = has_tags(chunk).then(new_addresses).flatten() else {
         let _held = ARENA.lock.lock();
@@ -28,7 +29,7 @@ pub(super) fn new_chunk(units: UnitCount) -> Option<&'static Chunk> {
         ARENA.unused.set(Some(chunk));
         return None;
     };
-    let dense = units.get() == 1;
+    let dense = want.is_dense();
     if dense && config::huge_pages() && ARENA.chunks.get() >= HUGE_FROM {
         os::advise_huge(base, CHUNK);
     }

@@ -1,10 +1,11 @@
 //! Chunks of address space, divided into spans of units.
 //!
 //! One lock guards every mask, list and count; no system call happens under it. Spans of one unit
-//! (slabs of small blocks) and longer ones live in different chunks: the former fill their pages
+//! (slabs of small blocks) and longer or aligned ones live in different chunks: the former fill their pages
 //! densely and gain from huge pages, the latter may be touched sparsely and would be ruined by them.
 
 mod chunk;
+mod claim;
 mod fresh;
 pub(crate) mod meta;
 mod owner_map;
@@ -13,13 +14,15 @@ mod recover;
 pub(crate) mod tags;
 
 pub(crate) use chunk::{Chunk, Kind, Span, UNIT_META};
+pub(crate) use claim::{Zeroed, claim, claim_aligned};
 pub(crate) use fresh::unreserve;
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::recover;
 
 use core::convert::Infallible;
 
-use self::chunk::{Links, first_run, longest_run};
+use self::chunk::Links;
+use self::claim::longest_run;
 use self::owner_map::OwnerMap;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
@@ -30,17 +33,6 @@ use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 const BINS: usize = 7;
 /// [`Chunk::bin`] of a chunk without free units.
 const NO_BIN: u8 = u8::MAX;
-/// Chunks looked at in the list that may or may not hold a long enough run.
-const TRIES: usize = 4;
-
-/// Whether a span's recycled pages are known to be zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Zeroed {
-    Yes,
-    No,
-}
-
 /// Chunks by longest free run, shortest runs first.
 type Bins = [Link<Chunk>; BINS];
 
@@ -138,20 +130,6 @@ pub(crate) fn resident() -> usize {
         .sum()
 }
 
-/// A run of units, its pages committed, and whether they are zero.
-pub(crate) fn claim(units: UnitCount) -> Option<(Span, Zeroed)> {
-    {
-        let _held = ARENA.lock.lock();
-        if let Some(found) = claim_held(units) {
-            return Some(found);
-        }
-    }
-    let chunk = fresh::new_chunk(units)?;
-    let _held = ARENA.lock.lock();
-    insert_held(chunk);
-    claim_in(chunk, units)
-}
-
 /// Takes back a span. Its pages count as dirty.
 pub(crate) fn release(span: Span) {
     let found: Result<Span, Infallible> = Ok(span);
@@ -173,51 +151,6 @@ pub(crate) fn release_found<E>(find: impl FnOnce() -> Result<Span, E>) -> Result
 /// Spans released since the process began.
 pub(crate) fn released() -> u64 {
     ARENA.released.get()
-}
-
-fn bins_for(units: UnitCount) -> &'static Bins {
-    &ARENA.bins[usize::from(units.get() > 1)]
-}
-
-fn claim_held(units: UnitCount) -> Option<(Span, Zeroed)> {
-    let bins = bins_for(units);
-    let unsure = units.get().ilog2() as usize;
-    let mut candidate = bins[unsure].get();
-    for _ in 0..TRIES {
-        let Some(chunk) = candidate else { break };
-        if let Some(span) = claim_in(chunk, units) {
-            return Some(span);
-        }
-        candidate = chunk.by_run.next.get();
-    }
-    // Every chunk of the longer lists has room: the shortest run that is long enough.
-    let chunk = bins[unsure + 1..].iter().find_map(Link::get)?;
-    claim_in(chunk, units)
-}
-
-/// Claims in one chunk, where old pages are before where fresh ones are.
-fn claim_in(chunk: &'static Chunk, units: UnitCount) -> Option<(Span, Zeroed)> {
-    let (free, dirty) = (chunk.free.get(), chunk.dirty.get());
-    let first = first_run(free & dirty, units).or_else(|| first_run(free, units))?;
-    let mask = first.mask(units);
-    chunk.mark(first, units, Kind::Claimed);
-    failpoints::at(failpoints::Point::Claim);
-    chunk.free.set(free & !mask);
-    let zeroed = if dirty & mask == 0 {
-        Zeroed::Yes
-    } else {
-        Zeroed::No
-    };
-    set_dirty(chunk, dirty & !mask);
-    rebin(chunk);
-    Some((
-        Span {
-            chunk,
-            first,
-            units,
-        },
-        zeroed,
-    ))
 }
 
 fn release_held(span: &Span) {

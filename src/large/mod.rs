@@ -130,7 +130,9 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     {
         return Some(found);
     }
-    let mapping = descriptor()?;
+    let Some(mapping) = descriptor() else {
+        return span::in_chunk(length, align);
+    };
     let Some((base, margins)) = guarded::map(length, align) else {
         retire(mapping);
         if align <= page

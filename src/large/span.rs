@@ -25,8 +25,7 @@ pub(super) fn live() -> usize {
 
 /// The way out at the limit of mappings: chunks are few and long.
 pub(super) fn in_chunk(length: usize, align: usize) -> Option<(NonNull<u8>, Zeroed)> {
-    let units = UnitCount::holding(length).filter(|_| align <= UNIT)?;
-    alloc_span(units, length, align)
+    alloc_span(UnitCount::holding(length)?, length, align)
 }
 
 /// A block of `size` bytes in a span of `units`, which are enough. Where they are more than that, and no alignment
@@ -37,7 +36,7 @@ pub(crate) fn alloc_span(
     size: usize,
     align: usize,
 ) -> Option<(NonNull<u8>, Zeroed)> {
-    let (span, zeroed) = arena::claim(units)?;
+    let (span, zeroed) = arena::claim_aligned(units, align)?;
     let room = ((units.bytes() - size) / LINE).min(COLOURS as usize - 1);
     let lines = if align > LINE {
         0

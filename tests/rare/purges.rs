@@ -1,5 +1,6 @@
 //! Purges beside claims.
 
+use core::alloc::{GlobalAlloc, Layout};
 use core::time::Duration;
 use std::sync::Mutex;
 use std::thread;
@@ -11,7 +12,7 @@ use flagstone::{Flagstone, raw};
 use super::common::child::alone;
 use super::common::process::without_huge_pages;
 use super::common::raw_thread::on_raw_thread;
-use super::{get, go_to, put, stay_on_one_processor, step};
+use super::{ALLOC, get, go_to, put, stay_on_one_processor, step};
 
 /// Blocks of one size, allocated and freed by threads that end: no cache keeps any.
 #[derive(Default)]
@@ -55,6 +56,7 @@ fn budget(bytes: &[u8]) {
 const FOUR: usize = 28_672;
 const OTHER: usize = 12_288;
 const TWO: usize = 16_384;
+const UNIT: usize = 64 << 10;
 
 fn at(point: Point) {
     if point != Point::Purge {
@@ -121,6 +123,50 @@ fn fronts_are_zero_after_a_purge_beside_a_claim() {
             // Each block is looked at as it is handed out.
             let _last = (take(FOUR, 9), take(FOUR, 9));
             Flagstone::verify().expect("a whole heap");
+        },
+    );
+}
+
+/// An aligned span in the midst of where a slab was, whose note about zeroed fronts stands at a unit before.
+#[test]
+fn fronts_are_zero_after_an_aligned_span() {
+    const THREE: usize = 24_576;
+    const ALIGNED: usize = 128 << 10;
+    let options = [
+        ("FLAGSTONE_HARDENED", "zero"),
+        ("FLAGSTONE_THREAD_CACHE", "0"),
+        ("FLAGSTONE_PURGE_DELAY_MS", "3600000"),
+    ];
+    alone(
+        "purges::fronts_are_zero_after_an_aligned_span",
+        &options,
+        || {
+            assert!(stay_on_one_processor());
+            // All of a chunk, so that the next slabs begin one.
+            let _all = take(FOUR, 9 * 16);
+            let (odd, behind) = (take(THREE, 8), take(FOUR, 18));
+            // One slab of the two stays with its class.
+            give(behind);
+            // This thread's first calls to the kernel are behind it.
+            put(get(64), 64);
+            let layout = Layout::from_size_align(ALIGNED, ALIGNED).expect("a layout");
+            // No mapping: then what has no guards comes from a chunk.
+            failpoints::refuse_after(0, false);
+            // SAFETY: the size is not 0.
+            let aligned = unsafe { ALLOC.alloc(layout) };
+            assert_eq!(failpoints::refuse_none(), 1);
+            let first = odd.blocks.iter().map(|block| block.addr()).min();
+            let from_odd = aligned.addr() - first.expect("blocks");
+            assert!(
+                [4, 8].contains(&(from_odd / UNIT)),
+                "not in the midst of a slab: {from_odd:#x}"
+            );
+            // SAFETY: a block of this size.
+            unsafe { aligned.write_bytes(0xAA, ALIGNED) };
+            // SAFETY: allocated above.
+            unsafe { ALLOC.dealloc(aligned, layout) };
+            // Each block is looked at as it is handed out.
+            let _again = take(FOUR, 18);
         },
     );
 }

@@ -6,7 +6,9 @@ use flagstone::Flagstone;
 
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{begin, live, mapped, resident, verify, without_huge_pages};
+use crate::common::process::{
+    begin, expect_flat, live, mapped, resident, verify, without_huge_pages,
+};
 use crate::program::{free_quietly, layout};
 use crate::{ALLOC, MIB, SIZES};
 
@@ -167,4 +169,71 @@ fn holes_take_all_mappings() {
         assert!(left < 500 * MIB, "{left} bytes of addresses are left");
         expect_service();
     });
+}
+
+/// Kernel mappings of this process.
+fn mappings() -> usize {
+    let maps = fs::read_to_string("/proc/self/maps").expect("the mappings");
+    maps.lines().count()
+}
+
+/// Short blocks whose alignment is more than a unit's come from chunks: a mapping for each would be more than there are.
+#[test]
+fn aligned_blocks_take_few_mappings() {
+    const NAME: &str = "mappings::aligned_blocks_take_few_mappings";
+    const COUNT: usize = 100_000;
+    /// At most so many mappings for all of them.
+    const FEW: usize = COUNT / 100;
+    let _turn = begin();
+    alone(NAME, &[], || {
+        without_huge_pages();
+        let mut blocks: Vec<Block> = Vec::with_capacity(COUNT);
+        for align in [2 * MIB, MIB / 8] {
+            let start = (live(), mappings());
+            for tag in 0..COUNT {
+                let block = Block::alloc(&ALLOC, layout(64, align));
+                let block = block.unwrap_or_else(|| panic!("null for block {tag} at {align}"));
+                assert!(block.is_aligned(), "{tag} at {align}");
+                block.fill_first(tag, WRITTEN);
+                blocks.push(block);
+            }
+            let now = mappings();
+            println!("{now} mappings, {} MiB resident", resident() / MIB);
+            assert!(now < start.1 + FEW, "{now} mappings, {} before", start.1);
+            for (tag, block) in blocks.drain(..).enumerate() {
+                assert!(block.holds(tag, WRITTEN), "block {tag} lost its contents");
+                block.free(&ALLOC);
+            }
+            verify();
+            Flagstone::purge();
+            assert_eq!(live(), start.0);
+        }
+    });
+}
+
+/// Each alignment to a chunk's and beyond, with sizes to some MiB: in chunks, in a mapping, grown from one into the other.
+#[test]
+fn blocks_of_every_alignment() {
+    const NAME: &str = "mappings::blocks_of_every_alignment";
+    let _turn = begin();
+    let round = || (12..=24).for_each(|shift| use_alignment(1 << shift));
+    alone(NAME, &[], || expect_flat(round));
+}
+
+fn use_alignment(align: usize) {
+    for size in [1, 64, 5_000, 70_000, MIB, MIB + 1, 3 * MIB, 5 * MIB] {
+        let blocks = [0, 1, 2].map(|tag| {
+            let block = Block::filled(&ALLOC, size, align, tag);
+            let grown = block.realloc(&ALLOC, size + 66_000).expect("memory");
+            assert!(grown.is_aligned() && grown.holds(tag, size));
+            grown.realloc(&ALLOC, size).expect("memory")
+        });
+        let zeroed = Block::alloc_zeroed(&ALLOC, layout(size, align)).expect("memory");
+        assert!(zeroed.is_aligned() && zeroed.is_zero());
+        zeroed.free(&ALLOC);
+        for (tag, block) in blocks.into_iter().enumerate() {
+            assert!(block.is_aligned() && block.holds(tag, size));
+            block.free(&ALLOC);
+        }
+    }
 }
