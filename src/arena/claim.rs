@@ -32,8 +32,14 @@ impl Want {
         self.units.get() == 1 && self.step.get() == 1
     }
 
-    fn bins(self) -> &'static Bins {
-        &ARENA.bins[usize::from(!self.is_dense())]
+    /// The lists of chunks that it shares, and of those that it does not.
+    fn bins(self) -> [&'static Bins; 2] {
+        let [dense, sparse] = &ARENA.bins;
+        if self.is_dense() {
+            [dense, sparse]
+        } else {
+            [sparse, dense]
+        }
     }
 
     /// Units of a run that holds it wherever the run begins.
@@ -59,20 +65,24 @@ pub(crate) fn claim_aligned(units: UnitCount, align: usize) -> Option<(Span, Zer
 }
 
 fn claim_wanted(want: Want) -> Option<(Span, Zeroed)> {
+    let [own, others] = want.bins();
     {
         let _held = ARENA.lock.lock();
-        if let Some(found) = claim_held(want) {
+        if let Some(found) = claim_held(want, own) {
             return Some(found);
         }
     }
-    let chunk = fresh::new_chunk(want)?;
+    let fresh = fresh::new_chunk(want);
     let _held = ARENA.lock.lock();
+    let Some(chunk) = fresh else {
+        // Rather beside spans of the other kind than not at all.
+        return claim_held(want, others);
+    };
     insert_held(chunk);
     claim_in(chunk, want)
 }
 
-fn claim_held(want: Want) -> Option<(Span, Zeroed)> {
-    let bins = want.bins();
+fn claim_held(want: Want, bins: &Bins) -> Option<(Span, Zeroed)> {
     let unsure = want.units.get().ilog2() as usize;
     let sure = want.sure().next_power_of_two().ilog2() as usize;
     for list in &bins[unsure..sure] {

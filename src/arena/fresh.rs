@@ -14,9 +14,10 @@ use crate::sync::Ordering;
 use crate::units::CHUNK;
 use crate::valgrind;
 
-/// A reservation is a quarter of the chunks that are there, within these bounds.
-const RESERVATION_MIN: usize = 8 * CHUNK;
-const RESERVATION_MAX: usize = 256 * CHUNK;
+/// A reservation is a quarter of the chunks that are there, at least as many as there are, up to the first of these
+/// bounds, and at most the second: a process that needs little asks for little, where addresses are limited or locked.
+const RESERVATION_MIN: usize = 8;
+const RESERVATION_MAX: usize = 256;
 /// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
 const HUGE_FROM: usize = 16;
 
@@ -111,8 +112,9 @@ fn cut() -> Option<NonNull<u8>> {
 /// Reserves address space for more chunks: less where the process may not have so much.
 fn reserve() -> Option<()> {
     // Read without the lock: about so many will do.
-    let quarter = ARENA.chunks.get() / 4 * CHUNK;
-    let mut length = quarter.clamp(RESERVATION_MIN, RESERVATION_MAX);
+    let chunks = ARENA.chunks.get();
+    let least = chunks.clamp(1, RESERVATION_MIN);
+    let mut length = (chunks / 4).clamp(least, RESERVATION_MAX) * CHUNK;
     let base = loop {
         if let Some(base) = os::map(length, CHUNK, Access::Reserved) {
             break base;

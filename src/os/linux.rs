@@ -13,17 +13,23 @@ use crate::units::round_up;
 use crate::valgrind;
 
 pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull<u8>> {
-    let base = map_anywhere(length, access)?;
-    if base.addr().get().is_multiple_of(align) {
-        return Some(base);
-    }
-    // SAFETY: 1. mapped above, not shared.
-    if !unsafe { unmap(base, length) } {
-        return None;
+    let mut place = 0;
+    // The kernel puts new mappings below the others: the second time most likely where the alignment wants it, and
+    // no address more is asked for than the process may need to have under its limit.
+    for _ in 0..2 {
+        let base = map_near(place, length, access)?;
+        if base.addr().get().is_multiple_of(align) {
+            return Some(base);
+        }
+        place = base.addr().get() & !(align - 1);
+        // SAFETY: 1. mapped above, not shared.
+        if !unsafe { unmap(base, length) } {
+            return None;
+        }
     }
     // Padding is reserved only: an alignment of many GiB must not count as memory.
     let padded = length.checked_add(align)?.checked_sub(page_size())?;
-    let base = map_anywhere(padded, Access::Reserved)?;
+    let base = map_near(0, padded, Access::Reserved)?;
     let head = round_up(base.addr().get(), align)? - base.addr().get();
     // SAFETY: 1. head + length is at most `padded`.
     let start = unsafe { crate::ptr::advance::<u8>(base, head) };
@@ -45,7 +51,8 @@ pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull
     None
 }
 
-fn map_anywhere(length: usize, access: Access) -> Option<NonNull<u8>> {
+/// A mapping at `place`, if that is not 0 and is free there, or anywhere.
+fn map_near(place: usize, length: usize, access: Access) -> Option<NonNull<u8>> {
     if failpoints::refuses() {
         return None;
     }
@@ -56,7 +63,10 @@ fn map_anywhere(length: usize, access: Access) -> Option<NonNull<u8>> {
     };
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: 1. a fresh anonymous mapping replaces nothing.
-    let map = || unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
+    let map = || unsafe {
+        let place = ptr::without_provenance_mut(place);
+        libc::mmap(place, length, protection, flags, -1, 0)
+    };
     let base = keeping_errno(map);
     if base == libc::MAP_FAILED {
         None

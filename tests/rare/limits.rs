@@ -54,7 +54,7 @@ fn a_lost_reservation_is_no_lack_of_memory() {
         "limits::a_lost_reservation_is_no_lack_of_memory",
         &[],
         || {
-            // All of the first.
+            // All of the first four, which double.
             while Flagstone::stats().committed < 32 * MIB || !is_used_up() {
                 assert!(!get(MIB).is_null());
             }
@@ -307,4 +307,40 @@ fn sampled_blocks_are_counted() {
         blocks.iter().for_each(|block| put(*block, 4000));
         Flagstone::verify().expect("a whole heap");
     });
+}
+
+/// A process that may have few addresses, or locks them, needs few: a chunk, a region of tables, some pages.
+fn begin_with_few_addresses(name: &str, hardened: &str) {
+    const FEW: usize = 6 * MIB;
+    alone(name, &[("FLAGSTONE_HARDENED", hardened)], || {
+        let most = u64::try_from(mapped() + FEW).expect("a limit");
+        let limit = libc::rlimit {
+            rlim_cur: most,
+            rlim_max: most,
+        };
+        // SAFETY: the limit is a valid, initialised value.
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+        assert_eq!(result, 0, "setrlimit refused");
+        // The last but one wants a chunk that it does not share, and does with what there is.
+        let blocks = [16, 100, 5_000, 50_000, 200_000].map(|size| (get(size), size));
+        for (block, size) in blocks {
+            assert!(!block.is_null(), "{size}");
+            put(block, size);
+        }
+        Flagstone::verify().expect("a whole heap");
+    });
+}
+
+#[test]
+fn the_first_block_needs_few_addresses() {
+    // Where the kernel begins differs from process to process.
+    let runs = if scenario().is_some() { 1 } else { 8 };
+    for _ in 0..runs {
+        begin_with_few_addresses("limits::the_first_block_needs_few_addresses", "0");
+    }
+}
+
+#[test]
+fn hardened_the_first_block_needs_few_addresses() {
+    begin_with_few_addresses("limits::hardened_the_first_block_needs_few_addresses", "1");
 }
