@@ -19,6 +19,7 @@
 //! | feature | default | does |
 //! |---|---|---|
 //! | `counters` | off | counts the locks taken, for this project's benchmarks |
+//! | `dynamic-tls` | off | for libraries that programs load while they run: no static thread-local storage, at some instructions for each call |
 //! | `failpoints` | off | hooks for this package's own tests: refused kernel calls, critical sections |
 //! | `valgrind` | off | tells valgrind's memcheck what is a block; costs some instructions for each call without it |
 

@@ -12,6 +12,9 @@ mod program;
 
 #[path = "scenarios/cgroup.rs"]
 mod cgroup;
+#[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
+#[path = "scenarios/dynamic.rs"]
+mod dynamic;
 #[path = "scenarios/filter.rs"]
 mod filter;
 #[path = "scenarios/huge.rs"]

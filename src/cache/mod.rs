@@ -26,6 +26,9 @@ cfg_if::cfg_if! {
         #[path = "tls_portable.rs"]
         mod tls;
     } else {
+        #[macro_use]
+        mod symbol;
+        #[cfg_attr(feature = "dynamic-tls", path = "tls_dynamic.rs")]
         mod tls;
     }
 }

@@ -1,41 +1,13 @@
 //! The thread's words: three pointers in static thread-local storage, reached without a call.
 //!
-//! `thread_local!` across crates may be an indirect call in the default profile, which costs more
-//! than the rest of the fast path (ALGORITHM.md). So the words are defined in assembly under a name
-//! with the crate's version, two versions in one program keep apart, and read by the initial-exec
-//! sequence, which linkers relax to a constant offset in programs.
+//! They are read by the initial-exec sequence, which linkers relax to a constant offset in
+//! programs. A library that has it is marked: the loader places all of its thread-local storage in
+//! the static block, which is small. For libraries that this is too small for there is
+//! `tls_dynamic`.
 
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 
 pub(super) use super::words::{EMPTY, Words};
-
-macro_rules! words {
-    () => {
-        concat!(
-            "flagstone_words_",
-            env!("CARGO_PKG_VERSION_MAJOR"),
-            "_",
-            env!("CARGO_PKG_VERSION_MINOR"),
-            "_",
-            env!("CARGO_PKG_VERSION_PATCH")
-        )
-    };
-}
-
-global_asm!(
-    ".pushsection .tdata,\"awT\",%progbits",
-    ".balign 16",
-    concat!(".globl ", words!()),
-    concat!(".hidden ", words!()),
-    concat!(".type ", words!(), ", %object"),
-    concat!(".size ", words!(), ", 24"),
-    concat!(words!(), ":"),
-    ".quad {empty}",
-    ".quad 0",
-    ".quad {empty}",
-    ".popsection",
-    empty = sym EMPTY,
-);
 
 /// The thread's `hot` word plus `offset`.
 ///

@@ -24,38 +24,49 @@ const LENGTH: usize = 100_000;
 const PLACE: &str = "SCENARIOS_LIBRARY";
 
 /// The library as the loader knows it.
-struct Library(NonNull<c_void>);
+pub(crate) struct Library(NonNull<c_void>);
+
+// SAFETY: the loader answers every thread.
+unsafe impl Sync for Library {}
 
 impl Library {
-    fn load(path: &CStr) -> Self {
+    pub(crate) fn load(path: &CStr) -> Self {
         // SAFETY: the path is a C string, and the library's constructors are those of Rust.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
-        Self(NonNull::new(handle).expect("a library that loads"))
+        let Some(handle) = NonNull::new(handle) else {
+            // SAFETY: no precondition.
+            let why = unsafe { libc::dlerror() };
+            // SAFETY: the loader has refused, so this is a C string.
+            panic!("the library does not load: {:?}", unsafe {
+                CStr::from_ptr(why)
+            });
+        };
+        Self(handle)
     }
 
-    fn symbol(&self, name: &CStr) -> *mut c_void {
+    pub(crate) fn symbol(&self, name: &CStr) -> *mut c_void {
         // SAFETY: the library is loaded and the name is a C string.
         let symbol = unsafe { libc::dlsym(self.0.as_ptr(), name.as_ptr()) };
         assert!(!symbol.is_null(), "{name:?} is missing");
         symbol
     }
 
-    fn work(&self) -> extern "C" fn(usize) -> usize {
+    pub(crate) fn work(&self) -> extern "C" fn(usize) -> usize {
         // SAFETY: `plugin.rs` defines it so.
         unsafe { mem::transmute(self.symbol(c"work")) }
     }
 
-    fn lend(&self) -> extern "C" fn(usize, u8) -> *mut u8 {
+    pub(crate) fn lend(&self) -> extern "C" fn(usize, u8) -> *mut u8 {
         // SAFETY: `plugin.rs` defines it so.
         unsafe { mem::transmute(self.symbol(c"lend")) }
     }
 
-    fn give_back(&self) -> unsafe extern "C" fn(*mut u8, usize) {
+    pub(crate) fn give_back(&self) -> unsafe extern "C" fn(*mut u8, usize) {
         // SAFETY: `plugin.rs` defines it so.
         unsafe { mem::transmute(self.symbol(c"give_back")) }
     }
 
-    fn close(self) {
+    pub(crate) fn close(self) {
         // SAFETY: from `dlopen`, and nobody calls into the library while it is closed.
         let result = unsafe { libc::dlclose(self.0.as_ptr()) };
         assert_eq!(result, 0, "dlclose refused");
@@ -79,16 +90,28 @@ fn crate_library(folder: &Path) -> Option<PathBuf> {
         .max_by_key(age)
 }
 
-/// Compiles `plugin.rs` against the crate as it was built for this test. Not an example of this package:
-/// a static target cannot make a library of it, and then no test would build there.
-fn build() -> Result<PathBuf, String> {
+/// Compiles `plugin.rs` against the crate as it was built for this test.
+pub(crate) fn build() -> Result<PathBuf, String> {
     let test = env::current_exe().map_err(|error| error.to_string())?;
-    let folder = test.parent().ok_or("no folder")?;
-    let ours = crate_library(folder).ok_or("the crate's library is not beside this test")?;
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/plugin.rs");
-    let plugin = folder.join(format!("scenarios_plugin_{}.so", std::process::id()));
+    build_against(test.parent().ok_or("no folder")?, "plugin", &[])
+}
+
+/// Compiles a plugin against the crate as it was built in `folder`, where the library is left. Not
+/// an example of this package: a static target cannot make a library of it, and then no test would
+/// build there.
+pub(crate) fn build_against(
+    folder: &Path,
+    plugin: &str,
+    options: &[&str],
+) -> Result<PathBuf, String> {
+    let ours = crate_library(folder).ok_or("the crate's library is not there")?;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let source = tests.join(plugin).with_extension("rs");
+    let plugin = folder.join(format!("scenarios_{plugin}_{}.so", std::process::id()));
     let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    command.args(["--edition", "2024", "--crate-type", "cdylib"]);
+    command
+        .args(["--edition", "2024", "--crate-type", "cdylib"])
+        .args(options);
     command.arg("--extern").arg({
         let mut argument = std::ffi::OsString::from("flagstone=");
         argument.push(ours);

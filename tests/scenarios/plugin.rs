@@ -1,5 +1,8 @@
 //! A library with an allocator of its own. `library.rs` compiles and loads it.
 
+use std::alloc::{GlobalAlloc, Layout};
+use std::hint::black_box;
+
 use flagstone::Flagstone;
 
 #[global_allocator]
@@ -32,4 +35,26 @@ pub unsafe extern "C" fn give_back(block: *mut u8, length: usize) {
     let block = core::ptr::slice_from_raw_parts_mut(block, length);
     // SAFETY: 1. the caller's.
     drop(unsafe { Box::from_raw(block) });
+}
+
+/// Doubles each number so many times and adds them up. Allocations come in between, while the
+/// numbers are in registers.
+#[unsafe(no_mangle)]
+pub extern "C" fn double(numbers: &[f64; 8], times: usize) -> f64 {
+    let layout = Layout::new::<u64>();
+    let mut numbers = *numbers;
+    for _ in 0..times {
+        // SAFETY: 1. eight bytes.
+        let block = black_box(unsafe { ALLOC.alloc(layout) });
+        numbers = numbers.map(|number| number * 2.0);
+        // SAFETY: 1. allocated above.
+        unsafe { ALLOC.dealloc(block, layout) };
+    }
+    numbers.iter().sum()
+}
+
+/// Whether the library's allocator keeps its invariants.
+#[unsafe(no_mangle)]
+pub extern "C" fn is_sound() -> bool {
+    Flagstone::verify().is_ok()
 }
