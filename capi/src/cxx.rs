@@ -45,6 +45,11 @@ fn in_library(library: &CStr, name: &CStr) -> Option<NonNull<c_void>> {
     NonNull::new(unsafe { libc::dlsym(handle.as_ptr(), name.as_ptr()) })
 }
 
+/// What the C++ library is asked for in place of more, which nobody has either. Some of its forms
+/// round a size up to the alignment, and a greater one would come out at almost nothing, for which
+/// there is a block. This is a multiple of every alignment.
+const IMPOSSIBLE: usize = 1 << (usize::BITS - 1);
+
 /// `std::get_new_handler`, and the handler.
 type GetHandler = extern "C" fn() -> Option<Handler>;
 type Handler = extern "C" fn();
@@ -126,7 +131,7 @@ macro_rules! new {
                 Some(found) => unsafe { core::mem::transmute::<NonNull<c_void>, Form>(found) },
                 None => $otherwise,
             };
-            form($size $(, $name)*)
+            form($size.min(IMPOSSIBLE) $(, $name)*)
         }
     )*};
 }

@@ -64,6 +64,22 @@ void forms() {
     ::operator delete[](nullptr, 8);
 }
 
+// No form has a block of so many bytes, whatever rounding up makes of them. SIZE_MAX is what clang
+// asks for if the length of an array overflows.
+void impossible(std::size_t size) {
+    OPAQUE(size);
+    CHECK(throws([=] { return ::operator new(size); }));
+    CHECK(throws([=] { return ::operator new[](size); }));
+    CHECK(!::operator new(size, std::nothrow) && !::operator new[](size, std::nothrow));
+    for (int bits : {0, 3, 4, 6, 12, 21, 62, 63}) {
+        const std::align_val_t align{std::size_t{1} << bits};
+        CHECK(throws([=] { return ::operator new(size, align); }));
+        CHECK(throws([=] { return ::operator new[](size, align); }));
+        CHECK(!::operator new(size, align, std::nothrow));
+        CHECK(!::operator new[](size, align, std::nothrow));
+    }
+}
+
 void no_memory() {
     std::size_t size = much;
     OPAQUE(size);
@@ -74,6 +90,9 @@ void no_memory() {
     CHECK(throws([=] { return ::operator new[](size, align); }));
     CHECK(!::operator new(size, std::nothrow) && !::operator new[](size, std::nothrow));
     CHECK(!::operator new(size, align, std::nothrow) && !::operator new[](size, align, std::nothrow));
+    for (std::size_t below : {0, 1, 14, 15, 16, 62, 63, 64, 4094, 4095, 4096})
+        impossible(SIZE_MAX - below);
+    for (std::size_t above : {0, 1, 2, 16, 64, 4096}) impossible(much + above);
     CHECK(throws([] {
         std::vector<std::string> strings;
         strings.reserve(strings.max_size());
@@ -103,6 +122,10 @@ void handlers() {
 #ifndef STATIC
     CHECK(calls == 5);
 #endif
+    calls = 5;
+    std::size_t most = SIZE_MAX;
+    OPAQUE(most);
+    CHECK(throws([=] { return ::operator new(most, std::align_val_t{64}); }) && calls == 6);
     calls = 5;
     // One that removes itself ends the calls.
     std::set_new_handler([] {

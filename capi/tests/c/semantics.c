@@ -87,6 +87,26 @@ static void alignments(void) {
     CHECK(pvalloc(SIZE_MAX - 5) == NULL && errno == ENOMEM);
 }
 
+/* No function has a block of so many bytes, whatever rounding up makes of them. */
+static void impossible(size_t size) {
+    CHECK(malloc(size) == NULL && calloc(1, size) == NULL && calloc(size, 1) == NULL);
+    CHECK(calloc(size / 2 + 1, 2) == NULL && reallocarray(NULL, size / 2 + 1, 2) == NULL);
+    CHECK(valloc(size) == NULL && pvalloc(size) == NULL);
+    for (int bits = 4; bits < 64; bits++) {
+        size_t align = (size_t)1 << bits;
+        errno = 0;
+        CHECK(aligned_alloc(align, size) == NULL && errno == ENOMEM);
+        errno = 0;
+        CHECK(memalign(align, size) == NULL && errno == ENOMEM);
+        void *out = &out;
+        CHECK(posix_memalign(&out, align, size) == ENOMEM && out == &out);
+    }
+    char *small = malloc(100), *large = malloc(1 << 20);
+    CHECK(realloc(small, size) == NULL && realloc(large, size) == NULL);
+    CHECK(reallocarray(small, size / 2 + 1, 2) == NULL);
+    free(small), free(large);
+}
+
 static void too_much(void) {
     size_t much[] = {SIZE_MAX, SIZE_MAX - 15, SIZE_MAX / 2 + 1, PTRDIFF_MAX, (size_t)1 << 48};
     for (unsigned i = 0; i < sizeof much / sizeof *much; i++) {
@@ -104,6 +124,27 @@ static void too_much(void) {
         CHECK(realloc(block, size) == NULL && errno == ENOMEM && !strcmp(block, "kept"));
         free(block);
     }
+    size_t ends[] = {SIZE_MAX, (size_t)PTRDIFF_MAX + 4096};
+    for (unsigned i = 0; i < sizeof ends / sizeof *ends; i++)
+        for (size_t below = 0; below <= 8192; below += below < 130 ? 1 : 62) {
+            size_t size = ends[i] - below;
+            OPAQUE(size);
+            impossible(size);
+        }
+    /* Alignments that no size has room beside. */
+    for (int bits = 48; bits < 64; bits++) {
+        size_t align = (size_t)1 << bits;
+        OPAQUE(align);
+        errno = 0;
+        CHECK(aligned_alloc(align, 1) == NULL && errno == ENOMEM);
+        errno = 0;
+        CHECK(memalign(align - 1, 1) == NULL && errno == ENOMEM);
+        void *out = &out;
+        CHECK(posix_memalign(&out, align, align) == ENOMEM && out == &out);
+    }
+    size_t last = SIZE_MAX;
+    OPAQUE(last);
+    CHECK(memalign(last, 1) == NULL);
     size_t half = SIZE_MAX / 2 + 1;
     OPAQUE(half);
     errno = 0;
