@@ -52,6 +52,11 @@ fn constructors_keys_exits_and_forks() {
     check("early.c", &ALL);
 }
 
+#[test]
+fn threads_are_cancelled_where_they_say() {
+    check("cancelled.c", &ALL);
+}
+
 /// The C++ library is not among those that the program itself is linked with.
 #[test]
 fn exceptions_in_a_library_loaded_for_itself() {

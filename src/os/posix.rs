@@ -70,15 +70,29 @@ pub(crate) fn write(file: c_int, message: &[u8]) {
 fn write_all(file: c_int, message: &[u8]) -> bool {
     let mut rest = message;
     while !rest.is_empty() {
-        // SAFETY: 1. `rest` is readable.
-        let written = unsafe { libc::write(file, rest.as_ptr().cast(), rest.len()) };
-        match usize::try_from(written) {
-            Ok(count) if count > 0 => rest = &rest[count..],
+        match write_part(file, rest) {
+            Some(count) if count > 0 => rest = &rest[count..],
+            None if errno() == libc::EINTR => {}
             // A part of it is all that can be done.
             _ => return errno() == libc::EPIPE,
         }
     }
     false
+}
+
+/// How much the file took; `None` is an error. Not `write` of the C library, where a thread that is
+/// to be cancelled would end, in the middle of a `free` and with the message lost: `syscall` is no
+/// such place, here and below.
+fn write_part(file: c_int, message: &[u8]) -> Option<usize> {
+    let (start, length) = (message.as_ptr(), message.len());
+    // SAFETY: 1. `message` is readable.
+    #[cfg(not(miri))]
+    let written = unsafe { libc::syscall(libc::SYS_write, file, start, length) };
+    // Miri has no such call, nor threads that are to be cancelled.
+    // SAFETY: 1. as above.
+    #[cfg(miri)]
+    let written = unsafe { libc::write(file, start.cast(), length) };
+    usize::try_from(written).ok()
 }
 
 fn errno() -> c_int {
@@ -109,8 +123,12 @@ fn without_sigpipe(work: impl FnOnce() -> bool) {
             tv_sec: 0,
             tv_nsec: 0,
         };
+        // The signals that the kernel knows; there is room for more in the C library's set.
+        let length = size_of::<u64>();
+        let nothing = core::ptr::null_mut::<libc::siginfo_t>();
+        let call = libc::SYS_rt_sigtimedwait;
         // SAFETY: 1. both are readable; nobody asks for more about the signal.
-        unsafe { libc::sigtimedwait(&raw const pipe, core::ptr::null_mut(), &raw const at_once) };
+        unsafe { libc::syscall(call, &raw const pipe, nothing, &raw const at_once, length) };
     }
     // SAFETY: 1. as above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, core::ptr::null_mut()) };
