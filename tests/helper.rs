@@ -44,10 +44,10 @@ fn helpers() -> Vec<std::path::PathBuf> {
     paths.filter(is_helper).collect()
 }
 
-/// Fills 64 MiB with small blocks, frees them, and waits until most of it has gone back.
+/// Fills 64 MiB with small blocks, frees them, and waits until most of it has gone back, to about the `before` of all
+/// rounds: some of a round's may still be on its way when the next begins.
 #[track_caller]
-fn spike(at_hand: &mut Vec<Block>) {
-    let before = resident();
+fn spike(at_hand: &mut Vec<Block>, before: usize) {
     at_hand.extend((0..at_hand.capacity()).map(|tag| Block::filled(&ALLOC, 512, 8, tag)));
     let full = resident();
     assert!(full > before + 60 * MIB);
@@ -64,8 +64,9 @@ fn what_an_idle_program_freed_goes_back() {
         ALLOC.start_helper().expect("a helper");
         ALLOC.start_helper().expect("the same helper");
         // The second time it sleeps already, or is about to.
+        let before = resident();
         for _ in 0..3 {
-            spike(&mut at_hand);
+            spike(&mut at_hand, before);
         }
         assert_eq!(helpers().len(), 1);
     });
@@ -226,7 +227,7 @@ fn a_child_starts_its_own() {
         without_huge_pages();
         let mut at_hand = Vec::with_capacity(128 << 10);
         ALLOC.start_helper().expect("a helper");
-        spike(&mut at_hand);
+        spike(&mut at_hand, resident());
         for _ in 0..4 {
             // Now and then while the helper holds locks.
             at_hand.extend((0..at_hand.capacity()).map(|tag| Block::filled(&ALLOC, 512, 8, tag)));
@@ -240,7 +241,7 @@ fn a_child_starts_its_own() {
                     Flagstone::purge();
                     assert!(helpers().is_empty());
                     ALLOC.start_helper().expect("a helper");
-                    spike(&mut at_hand);
+                    spike(&mut at_hand, resident());
                     assert_eq!(helpers().len(), 1);
                 });
                 let failed = catch_unwind(begins).is_err();
