@@ -216,9 +216,10 @@ pub(crate) fn resident(base: NonNull<u8>, length: usize) -> usize {
     pages * page
 }
 
-/// Two numbers that cannot be foreseen from outside; the clock and an address, if the kernel has none.
-pub(crate) fn random() -> [u64; 2] {
-    let mut numbers = [0_u64; 2];
+/// Three numbers that cannot be foreseen from outside. If the kernel has none, two are those that it left the program
+/// at its start, of which the C library makes the canaries of the stack, and the third is the time.
+pub(crate) fn random() -> [u64; 3] {
+    let mut numbers = [0_u64; 3];
     let length = size_of_val(&numbers);
     // SAFETY: 1. `numbers` is writable for that length.
     let call =
@@ -230,9 +231,11 @@ pub(crate) fn random() -> [u64; 2] {
         let bytes = ptr::with_exposed_provenance::<[u64; 2]>(usize::try_from(place).unwrap_or(0));
         if !bytes.is_null() {
             // SAFETY: 1. the kernel left sixteen random bytes there.
-            numbers = unsafe { bytes.read_unaligned() };
+            let [first, second] = unsafe { bytes.read_unaligned() };
+            numbers = [first, second, 0];
         }
-        numbers[0] ^= super::now_ms();
+        // Not one of the other two: what follows from it is no secret.
+        numbers[2] = super::now_ms();
     }
     numbers
 }

@@ -189,9 +189,10 @@ pub(crate) fn resident(_: NonNull<u8>, length: usize) -> usize {
 }
 
 /// The clock and an address: enough to tell the safeguards' paths apart, not for secrets.
-pub(crate) fn random() -> [u64; 2] {
+pub(crate) fn random() -> [u64; 3] {
     let address = (&raw const FRONTS).addr() as u64;
-    [super::now_ms() | 1, address.rotate_left(32) | 1]
+    let time = super::now_ms();
+    [time, address.rotate_left(32), time]
 }
 
 /// Nothing is unloaded.
