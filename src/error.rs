@@ -50,6 +50,8 @@ pub(crate) enum Misuse {
     DoubleFree,
     /// What stands behind the block is not what was written there.
     Overflow,
+    /// Zeros stand there, as they do behind a block that was freed.
+    Erased,
     /// A free block was written to.
     UseAfterFree,
     /// A block about to be handed out is live.
@@ -66,6 +68,9 @@ impl fmt::Display for Misuse {
             Self::Interior => "free of a pointer into the middle of a block",
             Self::DoubleFree => "double free",
             Self::Overflow => "write past the end of a block, or free with another size",
+            Self::Erased => {
+                "double free, or zeros written past the end of a block, or free with another size"
+            }
             Self::UseAfterFree => "write to a freed block",
             Self::Overlap => "a live block is among the free ones",
         })

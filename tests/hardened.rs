@@ -2,6 +2,8 @@
 
 #[path = "hardened/bounds.rs"]
 mod bounds;
+#[path = "hardened/canary.rs"]
+mod canary;
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
 mod common;
 #[path = "hardened/order.rs"]

@@ -1,5 +1,5 @@
 //! What stands behind a block in the hardened mode: a canary, other for each address and size. Who reads
-//! some cannot compute another.
+//! some cannot compute another, and none is left for the next owner of a block to read.
 
 use core::ptr::NonNull;
 
@@ -59,10 +59,60 @@ pub(super) unsafe fn is_whole(block: NonNull<u8>, size: usize, mode: Mode) -> bo
         return true;
     }
     // SAFETY: 1. the caller's.
+    let found = unsafe { read(block, size) };
+    found == canary(block.addr().get(), size)
+}
+
+/// As [`is_whole`]; if so, the canary is erased.
+///
+/// # Safety
+/// 1. The block is live and has room for `size` and [`bytes`], and nobody uses it any more.
+#[inline(always)]
+pub(super) unsafe fn take(block: NonNull<u8>, size: usize, mode: Mode) -> bool {
+    if !mode.has(Hardening::CANARIES) {
+        return true;
+    }
+    // SAFETY: 1. the caller's.
+    let is_whole = unsafe { is_whole(block, size, mode) };
+    if is_whole {
+        // SAFETY: 1. the caller's.
+        unsafe { erase(block, size, mode) };
+    }
+    is_whole
+}
+
+/// Takes the canary behind `size` bytes away, whose block is about to be freed or to end elsewhere. No canary is
+/// zero: what was erased is not whole.
+///
+/// # Safety
+/// 1. The block has room for `size` and [`bytes`], and nobody uses what is behind `size`.
+#[inline(always)]
+pub(super) unsafe fn erase(block: NonNull<u8>, size: usize, mode: Mode) {
+    if mode.has(Hardening::CANARIES) {
+        // SAFETY: 1. the caller's.
+        let place = unsafe { block.add(size) };
+        // SAFETY: 1. the caller's.
+        unsafe { place.cast::<Canary>().write_unaligned(0) };
+    }
+}
+
+/// Whether zeros stand where the canary was, as [`erase`] leaves them.
+///
+/// # Safety
+/// 1. The block has room for `size` and [`bytes`].
+pub(super) unsafe fn is_erased(block: NonNull<u8>, size: usize) -> bool {
+    // SAFETY: 1. the caller's.
+    unsafe { read(block, size) == 0 }
+}
+
+/// # Safety
+/// 1. The block has room for `size` and [`bytes`].
+#[inline(always)]
+unsafe fn read(block: NonNull<u8>, size: usize) -> Canary {
+    // SAFETY: 1. the caller's.
     let place = unsafe { block.add(size) };
     // SAFETY: 1. the caller's.
-    let found = unsafe { place.cast::<Canary>().read_unaligned() };
-    found == canary(block.addr().get(), size)
+    unsafe { place.cast::<Canary>().read_unaligned() }
 }
 
 #[cfg(test)]

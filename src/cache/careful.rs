@@ -236,8 +236,9 @@ unsafe fn take_back(block: NonNull<u8>, size: usize, class: SizeClass, mode: Mod
         die(heap::why_not(address, class), address, Some(class));
     }
     // SAFETY: 1. the caller's, or checked above.
-    if !unsafe { behind::is_whole(block, size, mode) } {
-        die(Misuse::Overflow, address, Some(class));
+    if !unsafe { behind::take(block, size, mode) } {
+        // SAFETY: 1. as above.
+        unsafe { die_broken(block, size, Some(class), mode) };
     }
     if mode.has(Hardening::ZERO) {
         // SAFETY: 1. the caller's.
@@ -355,6 +356,8 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
 pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
     // SAFETY: 1. the caller's.
     unsafe { expect(block, size, Request::Large, mode) };
+    // SAFETY: 1. the caller's: it is whole, and 2.
+    unsafe { behind::erase(block, size, mode) };
     // SAFETY: 1. the caller's 2.
     unsafe { large::free(block, size) };
     helper::notice();
@@ -393,8 +396,29 @@ pub(super) unsafe fn expect(block: NonNull<u8>, size: usize, request: Request, m
     }
     // SAFETY: 1. the caller's, or checked above.
     if !unsafe { behind::is_whole(block, size, mode) } {
-        die(Misuse::Overflow, address, class);
+        // SAFETY: 1. as above.
+        unsafe { die_broken(block, size, class, mode) };
     }
+}
+
+/// Ends the process for a canary that is not whole.
+///
+/// # Safety
+/// 1. The block has room for `size` and what is kept behind it.
+#[cold]
+unsafe fn die_broken(block: NonNull<u8>, size: usize, class: Option<SizeClass>, mode: Mode) -> ! {
+    let address = block.addr().get();
+    let misuse = match class {
+        // Nothing but the canary told so far whether a block of the class is there, and is live.
+        Some(class) if !mode.has(Hardening::CHECKS) => match heap::why_not(address, class) {
+            // SAFETY: 1. the caller's.
+            Misuse::DoubleFree if unsafe { behind::is_erased(block, size) } => Misuse::Erased,
+            Misuse::DoubleFree => Misuse::Overflow,
+            other => other,
+        },
+        _ => Misuse::Overflow,
+    };
+    die(misuse, address, class)
 }
 
 #[cold]

@@ -190,7 +190,7 @@ unsafe fn realloc_careful(block: NonNull<u8>, new: usize, config: &Config) -> *m
             return block.as_ptr();
         }
         // SAFETY: 1. and 2. the caller's.
-        if let Some(moved) = unsafe { resize(block, before, ALIGN, new, mode) } {
+        if let Some(moved) = unsafe { resize(block, before, ALIGN, old, new, mode) } {
             // SAFETY: 1. as long as it was just found to be.
             unsafe { behind::write(moved, length(moved, None, mode), mode) };
             return moved.as_ptr();

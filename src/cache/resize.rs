@@ -34,6 +34,8 @@ pub(super) unsafe fn realloc(
         // SAFETY: 1. the caller's.
         unsafe { expect(block, size, Request::Block(before), mode) };
         if before == after {
+            // SAFETY: 1. the caller's: it is whole, and 2.
+            unsafe { behind::erase(block, size, mode) };
             // SAFETY: 1. the class serves `new` and what stands behind.
             unsafe { behind::write(block, new, mode) };
             return block.as_ptr();
@@ -72,7 +74,7 @@ unsafe fn realloc_long(
         unsafe { expect(block, size, before, mode) };
         let stays = before == request(new, align, mode);
         // SAFETY: 1. and 2. the caller's.
-        if stays && let Some(moved) = unsafe { resize(block, before, align, new, mode) } {
+        if stays && let Some(moved) = unsafe { resize(block, before, align, size, new, mode) } {
             // SAFETY: 1. what serves `new` has room for what stands behind.
             unsafe { behind::write(moved, new, mode) };
             return moved.as_ptr();
@@ -82,27 +84,38 @@ unsafe fn realloc_long(
     unsafe { plain::realloc_by_copy::<true>(block, size, align, new, config) }
 }
 
-/// Changes the length of a block without a copy.
+/// Changes the length of a block without a copy. On success there is no canary behind it, nor where `old`
+/// bytes ended, nor in memory that others are given.
 ///
 /// # Safety
-/// 1. The block is live, and `request` served it.
+/// 1. The block is live, and `request` served it; behind `old` bytes stands its canary.
 /// 2. On success nobody uses the old block any more.
 pub(super) unsafe fn resize(
     block: NonNull<u8>,
     request: Request,
     align: usize,
+    old: usize,
     new: usize,
     mode: Mode,
 ) -> Option<NonNull<u8>> {
+    if !matches!(request, Request::Block(_))
+        && (align > os::page_size() || new >> ADDRESS_BITS != 0)
+    {
+        return None;
+    }
+    // Before a part of the mapping is cut off, or all of it copied and kept.
+    // SAFETY: 1. the caller's.
+    unsafe { behind::erase(block, old, mode) };
     if let Request::Block(_) = request {
         return Some(block);
-    }
-    if align > os::page_size() || new >> ADDRESS_BITS != 0 {
-        return None;
     }
     let length = new + behind::bytes(mode);
     // SAFETY: 1. the caller's 2.
     let moved = unsafe { large::resize(block, usize::MAX, length) };
+    if moved.is_none() {
+        // SAFETY: 1. the block is as it was.
+        unsafe { behind::write(block, old, mode) };
+    }
     helper::notice();
     moved
 }

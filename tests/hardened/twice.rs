@@ -98,3 +98,16 @@ fn checks_alone_notice_them_too() {
     let name = "twice::checks_alone_notice_them_too";
     expect_noticed(name, "checks", &mistakes, free_twice);
 }
+
+/// So have the canaries: that of a freed block is gone.
+#[test]
+fn canaries_alone_notice_them_too() {
+    let says = End::Says(&["double free"]);
+    let mistakes: Vec<_> = ORDERS
+        .into_iter()
+        .filter(|order| !matches!(order, Order::ManyBetween))
+        .flat_map(|order| SIZES.map(|size| (format!("{order:?} {size}"), (order, size), says)))
+        .collect();
+    let name = "twice::canaries_alone_notice_them_too";
+    expect_noticed(name, "canaries", &mistakes, free_twice);
+}
