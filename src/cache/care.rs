@@ -34,10 +34,8 @@ const SHUFFLED: usize = 256;
 /// One thread's state. All zero is an empty one, once [`Random::seed`] was called.
 pub(super) struct Care {
     random: Random,
-    /// Allocations until the next sample.
+    /// The next allocation but so many is a sample, itself counted; 0 before the first.
     countdown: GuardedUsize,
-    /// 0 until that was drawn for the first time.
-    is_counting: GuardedU8,
     /// 1 while the thread records its callers.
     is_recording: GuardedU8,
     wards: [Ward; CLASSES],
@@ -100,13 +98,16 @@ impl Care {
         exchange(&ward.places[usize::from(place) % WAITING], block)
     }
 
-    /// Counts an allocation; whether [`is_due`](Self::is_due) is to be asked, which few allocations
-    /// have to wait for.
+    /// Counts an allocation that is not to be sampled, as most; `false` leaves the answer, and the counting, to
+    /// [`is_due`](Self::is_due).
     #[inline(always)]
     pub(super) fn count_down(&self) -> bool {
         let left = self.countdown.get();
-        self.countdown.set(left.saturating_sub(1));
-        left <= 1
+        if left <= 1 {
+            return false;
+        }
+        self.countdown.set(left - 1);
+        true
     }
 
     /// Runs what records callers: the unwinder may allocate, under a lock of its own, so nothing is sampled
@@ -118,21 +119,29 @@ impl Care {
         result
     }
 
-    /// Whether the allocation about to be made is one to sample, having been counted.
-    pub(super) fn is_due(&self) -> bool {
+    /// Counts the allocation about to be made; whether it is one to sample, of which there is one in `mean`.
+    pub(super) fn is_due(&self, mean: usize) -> bool {
         if self.is_recording.get() != 0 {
             return false;
         }
-        if self.countdown.get() > 0 {
+        if self.countdown.get() == 0 {
+            self.countdown.set(self.first_wait(mean));
+        }
+        if self.count_down() {
             return false;
         }
-        let was_counted_to = self.is_counting.get() != 0;
-        self.is_counting.set(1);
         // Uniform between 1 and twice the mean less one: who knows the program cannot know which.
-        let span = config::sample_one_in() * 2 - 1;
-        let span = u32::try_from(span).unwrap_or(u32::MAX);
-        self.countdown.set(1 + self.random.below(span));
-        was_counted_to
+        self.countdown.set(1 + self.random.below(span(mean)));
+        true
+    }
+
+    /// What is left of a wait at an allocation of no account, as if the thread had always been there: then each of its
+    /// allocations, from the first on, has one chance in `mean`. A wait of `n` is left as often as waits are that long.
+    fn first_wait(&self, mean: usize) -> usize {
+        // The lesser of two different numbers to twice the mean less one.
+        let first = self.random.below(span(mean).saturating_add(1));
+        let second = self.random.below(span(mean));
+        1 + first.min(second + usize::from(second >= first))
     }
 
     /// Puts the addresses in `slots` in another order, within neighbourhoods: blocks that are used
@@ -169,6 +178,11 @@ impl Care {
         let of_class = |class: SizeClass| self.waiting(class).count() * class.size();
         SizeClass::all().map(of_class).sum()
     }
+}
+
+/// How many waits there are, all as likely, for one sample in `mean` allocations.
+fn span(mean: usize) -> u32 {
+    u32::try_from(mean * 2 - 1).unwrap_or(u32::MAX)
 }
 
 impl Ward {
@@ -236,6 +250,38 @@ impl ThreadCache {
             Some(care) => care.is_recording.set(0),
             None if config::mode().is_careful() => self.care.set(Care::new()),
             None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread's first allocation, and each after it, is a sample as often as any: the chance of each is known, and
+    /// a count is off by no more than six deviations.
+    #[test]
+    fn each_allocation_has_the_same_chance() {
+        const THREADS: usize = 20_000;
+        const ALLOCATIONS: usize = 40;
+        let care = Care::new().expect("memory");
+        for mean in [1, 2, 3, 10, 1_000] {
+            let mut samples = [0_usize; ALLOCATIONS];
+            for _ in 0..THREADS {
+                // As a new thread's is.
+                care.countdown.set(0);
+                for sampled in &mut samples {
+                    *sampled += usize::from(!care.count_down() && care.is_due(mean));
+                }
+            }
+            let (expected, most) = (THREADS / mean, 6 * (THREADS / mean).isqrt());
+            for (number, found) in samples.into_iter().enumerate() {
+                let off = found.abs_diff(expected);
+                assert!(
+                    off <= if mean == 1 { 0 } else { most },
+                    "{found} of {expected}: {number}, {mean}"
+                );
+            }
         }
     }
 }

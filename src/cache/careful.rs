@@ -81,24 +81,26 @@ pub(super) fn alloc<const KNOWN: bool>(
     config: &Config,
 ) -> *mut u8 {
     let mode = config::mode();
+    let mut is_counted = true;
     let block = if mode.is_all() {
         // The same code without its tests.
         pop::<KNOWN>(size, align, zeroed, Mode::ALL)
-    } else if mode.is_decided() && !(mode.samples() && is_sample()) {
+    } else if mode.is_decided() && (!mode.samples() || count_down()) {
         pop::<KNOWN>(size, align, zeroed, mode)
     } else {
+        is_counted = false;
         None
     };
     match block {
         Some(block) => block.as_ptr(),
-        None => alloc_long::<KNOWN>(size, align, zeroed, config),
+        None => alloc_long::<KNOWN>(size, align, zeroed, is_counted, config),
     }
 }
 
-/// Counts down to the next sample; whether it is this allocation, or none is counted down to yet.
+/// Counts an allocation that is no sample; `false` if it may be one, or has no cache to be counted in yet.
 #[inline(always)]
-fn is_sample() -> bool {
-    cache_at_hand().care.get().is_none_or(Care::count_down)
+fn count_down() -> bool {
+    cache_at_hand().care.get().is_some_and(Care::count_down)
 }
 
 /// A block that is at hand.
@@ -118,11 +120,13 @@ fn pop<const KNOWN: bool>(
     Some(block)
 }
 
+/// [`alloc`], whatever is at hand; `is_counted` if it is known to be no sample.
 #[inline(never)]
 fn alloc_long<const KNOWN: bool>(
     size: usize,
     align: usize,
     zeroed: Zeroed,
+    is_counted: bool,
     config: &Config,
 ) -> *mut u8 {
     let ready = if size == ThreadKey::TABLE {
@@ -139,8 +143,9 @@ fn alloc_long<const KNOWN: bool>(
         return slow::alloc_plain(size, align, zeroed, config);
     }
     if mode.samples()
+        && !is_counted
         && let Some(care) = cache.care.get()
-        && care.is_due()
+        && care.is_due(config::sample_one_in())
         && let Some(block) = care.while_recording(|| sample::alloc(size, align))
     {
         return block.as_ptr();
