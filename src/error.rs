@@ -37,17 +37,41 @@ impl fmt::Display for NoHelper {
 
 impl core::error::Error for NoHelper {}
 
+/// What a program called the allocator for when it was found to be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Alloc,
+    Free,
+    Realloc,
+    UsableSize,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Alloc => "allocation",
+            Self::Free => "free",
+            Self::Realloc => "realloc",
+            Self::UsableSize => "usable size",
+        })
+    }
+}
+
 /// A wrong use of the allocator that ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misuse {
     /// The address is in no slab, span or mapping of ours, though one may have been there.
     Foreign,
+    /// The address is in memory of ours that is free, though no block may ever have begun there.
+    Vacant,
     /// The address is in a slab of another class, in a span instead of a slab, or the reverse.
     WrongClass,
+    /// The block was asked for with another size.
+    WrongSize,
     /// The address is not the start of a block.
     Interior,
     /// The block is free already.
-    DoubleFree,
+    Freed,
     /// What stands behind the block is not what was written there.
     Overflow,
     /// Zeros stand there, as they do behind a block that was freed.
@@ -58,22 +82,48 @@ pub(crate) enum Misuse {
     Overlap,
 }
 
-impl fmt::Display for Misuse {
+impl Misuse {
+    /// The misuse in words that fit the call: only a free frees twice.
+    pub(crate) fn by(self, call: Call) -> impl fmt::Display {
+        Fault { misuse: self, call }
+    }
+}
+
+struct Fault {
+    misuse: Misuse,
+    call: Call,
+}
+
+impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Foreign => {
-                "free of a pointer that was not allocated here, or whose memory went back"
+        let Self { misuse, call } = self;
+        if matches!(misuse, Misuse::Freed | Misuse::Vacant | Misuse::Erased) {
+            match call {
+                Call::Free => out.write_str("double free")?,
+                _ => write!(out, "{call} of a freed block")?,
             }
-            Self::WrongClass => "free with a layout of another size class",
-            Self::Interior => "free of a pointer into the middle of a block",
-            Self::DoubleFree => "double free",
-            Self::Overflow => "write past the end of a block, or free with another size",
-            Self::Erased => {
-                "double free, or zeros written past the end of a block, or free with another size"
-            }
-            Self::UseAfterFree => "write to a freed block",
-            Self::Overlap => "a live block is among the free ones",
-        })
+        }
+        match misuse {
+            Misuse::Foreign => write!(
+                out,
+                "{call} of a pointer that was not allocated here, or whose memory went back"
+            ),
+            Misuse::Vacant => write!(out, ", or {call} of a pointer that never was a block"),
+            Misuse::WrongClass => write!(out, "{call} with a layout of another size class"),
+            Misuse::WrongSize => write!(out, "{call} with another size"),
+            Misuse::Interior => write!(out, "{call} of a pointer into the middle of a block"),
+            Misuse::Freed => Ok(()),
+            Misuse::Overflow => write!(
+                out,
+                "write past the end of a block, or {call} with another size"
+            ),
+            Misuse::Erased => write!(
+                out,
+                ", or zeros written past the end of a block, or {call} with another size"
+            ),
+            Misuse::UseAfterFree => out.write_str("write to a freed block"),
+            Misuse::Overlap => out.write_str("a live block is among the free ones"),
+        }
     }
 }
 
@@ -124,6 +174,7 @@ impl Write for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::format;
 
     #[test]
     fn a_line_ends_in_a_line_feed_however_long() {
@@ -138,5 +189,32 @@ mod tests {
         let long = Line::new(format_args!("{:300}", 7));
         assert_eq!(long.as_bytes().len(), Line::CAPACITY);
         assert_eq!(long.as_bytes().last(), Some(&b'\n'));
+    }
+
+    #[test]
+    fn only_a_free_frees_twice() {
+        let words = |misuse: Misuse, call| format!("{}", misuse.by(call));
+        for misuse in [Misuse::Freed, Misuse::Vacant, Misuse::Erased] {
+            assert!(words(misuse, Call::Free).starts_with("double free"));
+            for call in [Call::Realloc, Call::UsableSize] {
+                let words = words(misuse, call);
+                assert!(
+                    words.starts_with(&format!("{call} of a freed block")),
+                    "{words}"
+                );
+                assert!(
+                    !words.contains("double") && !words.contains("or free"),
+                    "{words}"
+                );
+            }
+        }
+        let vacant = words(Misuse::Vacant, Call::Free);
+        assert_eq!(
+            vacant,
+            "double free, or free of a pointer that never was a block"
+        );
+        // With the address, the class and the thread it stays one line.
+        let longest = words(Misuse::Erased, Call::UsableSize);
+        assert!(longest.len() + 80 < Line::CAPACITY, "{longest}");
     }
 }

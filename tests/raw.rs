@@ -13,7 +13,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use common::block::Block;
-use common::child::{Exit, again, run_child, scenario};
+use common::child::{Exit, again, run_child, run_child_with, scenario};
 use common::process::{expect_flat, live, verify};
 use common::program::{generate, run};
 use flagstone::{Flagstone, Refusal, raw};
@@ -294,6 +294,101 @@ fn mistakes_are_named() {
     }
 }
 
+/// What is said fits the call: who frees nothing frees nothing twice, and who frees what never was a block may
+/// have freed nothing before.
+#[test]
+fn words_fit_the_call() {
+    const NAME: &str = "words_fit_the_call";
+    if let Some(scenario) = scenario() {
+        raw::begin();
+        let (mistake, size) = scenario.split_once(' ').expect("two words");
+        make(mistake, size.parse().expect("a number"));
+        writeln!(io::stdout(), "{SURVIVED}").expect("a message");
+        process::exit(0);
+    }
+    const NONE: &str = "";
+    const USABLE_FREED: &str = "usable size of a freed block";
+    const USABLE_VACANT: &str =
+        "usable size of a freed block, or usable size of a pointer that never was a block";
+    const USABLE_INSIDE: &str = "usable size of a pointer into the middle of a block";
+    const USABLE_FOREIGN: &str =
+        "usable size of a pointer that was not allocated here, or whose memory went back";
+    const REALLOC_FREED: &str = "realloc of a freed block";
+    const REALLOC_VACANT: &str =
+        "realloc of a freed block, or realloc of a pointer that never was a block";
+    const REALLOC_ERASED: &str = "realloc of a freed block, or zeros written past the end of a block, or realloc with another size";
+    const REALLOC_INSIDE: &str = "realloc of a pointer into the middle of a block";
+    const REALLOC_FOREIGN: &str =
+        "realloc of a pointer that was not allocated here, or whose memory went back";
+    const FREE_VACANT: &str = "double free, or free of a pointer that never was a block";
+    /// Safeguards, and how many allocations for each that is sampled.
+    const OPTIONS: [(&str, &str); 4] = [("0", "0"), ("canaries", "0"), ("1", "0"), ("0", "1")];
+    // Of a small block, a span, which is a mapping with safeguards, and a mapping, with each of the options; nothing where it
+    // is not noticed, or not by the call, or there is no such place.
+    for (mistake, small, span, mapping) in [
+        (
+            "usable-freed",
+            [NONE, NONE, USABLE_FREED, USABLE_FREED],
+            [USABLE_VACANT, USABLE_FREED, USABLE_FREED, USABLE_FREED],
+            [USABLE_FREED; 4],
+        ),
+        (
+            "usable-inside",
+            [NONE, NONE, USABLE_INSIDE, USABLE_INSIDE],
+            [USABLE_INSIDE; 4],
+            [USABLE_INSIDE; 4],
+        ),
+        (
+            "usable-stack",
+            [USABLE_FOREIGN; 4],
+            [USABLE_FOREIGN; 4],
+            [USABLE_FOREIGN; 4],
+        ),
+        (
+            "realloc-freed",
+            [NONE, REALLOC_ERASED, REALLOC_FREED, REALLOC_FREED],
+            [REALLOC_VACANT, REALLOC_FREED, REALLOC_FREED, REALLOC_FREED],
+            [REALLOC_FREED; 4],
+        ),
+        (
+            "realloc-inside",
+            [NONE, REALLOC_INSIDE, REALLOC_INSIDE, REALLOC_INSIDE],
+            [REALLOC_INSIDE; 4],
+            [REALLOC_INSIDE; 4],
+        ),
+        (
+            "realloc-stack",
+            [REALLOC_FOREIGN; 4],
+            [REALLOC_FOREIGN; 4],
+            [REALLOC_FOREIGN; 4],
+        ),
+        (
+            "vacant",
+            [FREE_VACANT, FREE_VACANT, FREE_VACANT, NONE],
+            [FREE_VACANT, NONE, NONE, NONE],
+            [NONE; 4],
+        ),
+    ] {
+        for (size, words) in [(20, small), (300_000, span), (2 << 20, mapping)] {
+            for (options, words) in OPTIONS.into_iter().zip(words) {
+                if words == NONE {
+                    continue;
+                }
+                let (hardened, sample) = options;
+                let options = [
+                    ("FLAGSTONE_HARDENED", hardened),
+                    ("FLAGSTONE_SAMPLE", sample),
+                ];
+                let exit = run_child_with(NAME, &format!("{mistake} {size}"), &options);
+                let line = exit.stderr.strip_prefix("flagstone: ");
+                let found = line.and_then(|line| line.split_once(": 0x"));
+                let said = found.map(|(said, _)| said);
+                assert_eq!(said, Some(words), "{mistake} {size} {options:?}: {exit:?}");
+            }
+        }
+    }
+}
+
 fn make(mistake: &str, size: usize) {
     let block = raw::alloc(size, raw::ALIGN);
     let local = [0_u64; 8];
@@ -310,6 +405,24 @@ fn make(mistake: &str, size: usize) {
         "high" => free(number(0xdead_beef_dead_beef)),
         // SAFETY: wrong on purpose.
         "usable-stack" => assert_eq!(unsafe { raw::usable_size(stack) }, 0),
+        // SAFETY: as above.
+        "usable-inside" => assert_eq!(unsafe { raw::usable_size(block.wrapping_add(8)) }, 0),
+        "usable-freed" => {
+            free(block);
+            // SAFETY: as above.
+            assert_eq!(unsafe { raw::usable_size(block) }, 0);
+        }
+        "realloc-inside" => {
+            // SAFETY: as above.
+            assert!(unsafe { raw::realloc(block.wrapping_add(8), 2 * size) }.is_null());
+        }
+        "realloc-freed" => {
+            free(block);
+            // SAFETY: as above.
+            assert!(unsafe { raw::realloc(block, 2 * size) }.is_null());
+        }
+        // At the end of a chunk, whose units are taken from its beginning on.
+        "vacant" => free(block.map_addr(|address| (address | ((4 << 20) - 1)) - 15)),
         // SAFETY: as above.
         "realloc-stack" => assert!(unsafe { raw::realloc(stack, size) }.is_null()),
         other => panic!("{other}"),

@@ -43,10 +43,14 @@ const MISTAKES: [(Mistake, &str, Option<i32>); 8] = [
         Some(libc::SIGABRT),
     ),
     (Mistake::FreeTwice, "double free", Some(libc::SIGABRT)),
-    (Mistake::FreeInside, "into the middle", Some(libc::SIGABRT)),
+    (
+        Mistake::FreeInside,
+        "free of a pointer into the middle",
+        Some(libc::SIGABRT),
+    ),
     (
         Mistake::FreeAsAnotherSize,
-        "another size",
+        "free with another size",
         Some(libc::SIGABRT),
     ),
 ];

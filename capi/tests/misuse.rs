@@ -5,18 +5,27 @@ use std::process::Command;
 use capi_tests::{Link, Program, built, run, without_options};
 
 const DOUBLE: &str = "double free";
-const FOREIGN: &str = "not allocated here";
-const INSIDE: &str = "into the middle of a block";
+const FOREIGN: &str = "free of a pointer that was not allocated here";
+const INSIDE: &str = "free of a pointer into the middle of a block";
+const REALLOC_FREED: &str = "realloc of a freed block";
+const REALLOC_FOREIGN: &str = "realloc of a pointer that was not allocated here";
+const USABLE_FOREIGN: &str = "usable size of a pointer that was not allocated here";
 
 /// A mistake, what is said of it by default, and hardened; nothing where it passes.
-const MISTAKES: [(&str, &[&str], &[&str]); 9] = [
+const MISTAKES: [(&str, &[&str], &[&str]); 10] = [
     ("none", &[], &[]),
     ("double-free", &[DOUBLE, FOREIGN], &[DOUBLE]),
     ("remote-double-free", &[DOUBLE, FOREIGN], &[DOUBLE]),
     ("stack", &[FOREIGN], &[FOREIGN]),
     ("interior", &[INSIDE, FOREIGN], &[INSIDE, FOREIGN]),
-    ("realloc-freed", &[DOUBLE, FOREIGN], &[DOUBLE]),
-    ("realloc-stack", &[FOREIGN], &[FOREIGN]),
+    // A short one is copied, and noticed once it is freed.
+    (
+        "realloc-freed",
+        &[REALLOC_FREED, DOUBLE, FOREIGN],
+        &[REALLOC_FREED],
+    ),
+    ("realloc-stack", &[REALLOC_FOREIGN], &[REALLOC_FOREIGN]),
+    ("usable-stack", &[USABLE_FOREIGN], &[USABLE_FOREIGN]),
     ("overflow", &[], &["past the end of a block"]),
     ("use-after-free", &[], &["write to a freed block"]),
 ];
@@ -51,6 +60,41 @@ fn mistakes_are_named() {
                     "{command:?}: {exit:?}"
                 );
                 assert_eq!(exit.stderr.lines().count(), 1, "{command:?}: {exit:?}");
+            }
+        }
+    }
+}
+
+/// `malloc_usable_size` frees nothing, so nothing is freed twice.
+#[test]
+fn a_question_is_no_free() {
+    let Some(program) = Program::compile("misuse.c", Link::Preload) else {
+        return;
+    };
+    for (mistake, words) in [
+        ("usable-freed", "usable size of a freed block"),
+        (
+            "usable-interior",
+            "usable size of a pointer into the middle",
+        ),
+    ] {
+        for size in SIZES {
+            for mode in ["0", "1"] {
+                let mut command = program.command();
+                command
+                    .args([mistake, &size.to_string()])
+                    .env("FLAGSTONE_HARDENED", mode);
+                let exit = run(&mut command);
+                // By default the blocks of slabs are not looked at.
+                if mode == "0" && size <= 64 << 10 {
+                    assert_eq!(exit.stdout, "survived\n", "{command:?}: {exit:?}");
+                    continue;
+                }
+                let is_said = exit.stderr.starts_with(&format!("flagstone: {words}"));
+                assert!(
+                    is_said && exit.signal == Some(libc::SIGABRT),
+                    "{command:?}: {exit:?}"
+                );
             }
         }
     }

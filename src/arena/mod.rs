@@ -96,8 +96,7 @@ pub(crate) fn why_none(address: usize, kind: Kind) -> Misuse {
         return Misuse::Foreign;
     };
     match chunk.kind(UnitIndex::of(address)) {
-        // In no span, or no more: a pointer that never came from here would hardly lie so.
-        Kind::Free | Kind::Claimed => Misuse::DoubleFree,
+        Kind::Free | Kind::Claimed => Misuse::Vacant,
         found if found == kind => Misuse::Interior,
         _ => Misuse::WrongClass,
     }

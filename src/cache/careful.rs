@@ -7,11 +7,12 @@
 use core::ptr::{self, NonNull};
 
 use super::care::Care;
+use super::expect::{die, die_broken, expect};
 use super::slow::{self, or_reclaim};
 use super::{Config, SizeClass, ThreadCache, behind, front, helper, thread, tls};
 use crate::arena::{Zeroed, tags};
 use crate::config::{self, Mode};
-use crate::error::Misuse;
+use crate::error::{Call, Misuse};
 use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
@@ -185,7 +186,7 @@ fn alloc_large<const KNOWN: bool>(
     let end = if KNOWN {
         size
     } else {
-        large::length(block) - behind::bytes(mode)
+        large::length(block, Call::Alloc) - behind::bytes(mode)
     };
     // SAFETY: 1. `length` has room for it, or the block as it was found to be.
     unsafe { behind::write(block, end, mode) };
@@ -206,7 +207,7 @@ unsafe fn hand_out<const KNOWN: bool>(
 ) {
     let address = block.addr().get();
     if mode.has(Hardening::CHECKS) && !tags::mark_live(address, class) {
-        die(Misuse::Overlap, address, Some(class));
+        die(Misuse::Overlap, Call::Alloc, address, Some(class));
     }
     // Before the look at the front: a page never used costs one fault when it is written first, and two
     // when it is read first.
@@ -215,7 +216,7 @@ unsafe fn hand_out<const KNOWN: bool>(
     unsafe { behind::write(block, end, mode) };
     // SAFETY: 1. the caller's; blocks have at least 16 bytes.
     if mode.has(Hardening::ZERO) && !unsafe { front::is_zero(block, size) } {
-        die(Misuse::UseAfterFree, address, Some(class));
+        die(Misuse::UseAfterFree, Call::Alloc, address, Some(class));
     }
     if zeroed == Zeroed::Yes {
         // SAFETY: 1. the caller's.
@@ -238,12 +239,17 @@ pub(super) fn room(class: SizeClass, mode: Mode) -> usize {
 unsafe fn take_back(block: NonNull<u8>, size: usize, class: SizeClass, mode: Mode) {
     let address = block.addr().get();
     if mode.has(Hardening::CHECKS) && !tags::mark_free(address, class) {
-        die(heap::why_not(address, class), address, Some(class));
+        die(
+            heap::why_not(address, class),
+            Call::Free,
+            address,
+            Some(class),
+        );
     }
     // SAFETY: 1. the caller's, or checked above.
     if !unsafe { behind::take(block, size, mode) } {
         // SAFETY: 1. as above.
-        unsafe { die_broken(block, size, Some(class), mode) };
+        unsafe { die_broken(block, size, Some(class), Call::Free, mode) };
     }
     if mode.has(Hardening::ZERO) {
         // SAFETY: 1. the caller's.
@@ -360,7 +366,7 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
 /// 2. Nobody uses it any more.
 pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
     // SAFETY: 1. the caller's.
-    unsafe { expect(block, size, Request::Large, mode) };
+    unsafe { expect(block, size, Request::Large, Call::Free, mode) };
     // SAFETY: 1. the caller's: it is whole, and 2.
     unsafe { behind::erase(block, size, mode) };
     // SAFETY: 1. the caller's 2.
@@ -379,58 +385,6 @@ pub(super) fn free_sample(block: NonNull<u8>, size: usize) {
     match cache_at_hand().care.get() {
         Some(care) => care.while_recording(|| sample::free(block, size)),
         None => sample::free(block, size),
-    }
-}
-
-/// Makes sure that a block is one that `request` was served by, as long as said.
-///
-/// # Safety
-/// 1. It is that, as far as it is not checked here.
-pub(super) unsafe fn expect(block: NonNull<u8>, size: usize, request: Request, mode: Mode) {
-    let address = block.addr().get();
-    let class = match request {
-        Request::Block(class) => Some(class),
-        _ => None,
-    };
-    match class {
-        Some(class) if mode.has(Hardening::CHECKS) && !tags::is_live(address, class) => {
-            die(heap::why_not(address, class), address, Some(class));
-        }
-        Some(_) => {}
-        None => large::expect(block, size + behind::bytes(mode)),
-    }
-    // SAFETY: 1. the caller's, or checked above.
-    if !unsafe { behind::is_whole(block, size, mode) } {
-        // SAFETY: 1. as above.
-        unsafe { die_broken(block, size, class, mode) };
-    }
-}
-
-/// Ends the process for a canary that is not whole.
-///
-/// # Safety
-/// 1. The block has room for `size` and what is kept behind it.
-#[cold]
-unsafe fn die_broken(block: NonNull<u8>, size: usize, class: Option<SizeClass>, mode: Mode) -> ! {
-    let address = block.addr().get();
-    let misuse = match class {
-        // Nothing but the canary told so far whether a block of the class is there, and is live.
-        Some(class) if !mode.has(Hardening::CHECKS) => match heap::why_not(address, class) {
-            // SAFETY: 1. the caller's.
-            Misuse::DoubleFree if unsafe { behind::is_erased(block, size) } => Misuse::Erased,
-            Misuse::DoubleFree => Misuse::Overflow,
-            other => other,
-        },
-        _ => Misuse::Overflow,
-    };
-    die(misuse, address, class)
-}
-
-#[cold]
-fn die(misuse: Misuse, address: usize, class: Option<SizeClass>) -> ! {
-    match class {
-        Some(class) => heap::die(misuse, address, class),
-        None => large::die(misuse, address),
     }
 }
 

@@ -3,12 +3,14 @@
 use core::ptr::{self, NonNull};
 
 use super::careful::{self, is_sampled, room};
+use super::expect::{expect, expect_live};
 use super::realloc::{long, realloc_by_copy};
 use super::resize::resize;
 use super::slow::{is_gated, make_room};
 use super::{Config, SizeClass, behind, helper, hot_magazine, thread};
 use crate::arena;
 use crate::config::{self, Mode};
+use crate::error::Call;
 use crate::heap;
 use crate::large;
 use crate::sample;
@@ -77,17 +79,17 @@ unsafe fn free_careful(block: NonNull<u8>, config: &Config) {
         // SAFETY: 1. and 2. the caller's: the whole room of the class, whatever the alignment was.
         Some(class) => unsafe { careful::free(block, room(class, mode), 1, config) },
         // SAFETY: 1. and 2. the caller's.
-        None => unsafe { careful::free_large(block, length(block, None, mode), mode) },
+        None => unsafe { careful::free_large(block, length(block, None, Call::Free, mode), mode) },
     }
 }
 
 /// Bytes that the user of a block may use, which is one of `class`, or has a mapping or span of its own.
-fn length(block: NonNull<u8>, class: Option<SizeClass>, mode: Mode) -> usize {
+fn length(block: NonNull<u8>, class: Option<SizeClass>, call: Call, mode: Mode) -> usize {
     match class {
         Some(class) if mode.is_careful() => room(class, mode),
         Some(class) => class.size(),
-        None if mode.is_careful() => large::length(block) - behind::bytes(mode),
-        None => large::length(block),
+        None if mode.is_careful() => large::length(block, call) - behind::bytes(mode),
+        None => large::length(block, call),
     }
 }
 
@@ -102,10 +104,14 @@ pub(crate) unsafe fn length_found(block: NonNull<u8>, config: &Config) -> usize 
     let mode = config::mode();
     if is_sampled(block, mode) {
         let size = sample::length(block);
-        sample::expect(block, size);
+        sample::expect(block, size, Call::UsableSize);
         return size;
     }
-    length(block, heap::class_at(block.addr().get()), mode)
+    let class = heap::class_at(block.addr().get());
+    if let Some(class) = class {
+        expect_live(block, class, Call::UsableSize, mode);
+    }
+    length(block, class, Call::UsableSize, mode)
 }
 
 /// Changes the size of a block, in place or by moving its contents, to one aligned to 16 bytes; null leaves
@@ -157,7 +163,7 @@ pub(crate) unsafe extern "C" fn realloc_found(
             return moved.as_ptr();
         }
     }
-    let old = length(block, class, config::mode());
+    let old = length(block, class, Call::Realloc, config::mode());
     if class.is_some_and(|class| after == Request::Block(class)) {
         return block.as_ptr();
     }
@@ -176,15 +182,15 @@ unsafe fn realloc_careful(block: NonNull<u8>, new: usize, config: &Config) -> *m
     let mode = config::mode();
     if is_sampled(block, mode) {
         let old = sample::length(block);
-        sample::expect(block, old);
+        sample::expect(block, old, Call::Realloc);
         // SAFETY: 1. and 2. the caller's.
         return unsafe { realloc_by_copy::<false>(block, old, ALIGN, new, config) };
     }
     let class = heap::class_at(block.addr().get());
-    let old = length(block, class, mode);
+    let old = length(block, class, Call::Realloc, mode);
     let before = class.map_or(Request::Large, Request::Block);
     // SAFETY: 1. the caller's.
-    unsafe { careful::expect(block, old, before, mode) };
+    unsafe { expect(block, old, before, Call::Realloc, mode) };
     if careful::request(new, ALIGN, mode) == before {
         if class.is_some() {
             return block.as_ptr();
@@ -192,7 +198,7 @@ unsafe fn realloc_careful(block: NonNull<u8>, new: usize, config: &Config) -> *m
         // SAFETY: 1. and 2. the caller's.
         if let Some(moved) = unsafe { resize(block, before, ALIGN, old, new, mode) } {
             // SAFETY: 1. as long as it was just found to be.
-            unsafe { behind::write(moved, length(moved, None, mode), mode) };
+            unsafe { behind::write(moved, length(moved, None, Call::Realloc, mode), mode) };
             return moved.as_ptr();
         }
     }

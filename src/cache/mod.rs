@@ -8,6 +8,7 @@ mod alarm;
 mod behind;
 mod care;
 mod careful;
+mod expect;
 mod fork;
 mod found;
 mod front;

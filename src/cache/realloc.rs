@@ -5,6 +5,7 @@ use core::ptr::{self, NonNull};
 use super::{Config, helper, hot_magazine, resize, slow, thread};
 use crate::arena::Zeroed;
 use crate::config;
+use crate::error::Call;
 use crate::large;
 use crate::os;
 use crate::size_class::{Request, classify};
@@ -88,7 +89,7 @@ pub(super) unsafe fn realloc_plain(
             return ptr::null_mut();
         }
         // Before the copy, which what went back to the kernel would not survive.
-        large::expect_for(block, used);
+        large::expect_for(block, used, Call::Realloc);
         if let Some(length) = long(after, new) {
             if large::suits(block, new) {
                 return block.as_ptr();

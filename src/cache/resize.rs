@@ -2,9 +2,11 @@
 
 use core::ptr::{self, NonNull};
 
-use super::careful::{cache_at_hand, expect, is_sampled, prepared, request};
+use super::careful::{cache_at_hand, is_sampled, prepared, request};
+use super::expect::expect;
 use super::{Config, behind, helper, realloc as plain};
 use crate::config::{self, Mode};
+use crate::error::Call;
 use crate::large;
 use crate::os;
 use crate::sample;
@@ -32,7 +34,7 @@ pub(super) unsafe fn realloc(
         && let Some(after) = table_class(new.wrapping_add(behind::bytes(mode)), align)
     {
         // SAFETY: 1. the caller's.
-        unsafe { expect(block, size, Request::Block(before), mode) };
+        unsafe { expect(block, size, Request::Block(before), Call::Realloc, mode) };
         if before == after {
             // SAFETY: 1. the caller's: it is whole, and 2.
             unsafe { behind::erase(block, size, mode) };
@@ -67,11 +69,11 @@ unsafe fn realloc_long(
         return unsafe { plain::realloc_plain(block, size, align, new, config) };
     }
     if is_sampled(block, mode) {
-        sample::expect(block, size);
+        sample::expect(block, size, Call::Realloc);
     } else {
         let before = request(size, align, mode);
         // SAFETY: 1. the caller's.
-        unsafe { expect(block, size, before, mode) };
+        unsafe { expect(block, size, before, Call::Realloc, mode) };
         let stays = before == request(new, align, mode);
         // SAFETY: 1. and 2. the caller's.
         if stays && let Some(moved) = unsafe { resize(block, before, align, size, new, mode) } {

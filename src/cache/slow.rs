@@ -260,7 +260,7 @@ unsafe fn try_to_make_room(
     failpoints::at(failpoints::Point::Gate);
     if is_gated(class) && cache.holds(class, block) {
         let address = block.addr().get();
-        return Err(Wrong::new(Misuse::DoubleFree, address, class));
+        return Err(Wrong::new(Misuse::Freed, address, class));
     }
     if cache.magazine(class).push(block) {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use super::{ClassHeap, home};
 use crate::arena;
-use crate::error::Misuse;
+use crate::error::{Call, Misuse};
 use crate::os::{self, failpoints};
 use crate::size_class::{Row, SizeClass};
 use crate::slab::{Slab, address_in};
@@ -30,7 +30,7 @@ impl Wrong {
     /// Ends the process. No lock is held.
     #[cold]
     pub(crate) fn report(self) -> ! {
-        die(self.misuse, self.address, self.class)
+        die(self.misuse, Call::Free, self.address, self.class)
     }
 }
 
@@ -66,14 +66,14 @@ pub(crate) fn class_at(address: usize) -> Option<SizeClass> {
 /// Why what is at `address` is no live block of `class`.
 #[cold]
 pub(crate) fn why_not(address: usize, class: SizeClass) -> Misuse {
-    Slab::locate(address, class).map_or_else(|misuse| misuse, |_| Misuse::DoubleFree)
+    Slab::locate(address, class).map_or_else(|misuse| misuse, |_| Misuse::Freed)
 }
 
 #[cold]
-pub(crate) fn die(misuse: Misuse, address: usize, class: SizeClass) -> ! {
-    let (bytes, thread) = (class.size(), os::thread_id());
+pub(crate) fn die(misuse: Misuse, call: Call, address: usize, class: SizeClass) -> ! {
+    let (fault, bytes, thread) = (misuse.by(call), class.size(), os::thread_id());
     os::die(format_args!(
-        "{misuse}: {address:#x}, class of {bytes} bytes, thread {thread}"
+        "{fault}: {address:#x}, class of {bytes} bytes, thread {thread}"
     ))
 }
 

@@ -15,7 +15,7 @@ use core::ptr::NonNull;
 
 use crate::arena::{self, Zeroed, meta};
 use crate::config;
-use crate::error::{Misuse, Violation};
+use crate::error::{Call, Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, round_up};
@@ -176,7 +176,9 @@ fn hand_out(mapping: &'static Mapping, length: usize) -> NonNull<u8> {
 /// 1. Nobody uses the block any more.
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
     match leave(block) {
-        Some(mapping) if !mapping.serves(size) => die(Misuse::WrongClass, block.addr().get()),
+        Some(mapping) if !mapping.serves(size) => {
+            die(Misuse::WrongClass, Call::Free, block.addr().get())
+        }
         Some(mapping) => back::put(mapping),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. the caller's.

@@ -6,7 +6,7 @@ use super::die;
 use super::expect::why_not;
 use crate::arena::{self, Chunk, Kind, Span, Zeroed};
 use crate::config;
-use crate::error::Misuse;
+use crate::error::{Call, Misuse};
 use crate::units::{LINE, UNIT, UnitCount, UnitIndex, colour};
 
 /// Places in a page that blocks begin at, a cache line apart.
@@ -83,7 +83,7 @@ pub(super) unsafe fn free_span_if(block: NonNull<u8>, fits: impl Fn(&Span) -> bo
     };
     if let Err(misuse) = arena::release_found(find) {
         let misuse = misuse.unwrap_or_else(|| why_not(block));
-        die(misuse, block.addr().get());
+        die(misuse, Call::Free, block.addr().get());
     }
 }
 

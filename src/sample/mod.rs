@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 
 use self::report::Trace;
 use crate::arena::meta;
+use crate::error::{Call, Misuse};
 use crate::os::{self, Access, Lock};
 use crate::sync::{AtomicPtr, AtomicUsize, GuardedU8, GuardedUsize, Link, Ordering};
 use crate::units::round_up;
@@ -221,42 +222,44 @@ fn claim() -> Option<(usize, &'static Place)> {
     Some((index, place))
 }
 
+/// What is wrong with a pointer, and the place that it leads to.
+type Wrong = (Misuse, Option<&'static Place>);
+
 /// The place of the live block at `block`, which is `size` bytes long; or what is wrong. The lock is held.
-fn live_at(
-    block: NonNull<u8>,
-    size: usize,
-) -> Result<(usize, &'static Place), (&'static str, Option<&'static Place>)> {
+fn live_at(block: NonNull<u8>, size: usize) -> Result<(usize, &'static Place), Wrong> {
     let address = block.addr().get();
     let page = offset_of(address).map_or(0, |offset| offset / os::page_size());
     let Some(place) = place_of(page) else {
-        return Err(("free of a pointer that was not allocated here", None));
+        return Err((Misuse::Foreign, None));
     };
-    let fault = match place.state() {
-        State::Live if place.address.get() != address => {
-            "free of a pointer into the middle of a block"
-        }
-        State::Live if place.size.get() != size => "free with another size",
+    let is_there = place.address.get() == address;
+    let misuse = match place.state() {
+        State::Unused => return Err((Misuse::Foreign, None)),
+        State::Live if !is_there => Misuse::Interior,
+        State::Live if place.size.get() != size => Misuse::WrongSize,
         State::Live => return Ok((page / 2, place)),
-        _ => "double free",
+        State::Freed | State::Moving if is_there => Misuse::Freed,
+        State::Freed | State::Moving => Misuse::Vacant,
     };
-    Err((fault, Some(place)))
+    Err((misuse, Some(place)))
 }
 
 /// Takes the block from its user, or ends the process: without the lock, as a report asks the loader.
 fn found(
     block: NonNull<u8>,
-    result: Result<(usize, &'static Place), (&'static str, Option<&'static Place>)>,
+    call: Call,
+    result: Result<(usize, &'static Place), Wrong>,
 ) -> (usize, &'static Place) {
-    result.unwrap_or_else(|(fault, place)| report::die(fault, block.addr().get(), place))
+    result.unwrap_or_else(|(misuse, place)| report::die(misuse.by(call), block.addr().get(), place))
 }
 
 /// Makes sure that `block` is a live one of `size` bytes.
-pub(crate) fn expect(block: NonNull<u8>, size: usize) {
+pub(crate) fn expect(block: NonNull<u8>, size: usize, call: Call) {
     let result = {
         let _held = POOL.lock.lock();
         live_at(block, size)
     };
-    found(block, result);
+    found(block, call, result);
 }
 
 /// Frees a block of [`alloc`]; what is none ends the process.
@@ -269,7 +272,7 @@ pub(crate) fn free(block: NonNull<u8>, size: usize) {
         }
         result
     };
-    let (index, place) = found(block, result);
+    let (index, place) = found(block, Call::Free, result);
     let Some(start) = page_at(index) else { return };
     if !is_filled(start, block, size) {
         let address = block.addr().get();

@@ -113,7 +113,7 @@ impl Place {
 
 /// Says what happened to a place, and ends the process.
 #[cold]
-pub(super) fn die(fault: &str, address: usize, place: Option<&Place>) -> ! {
+pub(super) fn die(fault: impl fmt::Display, address: usize, place: Option<&Place>) -> ! {
     let thread = os::thread_id();
     let line = format_args!("{fault}: {address:#x}, sampled, thread {thread}");
     match place {

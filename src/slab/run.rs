@@ -32,7 +32,7 @@ impl Slab {
                 Ok(count) => run += count,
                 Err(block) => {
                     let address = base + block * row.size as usize;
-                    result = Err((Misuse::DoubleFree, address));
+                    result = Err((Misuse::Freed, address));
                     break;
                 }
             }

@@ -53,15 +53,16 @@ fn make(&wrong: &Wrong) {
 
 #[test]
 fn every_wrong_free_is_noticed_at_once() {
-    const INSIDE: &[&str] = &["into the middle", "not allocated here", "double free"];
-    const FOREIGN: &[&str] = &["not allocated here"];
+    const INSIDE: &[&str] = &["free of a pointer into the middle"];
+    const REALLOC: &[&str] = &["realloc of a pointer into the middle"];
+    const FOREIGN: &[&str] = &["free of a pointer that was not allocated here"];
     const CLASS: &[&str] = &["another size", "not allocated here", "into the middle"];
     let mut wrongs = Vec::new();
     for size in [24, 100, 4_096, 40_000, 262_144, 400_000, 3 << 20] {
         for offset in [1, 4, 8, 16, size / 16 * 8] {
             wrongs.push((Wrong::Inside { size, offset }, INSIDE));
         }
-        wrongs.push((Wrong::Realloc { size, offset: 8 }, INSIDE));
+        wrongs.push((Wrong::Realloc { size, offset: 8 }, REALLOC));
     }
     let sizes = [
         (24, 25),
@@ -96,7 +97,7 @@ fn every_wrong_free_is_noticed_at_once() {
         CLASS,
     ));
     wrongs.extend([Wrong::Stack, Wrong::Static, Wrong::Unmapped].map(|wrong| (wrong, FOREIGN)));
-    wrongs.extend([1, 64, usize::MAX - 7].map(|number| (Wrong::Number(number), INSIDE)));
+    wrongs.extend([1, 64, usize::MAX - 7].map(|number| (Wrong::Number(number), FOREIGN)));
     let mistakes: Vec<_> = wrongs
         .into_iter()
         .map(|(wrong, words)| (format!("{wrong:?}"), wrong, End::Says(words)))

@@ -36,9 +36,9 @@ impl Mistake {
     /// arena has no owner any more, so a second free of it may look like a foreign pointer.
     pub(crate) fn words(self) -> &'static [&'static str] {
         const DOUBLE: &str = "double free";
-        const FOREIGN: &str = "not allocated here";
-        const INSIDE: &str = "into the middle of a block";
-        const CLASS: &str = "another size class";
+        const FOREIGN: &str = "free of a pointer that was not allocated here";
+        const INSIDE: &str = "free of a pointer into the middle of a block";
+        const CLASS: &str = "free with a layout of another size class";
         match self {
             Self::Nothing => &[],
             Self::FreeTwice
@@ -46,11 +46,12 @@ impl Mistake {
             | Self::FreeHereThenElsewhere
             | Self::FreeElsewhereThenHere
             | Self::FreeTwiceElsewhere => &[DOUBLE, FOREIGN],
-            Self::ReallocFreed { .. } => &[DOUBLE],
-            Self::ReallocUnmapped { .. } => &[FOREIGN],
-            Self::FreeInside { .. } | Self::ReallocInside => &[INSIDE],
+            Self::ReallocFreed { .. } => &["realloc of a freed block"],
+            Self::ReallocUnmapped { .. } => &["realloc of a pointer that was not allocated here"],
+            Self::FreeInside { .. } => &[INSIDE],
+            Self::ReallocInside => &["realloc of a pointer into the middle of a block"],
             Self::FreeAsAnotherSize { .. } => &[CLASS, INSIDE, FOREIGN],
-            Self::ReallocAsAnotherSize { .. } => &[CLASS],
+            Self::ReallocAsAnotherSize { .. } => &["realloc with a layout of another size class"],
             Self::FreeStack
             | Self::FreeStatic
             | Self::FreeForeignMapping

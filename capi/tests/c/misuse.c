@@ -45,6 +45,20 @@ int main(int count, char **arguments) {
         block = realloc(block, size * 2);
     } else if (!strcmp(mistake, "realloc-stack")) {
         block = realloc(wrong + 16, size);
+    } else if (!strcmp(mistake, "usable-stack")) {
+        size_t room = malloc_usable_size(wrong + 16);
+        OPAQUE(room);
+    } else if (!strcmp(mistake, "usable-interior")) {
+        wrong = block + 8;
+        OPAQUE(wrong);
+        size_t room = malloc_usable_size(wrong);
+        OPAQUE(room);
+    } else if (!strcmp(mistake, "usable-freed")) {
+        free(block);
+        OPAQUE(block);
+        size_t room = malloc_usable_size(block);
+        OPAQUE(room);
+        block = NULL;
     } else if (!strcmp(mistake, "overflow")) {
         size_t room = malloc_usable_size(block);
         OPAQUE(room);
