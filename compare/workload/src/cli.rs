@@ -1,16 +1,23 @@
-//! The program around the rows: `ROW [--scale F] [--soak]` or `--list`.
+//! The program around the rows: `ROW [--scale F] [--slices N] [--soak]` or `--list`.
 
 use std::env;
 use std::process::ExitCode;
 
+use super::meter::MOST_SLICES;
 use super::rows;
+use super::rss::Resident;
 use super::setting::Setting;
 
-const USAGE: &str = "usage: ROW [--scale F] [--soak] | --list";
+const USAGE: &str = "usage: ROW [--scale F] [--slices N] [--soak] | --list";
 
 enum Command {
     List,
-    Run { row: String, scale: f64, soak: bool },
+    Run {
+        row: String,
+        scale: f64,
+        slices: Option<usize>,
+        soak: bool,
+    },
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
@@ -22,6 +29,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
         }
         _ => {
             let mut scale = 1.0;
+            let mut slices = None;
             let mut soak = false;
             while let Some(option) = args.next() {
                 match option.as_str() {
@@ -33,6 +41,16 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
                             .filter(|scale: &f64| scale.is_finite() && *scale > 0.0)
                             .ok_or_else(|| format!("--scale: {value} is not a positive number"))?;
                     }
+                    "--slices" => {
+                        let value = args.next().ok_or("--slices needs a number")?;
+                        let number = value
+                            .parse()
+                            .ok()
+                            .filter(|slices| (1..=MOST_SLICES).contains(slices));
+                        slices = Some(number.ok_or_else(|| {
+                            format!("--slices: {value} is not between 1 and {MOST_SLICES}")
+                        })?);
+                    }
                     "--soak" => soak = true,
                     _ => return Err(format!("unknown argument {option}\n{USAGE}")),
                 }
@@ -40,6 +58,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
             Command::Run {
                 row: first,
                 scale,
+                slices,
                 soak,
             }
         }
@@ -55,7 +74,13 @@ fn run(name: &str, setting: &Setting) -> Result<(), String> {
         .find(|row| row.name == name)
         .ok_or_else(|| format!("no row named {name}; --list names them"))?;
     let outcome = row.run(setting)?;
-    println!("{}", outcome.line(name));
+    // Reading it takes more or fewer instructions from run to run: not where they are counted.
+    let peak = setting
+        .slices
+        .is_none()
+        .then(Resident::read)
+        .and_then(Result::ok);
+    println!("{}", outcome.line(name, peak));
     Ok(())
 }
 
@@ -67,9 +92,15 @@ pub fn main(purge: fn(), locks: Option<fn() -> (usize, usize)>) -> ExitCode {
             Command::List => {
                 rows::all().for_each(|row| println!("{}\t{}\t{}", row.name, row.kind(), row.about));
             }
-            Command::Run { row, scale, soak } => {
+            Command::Run {
+                row,
+                scale,
+                slices,
+                soak,
+            } => {
                 let setting = Setting {
                     scale,
+                    slices,
                     soak,
                     purge,
                     locks,

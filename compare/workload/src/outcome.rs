@@ -36,9 +36,9 @@ impl Outcome {
         }
     }
 
-    /// The line, with the peak resident size of the process added.
-    pub(crate) fn line(&self, row: &str) -> String {
-        let peak = Resident::read().map(|resident| ("peak_kb", resident.peak_kb as f64));
+    /// The line; `peak` is the process's.
+    pub(crate) fn line(&self, row: &str, peak: Option<Resident>) -> String {
+        let peak = peak.map(|resident| ("peak_kb", resident.peak_kb as f64));
         let figures: Vec<Value> = self
             .figures
             .iter()

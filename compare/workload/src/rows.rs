@@ -38,7 +38,10 @@ impl Row {
         match self.run {
             Run::Time(run) => {
                 let reading = run(&Meter::new(setting));
-                let mut figures = vec![("ns", reading.ns_per_op)];
+                let mut figures = vec![match setting.slices {
+                    Some(_) => ("ops", reading.ops),
+                    None => ("ns", reading.ns_per_op),
+                }];
                 if let Some((taken, waited)) = reading.locks {
                     figures.extend([("locks", taken), ("waits", waited)]);
                 }

@@ -9,6 +9,9 @@ pub(crate) struct Setting {
     pub(crate) scale: f64,
     /// Run for minutes; rows without a long form ignore it.
     pub(crate) soak: bool,
+    /// Slices of a time row, for counts of instructions: it prints their operations, and nothing that
+    /// differs from run to run.
+    pub(crate) slices: Option<usize>,
     /// Makes the allocator return what memory it can.
     pub(crate) purge: fn(),
     pub(crate) locks: Option<Locks>,
