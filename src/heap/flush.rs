@@ -89,17 +89,24 @@ fn flush_to<'a>(
     let mut unused: Option<&'static Slab> = None;
     let held = state.lock.lock();
     let mut rest = blocks;
-    let mut result = Ok(());
-    while let Some(first) = rest.first() {
+    let flushed = loop {
+        let Some(first) = rest.first() else {
+            break Ok(rest);
+        };
         let (slab, block) = match locate(first, class) {
-            Ok((slab, _)) if slab.heap() != heap => break,
             Ok(found) => found,
-            Err(fault) => {
-                result = Err(fault);
-                break;
+            Err(fault) => break Err(fault),
+        };
+        if slab.heap() != heap {
+            break Ok(rest);
+        }
+        let run = match slab.put_run(block, rest, row) {
+            Ok(run) => run,
+            Err(stopped) => {
+                state.free.set(state.free.get() + stopped.run);
+                break Err((stopped.misuse, stopped.address));
             }
         };
-        let (run, put) = slab.put_run(block, rest, row);
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
         if slab.has_outgrown_its_bin()
@@ -109,14 +116,10 @@ fn flush_to<'a>(
             unused = Some(empty);
         }
         rest = &rest[run..];
-        if put.is_err() {
-            result = put;
-            break;
-        }
-    }
+    };
     drop(held);
     release(unused);
-    result.map(|()| rest)
+    flushed
 }
 
 /// Gives the spans of slabs that no list leads to back to their chunks.

@@ -1,27 +1,33 @@
 //! Blocks on their way back: the leading ones of a list that lie in one slab.
 #![forbid(unsafe_code)]
 
-use super::bitmap::WORD;
+use super::bitmap::{WORD, Word};
 use super::{Slab, TOUCHED};
 use crate::error::Misuse;
 use crate::size_class::Row;
 use crate::sync::{Ordering, Slot};
 
+/// A wrong block, behind so many that were put back.
+pub(crate) struct Stopped {
+    pub(crate) run: usize,
+    pub(crate) misuse: Misuse,
+    pub(crate) address: usize,
+}
+
 impl Slab {
     /// Takes back the block in the first slot, whose [number](Self::locate) is `first`, and those of the slots behind it
-    /// that lie in the slab, too, up to the first that does not; how many they are, and what is wrong with the one
-    /// behind them, if that is why they end. The class is locked.
+    /// that lie in the slab, too, up to the first that does not; how many they are, or what is wrong with one of
+    /// them. The class is locked.
     #[inline]
     pub(crate) fn put_run(
         &self,
         first: usize,
         slots: &[Slot],
         row: &Row,
-    ) -> (usize, Result<(), (Misuse, usize)>) {
+    ) -> Result<usize, Stopped> {
         let (base, bytes) = (self.start(), row.units.bytes());
         let mut word = self.bitmap.word_of(first);
         let (mut block, mut run) = (first, 0);
-        let mut result = Ok(());
         loop {
             let count = if leads_a_word(block, &slots[run..], row) {
                 word.put_word(block).map(|()| WORD)
@@ -32,8 +38,7 @@ impl Slab {
                 Ok(count) => run += count,
                 Err(block) => {
                     let address = base + block * row.size as usize;
-                    result = Err((Misuse::Freed, address));
-                    break;
+                    return Err(self.stop(&word, run, Misuse::Freed, address));
                 }
             }
             let Some(slot) = slots.get(run) else { break };
@@ -45,16 +50,32 @@ impl Slab {
             }
             let (next, inside) = row.locate(offset);
             if inside != 0 || next >= row.blocks as usize {
-                result = Err((Misuse::Interior, address));
-                break;
+                return Err(self.stop(&word, run, Misuse::Interior, address));
             }
             block = next;
         }
+        self.finish(&word, run);
+        Ok(run)
+    }
+
+    /// The last word of a run, and its count.
+    #[inline]
+    fn finish(&self, word: &Word<'_>, run: usize) {
         word.store();
         self.touched.set(TOUCHED);
         #[expect(clippy::cast_possible_truncation, reason = "at most the slab's blocks")]
         self.free.set(self.free.get() + run as u16);
-        (run, result)
+    }
+
+    /// Ends a run in front of a wrong block: what was put back is, so that the slab is whole.
+    #[cold]
+    fn stop(&self, word: &Word<'_>, run: usize, misuse: Misuse, address: usize) -> Stopped {
+        self.finish(word, run);
+        Stopped {
+            run,
+            misuse,
+            address,
+        }
     }
 }
 
