@@ -19,7 +19,7 @@ use crate::valgrind;
 /// What [`Words::own`] holds once a thread has ended: served without a cache from then on.
 pub(super) static EXITED: u8 = 0;
 
-/// What [`Words::own`] holds while a thread registers, which may allocate.
+/// What [`Words::own`] holds while a thread registers or initialises the process, which may allocate.
 static REGISTERING: u8 = 1;
 
 /// The threads that have a cache.
@@ -52,7 +52,7 @@ pub(super) static REGISTRY: Registry = Registry {
 /// cache plus [`FIRST_KEY`].
 static KEY: AtomicUsize = AtomicUsize::new(0);
 
-/// The program has used up all keys: threads are served without caches.
+/// There is no key yet, or the program has used up all: threads are served without caches.
 const NO_KEY: usize = 1;
 const FIRST_KEY: usize = 2;
 
@@ -87,10 +87,27 @@ pub(super) fn repair_child() {
     fork::settle();
 }
 
-/// Threads that get here at the same time write the same, but for the key, of which the first counts
-/// (and for the options, if the program declares two allocators that differ): no lock is held meanwhile but for tables.
+/// Initialises the process. What the C library or the program's own functions of its names allocate on the way, they get
+/// without a cache as soon as there is something to serve them, and null before.
 #[cold]
 fn initialise(config: &Config) -> bool {
+    let words = tls::words();
+    // ORDERING: this thread's own word, here and below.
+    let own = words.own.load(Ordering::Relaxed);
+    if ptr::eq(own, &raw const REGISTERING) {
+        return false;
+    }
+    words
+        .own
+        .store((&raw const REGISTERING).cast_mut(), Ordering::Relaxed);
+    let is_ready = make_ready(config);
+    words.own.store(own, Ordering::Relaxed);
+    is_ready
+}
+
+/// Threads that get here at the same time write the same, but for the key, which who comes first makes (and for the
+/// options, if the program declares two allocators that differ): no lock is held meanwhile but for tables.
+fn make_ready(config: &Config) -> bool {
     // Before anything is complained about, which is not to happen with each call that finds no memory.
     if !os::watch_forks() {
         return false;
@@ -114,17 +131,19 @@ fn initialise(config: &Config) -> bool {
     if config::mode().samples() {
         sample::initialise();
     }
+    // ORDERING: publishes the above to `is_ready`; who loses has published nothing.
+    let first = KEY.compare_exchange(0, NO_KEY, Ordering::Release, Ordering::Relaxed);
+    if first.is_err() {
+        return true;
+    }
     // In other objects the program's own code calls first, when its libraries are ready.
     if !config.stays_loaded() {
         sample::begin();
         os::stay_loaded((&raw const REGISTRY).cast());
     }
-    let key = ThreadKey::new(at_exit);
-    let bits = key.map_or(NO_KEY, |key| key.to_bits() + FIRST_KEY);
-    // ORDERING: publishes the above to `is_ready` and `key`; who loses has published nothing.
-    let first = KEY.compare_exchange(0, bits, Ordering::Release, Ordering::Relaxed);
-    if let (Err(_), Some(unused)) = (first, key) {
-        unused.delete();
+    if let Some(key) = ThreadKey::new(at_exit) {
+        // ORDERING: as above, to `key`.
+        KEY.store(key.to_bits() + FIRST_KEY, Ordering::Release);
     }
     true
 }

@@ -196,12 +196,6 @@ impl ThreadKey {
         cfg!(target_env = "gnu") && self.to_bits() >= Self::TABLED
     }
 
-    /// Gives up a key that no thread armed.
-    pub(crate) fn delete(self) {
-        // SAFETY: 1. the key was created by `new`.
-        let _ = unsafe { libc::pthread_key_delete(self.0) };
-    }
-
     /// The key as a number, and back.
     pub(crate) fn to_bits(self) -> usize {
         self.0 as usize
