@@ -38,6 +38,31 @@ fn may_name_libc(file: &str) -> bool {
             .is_some_and(|name| name.starts_with("thread"))
 }
 
+/// Functions of the C library that are called by their names, which can be another's: see "What is called by name" in
+/// `ALGORITHM.md`. The kernel is called by instruction.
+const CALLED: [&str; 15] = [
+    "__errno_location",
+    "abort",
+    "dladdr",
+    "dlopen",
+    "dlsym",
+    "getauxval",
+    "pthread_atfork",
+    "pthread_attr_destroy",
+    "pthread_attr_init",
+    "pthread_attr_setdetachstate",
+    "pthread_attr_setstacksize",
+    "pthread_create",
+    "pthread_key_create",
+    "pthread_setspecific",
+    "sysconf",
+];
+
+/// Where others are: for Miri and the thread sanitizer.
+fn calls_by_name(file: &str) -> bool {
+    file == "os/portable.rs" || file.ends_with("_libc.rs")
+}
+
 #[test]
 fn every_file_keeps_the_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -84,8 +109,21 @@ fn faults(name: &str, source: &str) -> Vec<String> {
         faults.push(format!("{lines} lines, at most {MAX_LINES} are allowed"));
     }
     let tokens = tokens(source);
+    let mut is_test = false;
     for (i, token) in tokens.iter().enumerate() {
-        let next = tokens.get(i + 1).map(|token| token.text);
+        let text = |i: usize| tokens.get(i).map(|token| token.text);
+        let next = text(i + 1);
+        is_test |= token.text == "mod" && next == Some("tests");
+        if let (false, "libc", Some("::"), Some(function), Some("(")) =
+            (is_test, token.text, next, text(i + 2), text(i + 3))
+            && !CALLED.contains(&function)
+            && !calls_by_name(name)
+        {
+            faults.push(format!(
+                "line {}: `{function}` by its name, which can be another's",
+                token.line
+            ));
+        }
         if token.text == "static" && next == Some("mut") && !is_foreign(&tokens[..i]) {
             faults.push(format!("line {}: `static mut`", token.line));
         }
@@ -358,7 +396,7 @@ fn downward_paths_are_allowed() {
 fn other_faults_are_found() {
     expect(
         "heap/mod.rs",
-        "fn f() { unsafe { libc::mmap() } }",
+        "fn f() { unsafe { libc::abort() } }",
         Some("libc"),
     );
     expect("heap/mod.rs", "use libc::mmap;", Some("libc"));
@@ -379,8 +417,12 @@ fn other_faults_are_found() {
     );
     expect(
         "os/linux.rs",
-        "fn f<'a>(x: &'static mut u8) { libc::mmap() }",
+        "fn f<'a>(x: &'static mut u8) { libc::abort() }",
         None,
     );
+    let by_name = "fn f() { libc::mmap() }";
+    expect("os/linux.rs", by_name, Some("`mmap` by its name"));
+    expect("os/syscall_libc.rs", by_name, None);
+    expect("os/linux.rs", "mod tests { fn f() { libc::open() } }", None);
     expect("cache/thread_linux.rs", "use libc::pthread_key_t;", None);
 }

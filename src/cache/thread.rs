@@ -108,6 +108,8 @@ fn initialise(config: &Config) -> bool {
 /// Threads that get here at the same time write the same, but for the key, which who comes first makes (and for the
 /// options, if the program declares two allocators that differ): no lock is held meanwhile but for tables.
 fn make_ready(config: &Config) -> bool {
+    // The clock is looked for here: it will be read under locks.
+    let _ = os::now_ms();
     // Before anything is complained about, which is not to happen with each call that finds no memory.
     if !os::watch_forks() {
         return false;

@@ -5,11 +5,15 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use super::failpoints;
-use super::posix::keeping_errno;
+use super::posix::{Signals, block_signals, keeping_errno};
+use super::syscall::{call, word as number};
 use crate::sync::AtomicU32;
 
 /// Bytes of its stack, besides what the C library puts there: the work takes a few pages.
 const STACK: usize = 512 << 10;
+
+/// By 32 to 34 the C libraries reach every thread, as to change whose the process is: nobody may block them.
+const SIGNALS_OF_THE_C_LIBRARY: Signals = 0b111 << 31;
 
 /// What the thread does.
 type Work = extern "C" fn(*mut c_void) -> *mut c_void;
@@ -21,21 +25,12 @@ pub(crate) fn start_thread(work: Work) -> bool {
     if failpoints::refuses() {
         return false;
     }
-    keeping_errno(|| {
-        // SAFETY: 1. all zero is an empty set.
-        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
-            unsafe { core::mem::zeroed() };
-        // SAFETY: 1. `all` is writable.
-        unsafe { libc::sigfillset(&raw mut all) };
-        // The new thread inherits what is blocked.
-        // SAFETY: 1. both sets live as long as the call.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
-        // A program with much thread-local storage needs more than our stack.
-        let is_started = create(work, Some(STACK)) || create(work, None);
-        // SAFETY: 1. as above.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
-        is_started
-    })
+    // The new thread inherits what is blocked.
+    let before = block_signals(libc::SIG_SETMASK, !SIGNALS_OF_THE_C_LIBRARY);
+    // A program with much thread-local storage needs more than our stack.
+    let is_started = keeping_errno(|| create(work, Some(STACK)) || create(work, None));
+    block_signals(libc::SIG_SETMASK, before);
+    is_started
 }
 
 fn create(work: Work, stack: Option<usize>) -> bool {
@@ -86,8 +81,12 @@ unsafe fn taken_of_stack(attributes: *const libc::pthread_attr_t) -> usize {
 
 /// Names the calling thread, for who lists threads.
 pub(crate) fn name_thread(name: &CStr) {
+    let arguments = [
+        number(libc::PR_SET_NAME as usize),
+        name.as_ptr().cast_mut().cast(),
+    ];
     // SAFETY: 1. the name is a string of at most 16 bytes; longer ones are cut.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    let _ = unsafe { call(libc::SYS_prctl, arguments) };
 }
 
 /// Sleeps for about so long, at most a day.
@@ -98,19 +97,27 @@ pub(crate) fn sleep_ms(milliseconds: u64) {
         tv_nsec: (milliseconds % 1000 * 1_000_000).cast_signed(),
     };
     // SAFETY: 1. `time` is readable, and nobody asks for the rest.
-    unsafe { libc::nanosleep(&raw const time, ptr::null_mut()) };
+    let _ = unsafe {
+        call(
+            libc::SYS_nanosleep,
+            [(&raw const time).cast_mut().cast(), number(0)],
+        )
+    };
 }
 
 /// Sleeps while `word` is `value`, until [`wake`]; now and then returns sooner.
 pub(crate) fn wait(word: &AtomicU32, value: u32) {
-    let op = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    let forever = ptr::null::<libc::timespec>();
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let forever = number(0);
+    let arguments = [
+        word.as_ptr().cast(),
+        number(operation as usize),
+        number(value as usize),
+        forever,
+    ];
     // SAFETY: 1. the word is readable for as long as the call.
-    let answer = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, value, forever) };
-    // SAFETY: 1. no precondition; the result is this thread's own.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: 1. valid for as long as the thread lives.
-    if answer != 0 && !matches!(unsafe { errno.read() }, libc::EAGAIN | libc::EINTR) {
+    let answer = unsafe { call(libc::SYS_futex, arguments) };
+    if !matches!(answer, Ok(_) | Err(libc::EAGAIN | libc::EINTR)) {
         // Forbidden, as by a filter: then by looking.
         sleep_ms(100);
     }
@@ -118,7 +125,12 @@ pub(crate) fn wait(word: &AtomicU32, value: u32) {
 
 /// Wakes who [waits](wait) for the word to change.
 pub(crate) fn wake(word: &AtomicU32) {
-    let op = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
     // SAFETY: 1. no thread's memory is touched.
-    keeping_errno(|| unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, 1) });
+    let _ = unsafe {
+        call(
+            libc::SYS_futex,
+            [word.as_ptr().cast(), number(operation as usize), number(1)],
+        )
+    };
 }

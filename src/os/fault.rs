@@ -4,6 +4,9 @@ use core::ffi::{CStr, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 
+use super::linux::{send, thread_id};
+use super::posix::Signals;
+use super::syscall::{call, word};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
 /// What [`watch_faults`] was given; null before.
@@ -13,8 +16,77 @@ static REPORT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// allocation comes, and would take the place of ours.
 const INSTALLS: usize = 2;
 
+/// What to do about a signal, as the kernel takes it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Action {
+    handler: usize,
+    flags: usize,
+    restorer: usize,
+    blocked: Signals,
+}
+
+const DEFAULT: Action = Action {
+    handler: libc::SIG_DFL,
+    flags: 0,
+    restorer: 0,
+    blocked: 0,
+};
+
+/// Changes what is done about a signal, if there is a `next`, and says what was done before. Under a lock: not by the C
+/// library's name.
+fn act(signal: c_int, next: Option<Action>) -> Action {
+    let mut before = DEFAULT;
+    let next = next.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let arguments = [
+        word(signal as usize),
+        next.cast_mut().cast(),
+        (&raw mut before).cast(),
+        word(size_of::<Signals>()),
+    ];
+    // SAFETY: 1. the one action is null or valid, with a handler that does as the signal demands; the other is writable.
+    let _ = unsafe { call(libc::SYS_rt_sigaction, arguments) };
+    before
+}
+
+/// With what a handler returns to: this processor's kernel has no such code of its own.
+#[cfg(target_arch = "x86_64")]
+const SA_RESTORER: usize = 0x0400_0000;
+
+/// Unwinders and debuggers know the frame of a signal by the last two instructions. They look at the byte before as well:
+/// it must not be another function's.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+extern "C" fn restore() {
+    core::arch::naked_asm!("nop", "mov rax, {}", "syscall", const libc::SYS_rt_sigreturn)
+}
+
+/// Where a handler returns to, and the flag that says so.
+#[cfg(target_arch = "x86_64")]
+fn restorer() -> (usize, usize) {
+    (restore as *const () as usize + 1, SA_RESTORER)
+}
+
+/// The kernel's own code.
+#[cfg(target_arch = "aarch64")]
+fn restorer() -> (usize, usize) {
+    (0, 0)
+}
+
+/// Catches a signal; a fault in the handler is one more.
+fn caught_by(handler: Handler) -> Action {
+    let (restorer, has_restorer) = restorer();
+    let flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+    Action {
+        handler: handler as *const () as usize,
+        flags: flags as usize | has_restorer,
+        restorer,
+        blocked: 0,
+    }
+}
+
 /// What was done about faults before each: written once, before the handler is installed.
-struct Previous([UnsafeCell<MaybeUninit<libc::sigaction>>; INSTALLS]);
+struct Previous([UnsafeCell<MaybeUninit<Action>>; INSTALLS]);
 
 // SAFETY: 1. the cells are what blocks the auto impl; each is written before anything reads it.
 unsafe impl Sync for Previous {}
@@ -29,18 +101,11 @@ type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 /// between the two may call the first from it.
 const HANDLERS: [Handler; INSTALLS] = [handle::<0>, handle::<1>];
 
-fn action() -> libc::sigaction {
-    // SAFETY: 1. all zero is an action.
-    unsafe { core::mem::zeroed() }
-}
-
 /// Has `report` called with the address of each access that faults, then goes on as before: by the handler
 /// that was there, or by ending the process. Called again, sees to it that this still holds, once; for one
 /// thread at a time.
 pub(crate) fn watch_faults(report: fn(usize)) {
-    let mut current = action();
-    // SAFETY: 1. `current` is writable.
-    unsafe { libc::sigaction(libc::SIGSEGV, ptr::null(), &raw mut current) };
+    let current = act(libc::SIGSEGV, None);
     // ORDERING: one thread at a time gets here, under a lock.
     let times = INSTALLED.load(Ordering::Relaxed);
     let (Some(cell), Some(handler)) = (PREVIOUS.0.get(times), HANDLERS.get(times)) else {
@@ -48,7 +113,7 @@ pub(crate) fn watch_faults(report: fn(usize)) {
     };
     if HANDLERS
         .iter()
-        .any(|ours| current.sa_sigaction == *ours as usize)
+        .any(|ours| current.handler == *ours as usize)
     {
         return;
     }
@@ -57,11 +122,7 @@ pub(crate) fn watch_faults(report: fn(usize)) {
     // ORDERING: the system call below orders these before the first call of the handler.
     REPORT.store(report as *mut (), Ordering::Relaxed);
     INSTALLED.store(times + 1, Ordering::Relaxed);
-    let mut ours = action();
-    ours.sa_sigaction = *handler as usize;
-    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-    // SAFETY: 1. a valid action, whose handler does as the signal demands.
-    unsafe { libc::sigaction(libc::SIGSEGV, &raw const ours, ptr::null_mut()) };
+    act(libc::SIGSEGV, Some(caught_by(*handler)));
 }
 
 extern "C" fn handle<const TIME: usize>(
@@ -86,21 +147,17 @@ extern "C" fn handle<const TIME: usize>(
     let previous = unsafe { &*PREVIOUS.0[TIME].get() };
     // SAFETY: 1. as above.
     let previous = unsafe { previous.assume_init_ref() };
-    let next = previous.sa_sigaction;
+    let next = previous.handler;
     if next == libc::SIG_IGN && !is_fault {
         return;
     }
     if next == libc::SIG_DFL || next == libc::SIG_IGN {
-        let mut default = action();
-        default.sa_sigaction = libc::SIG_DFL;
         // An access faults again when this returns, and ends the process.
-        // SAFETY: 1. a valid action.
-        unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+        act(signal, Some(DEFAULT));
         if !is_fault {
-            // SAFETY: 1. no precondition.
-            unsafe { libc::raise(signal) };
+            let _ = send(thread_id(), signal);
         }
-    } else if previous.sa_flags & libc::SA_SIGINFO != 0 {
+    } else if previous.flags & libc::SA_SIGINFO as usize != 0 {
         // SAFETY: 1. the program installed a handler of this type.
         let next = unsafe { core::mem::transmute::<usize, Handler>(next) };
         next(signal, info, context);
@@ -159,4 +216,41 @@ pub(crate) fn object_at(address: usize) -> Option<(&'static CStr, usize)> {
     // SAFETY: 1. a string of the loader's, which lives as long as the object.
     let path = unsafe { CStr::from_ptr(info.dli_fname) };
     Some((path, info.dli_fbase.addr()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static CAUGHT: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+        // ORDERING: this thread's own signal.
+        CAUGHT.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_handler_returns_and_what_was_before_comes_back() {
+        let signal = libc::SIGURG;
+        let before = act(signal, Some(caught_by(count)));
+        for times in 1..3 {
+            send(thread_id(), signal).expect("a signal");
+            // ORDERING: as above.
+            assert_eq!(CAUGHT.load(Ordering::Relaxed), times);
+        }
+        let ours = act(signal, Some(before));
+        assert_eq!(ours.handler, count as *const () as usize);
+        assert_eq!(act(signal, None).handler, before.handler);
+    }
+
+    /// By these bytes unwinders know where a signal came in.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_code_that_handlers_return_to_is_the_known_one() {
+        let (place, _) = restorer();
+        let code = ptr::with_exposed_provenance::<[u8; 9]>(place);
+        // SAFETY: 1. code of this program, which is readable.
+        let code = unsafe { code.read() };
+        assert_eq!(code, *b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05");
+    }
 }

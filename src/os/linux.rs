@@ -1,14 +1,11 @@
 //! Linux: each function is one system call or one question to libc, but for mappings that are aligned.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this is the layer that the ban points to"
-)]
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int, c_ulong, c_void};
 use core::ptr::{self, NonNull};
 
 use super::posix::keeping_errno;
-use super::{Access, failpoints, page_size};
+use super::syscall::{Word, call, word};
+use super::{Access, failpoints};
 use crate::units::round_up;
 use crate::valgrind;
 
@@ -28,7 +25,7 @@ pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull
         }
     }
     // Padding is reserved only: an alignment of many GiB must not count as memory.
-    let padded = length.checked_add(align)?.checked_sub(page_size())?;
+    let padded = length.checked_add(align)?.checked_sub(super::page_size())?;
     let base = map_near(0, padded, Access::Reserved)?;
     let head = round_up(base.addr().get(), align)? - base.addr().get();
     // SAFETY: 1. head + length is at most `padded`.
@@ -62,17 +59,19 @@ fn map_near(place: usize, length: usize, access: Access) -> Option<NonNull<u8>> 
         Access::Committed => (libc::PROT_READ | libc::PROT_WRITE, 0),
     };
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let no_file = usize::MAX;
+    let arguments = [
+        place,
+        length,
+        protection as usize,
+        flags as usize,
+        no_file,
+        0,
+    ]
+    .map(word);
     // SAFETY: 1. a fresh anonymous mapping replaces nothing.
-    let map = || unsafe {
-        let place = ptr::without_provenance_mut(place);
-        libc::mmap(place, length, protection, flags, -1, 0)
-    };
-    let base = keeping_errno(map);
-    if base == libc::MAP_FAILED {
-        None
-    } else {
-        NonNull::new(base.cast()).map(valgrind::hidden)
-    }
+    let base = unsafe { call(libc::SYS_mmap, arguments) }.ok()?;
+    NonNull::new(base.cast()).map(valgrind::hidden)
 }
 
 /// # Safety
@@ -82,8 +81,13 @@ pub(super) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
         return false;
     }
     let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let arguments = [
+        base.as_ptr().cast(),
+        word(length),
+        word(protection as usize),
+    ];
     // SAFETY: 1. the caller's.
-    keeping_errno(|| unsafe { libc::mprotect(base.as_ptr().cast(), length, protection) }) == 0
+    unsafe { call(libc::SYS_mprotect, arguments) }.is_ok()
 }
 
 /// # Safety
@@ -92,8 +96,13 @@ pub(super) unsafe fn protect(base: NonNull<u8>, length: usize) -> bool {
     if failpoints::refuses() {
         return false;
     }
+    let arguments = [
+        base.as_ptr().cast(),
+        word(length),
+        word(libc::PROT_NONE as usize),
+    ];
     // SAFETY: 1. the caller's.
-    keeping_errno(|| unsafe { libc::mprotect(base.as_ptr().cast(), length, libc::PROT_NONE) }) == 0
+    unsafe { call(libc::SYS_mprotect, arguments) }.is_ok()
 }
 
 /// Since Linux 6.13: costs no mapping, as `mprotect` does.
@@ -109,8 +118,7 @@ pub(super) unsafe fn guard(base: NonNull<u8>, length: usize) -> bool {
         return false;
     }
     // SAFETY: 1. the caller's.
-    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, MADV_GUARD_INSTALL) };
-    keeping_errno(call) == 0
+    unsafe { madvise(base, length, MADV_GUARD_INSTALL) }.is_ok()
 }
 
 /// Takes guards away, if there are any. `true` as well where the kernel has none.
@@ -121,14 +129,9 @@ pub(super) unsafe fn unguard(base: NonNull<u8>, length: usize) -> bool {
     if failpoints::refuses() {
         return false;
     }
-    keeping_errno(|| {
-        // SAFETY: 1. the caller's.
-        let done = unsafe { libc::madvise(base.as_ptr().cast(), length, MADV_GUARD_REMOVE) } == 0;
-        // SAFETY: 1. no precondition; the result is this thread's own.
-        let errno = unsafe { libc::__errno_location() };
-        // SAFETY: 1. valid for as long as the thread lives.
-        done || unsafe { errno.read() } == libc::EINVAL
-    })
+    // SAFETY: 1. the caller's.
+    let done = unsafe { madvise(base, length, MADV_GUARD_REMOVE) };
+    matches!(done, Ok(_) | Err(libc::EINVAL))
 }
 
 /// # Safety
@@ -138,8 +141,7 @@ pub(super) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
         return false;
     }
     // SAFETY: 1. the caller's.
-    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, libc::MADV_DONTNEED) };
-    keeping_errno(call) == 0
+    unsafe { madvise(base, length, libc::MADV_DONTNEED) }.is_ok()
 }
 
 /// # Safety
@@ -149,7 +151,7 @@ pub(super) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
         return false;
     }
     // SAFETY: 1. the caller's.
-    keeping_errno(|| unsafe { libc::munmap(base.as_ptr().cast(), length) }) == 0
+    unsafe { call(libc::SYS_munmap, [base.as_ptr().cast(), word(length)]) }.is_ok()
 }
 
 /// # Safety
@@ -159,14 +161,10 @@ pub(super) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<
     if failpoints::refuses() {
         return None;
     }
+    let [old, new, flags] = [old, new, libc::MREMAP_MAYMOVE as usize].map(word);
     // SAFETY: 1. and 2. the caller's.
-    let call = || unsafe { libc::mremap(base.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) };
-    let moved = keeping_errno(call);
-    if moved == libc::MAP_FAILED {
-        None
-    } else {
-        NonNull::new(moved.cast()).map(valgrind::hidden)
-    }
+    let moved = unsafe { call(libc::SYS_mremap, [base.as_ptr().cast(), old, new, flags]) };
+    NonNull::new(moved.ok()?.cast()).map(valgrind::hidden)
 }
 
 pub(super) fn advise_huge(base: NonNull<u8>, length: usize) {
@@ -183,8 +181,7 @@ fn advise(base: NonNull<u8>, length: usize, advice: c_int) {
         return;
     }
     // SAFETY: 1. changes no byte, whatever is mapped there.
-    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, advice) };
-    let _ = keeping_errno(call);
+    let _ = unsafe { madvise(base, length, advice) };
 }
 
 pub(super) fn wipe_on_fork(base: NonNull<u8>, length: usize) -> bool {
@@ -192,8 +189,15 @@ pub(super) fn wipe_on_fork(base: NonNull<u8>, length: usize) -> bool {
         return false;
     }
     // SAFETY: 1. changes no byte of this process.
-    let call = || unsafe { libc::madvise(base.as_ptr().cast(), length, libc::MADV_WIPEONFORK) };
-    keeping_errno(call) == 0
+    unsafe { madvise(base, length, libc::MADV_WIPEONFORK) }.is_ok()
+}
+
+/// # Safety
+/// 1. As the advice demands.
+unsafe fn madvise(base: NonNull<u8>, length: usize, advice: c_int) -> Result<Word, c_int> {
+    let arguments = [base.as_ptr().cast(), word(length), word(advice as usize)];
+    // SAFETY: 1. the caller's.
+    unsafe { call(libc::SYS_madvise, arguments) }
 }
 
 /// Bytes of a range that are in memory; 0 when the kernel does not tell.
@@ -205,10 +209,10 @@ pub(crate) fn resident(base: NonNull<u8>, length: usize) -> usize {
     while offset < length {
         let mut present = [0_u8; BATCH];
         let part = (length - offset).min(BATCH * page);
-        let start = base.as_ptr().wrapping_add(offset).cast::<c_void>();
-        let answer = present.as_mut_ptr();
+        let start = base.as_ptr().wrapping_add(offset).cast();
+        let answer = present.as_mut_ptr().cast();
         // SAFETY: 1. `present` has a byte for each page; the range itself is not accessed.
-        if keeping_errno(|| unsafe { libc::mincore(start, part, answer) }) == 0 {
+        if unsafe { call(libc::SYS_mincore, [start, word(part), answer]) }.is_ok() {
             pages += present.iter().filter(|byte| **byte & 1 != 0).count();
         }
         offset += part;
@@ -221,14 +225,12 @@ pub(crate) fn resident(base: NonNull<u8>, length: usize) -> usize {
 pub(crate) fn random() -> [u64; 3] {
     let mut numbers = [0_u64; 3];
     let length = size_of_val(&numbers);
+    let place = numbers.as_mut_ptr().cast();
+    let arguments = [place, word(length), word(libc::GRND_NONBLOCK as usize)];
     // SAFETY: 1. `numbers` is writable for that length.
-    let call =
-        || unsafe { libc::getrandom(numbers.as_mut_ptr().cast(), length, libc::GRND_NONBLOCK) };
-    let got = keeping_errno(call);
-    if failpoints::refuses() || usize::try_from(got) != Ok(length) {
-        // SAFETY: 1. no precondition.
-        let place = unsafe { libc::getauxval(libc::AT_RANDOM) };
-        let bytes = ptr::with_exposed_provenance::<[u64; 2]>(usize::try_from(place).unwrap_or(0));
+    let got = unsafe { call(libc::SYS_getrandom, arguments) };
+    if failpoints::refuses() || got != Ok(word(length)) {
+        let bytes = ptr::with_exposed_provenance::<[u64; 2]>(auxiliary(libc::AT_RANDOM));
         if !bytes.is_null() {
             // SAFETY: 1. the kernel left sixteen random bytes there.
             let [first, second] = unsafe { bytes.read_unaligned() };
@@ -250,29 +252,59 @@ pub(super) fn at_fork_in_child(handler: extern "C" fn()) -> bool {
     keeping_errno(|| unsafe { libc::pthread_atfork(None, None, Some(handler)) }) == 0
 }
 
-const MEMBARRIER_PRIVATE_EXPEDITED: c_int = 1 << 3;
-const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+const MEMBARRIER_PRIVATE_EXPEDITED: usize = 1 << 3;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: usize = 1 << 4;
 
 /// A full barrier on every thread of this process between the caller's accesses before and after.
 /// `false` where the kernel cannot (before 4.14, or forbidden).
 #[must_use]
 pub(crate) fn expedite() -> bool {
-    let call = |command: c_int| {
+    let is_done = |command: usize| {
         if failpoints::refuses() {
             return false;
         }
         // SAFETY: 1. touches no memory.
-        keeping_errno(|| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }) == 0
+        unsafe { call(libc::SYS_membarrier, [command, 0, 0].map(word)) }.is_ok()
     };
     // Registering twice is allowed and cheap; a forked child has to register anew.
-    call(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) && call(MEMBARRIER_PRIVATE_EXPEDITED)
+    is_done(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) && is_done(MEMBARRIER_PRIVATE_EXPEDITED)
 }
 
 /// The calling thread's number in the kernel.
 pub(crate) fn thread_id() -> usize {
     // SAFETY: 1. no precondition.
-    let id = unsafe { libc::syscall(libc::SYS_gettid) };
-    usize::try_from(id).unwrap_or(0)
+    unsafe { call(libc::SYS_gettid, []) }.map_or(0, Word::addr)
+}
+
+fn process_id() -> usize {
+    // SAFETY: 1. no precondition.
+    unsafe { call(libc::SYS_getpid, []) }.map_or(0, Word::addr)
+}
+
+/// Sends a signal to a thread of this process.
+pub(super) fn send(thread: usize, signal: c_int) -> Result<(), c_int> {
+    let arguments = [process_id(), thread, signal as usize].map(word);
+    // SAFETY: 1. touches no memory.
+    unsafe { call(libc::SYS_tgkill, arguments) }.map(|_| ())
+}
+
+/// What the kernel told this process of `kind` as it began, 0 if nothing.
+fn auxiliary(kind: c_ulong) -> usize {
+    // SAFETY: 1. no precondition.
+    usize::try_from(unsafe { libc::getauxval(kind) }).unwrap_or(0)
+}
+
+pub(super) fn page_size() -> usize {
+    match auxiliary(libc::AT_PAGESZ) {
+        0 => 4096,
+        page => page,
+    }
+}
+
+/// The object that the kernel maps into each process, which has functions of its own; null if there is none.
+#[cfg(not(flagstone_tsan))]
+pub(super) fn kernel_object() -> *const u8 {
+    ptr::with_exposed_provenance(auxiliary(libc::AT_SYSINFO_EHDR))
 }
 
 /// The environment before the C library knows it: behind the arguments, where the stack began. glibc's loader tells;
@@ -294,42 +326,29 @@ pub(crate) fn pause() {
         tv_sec: 0,
         tv_nsec: 50_000,
     };
-    // Not the C library's, where a thread can be cancelled.
     // SAFETY: 1. `time` is readable, and nobody asks for the rest.
-    keeping_errno(|| unsafe {
-        libc::syscall(
+    let _ = unsafe {
+        call(
             libc::SYS_nanosleep,
-            &raw const time,
-            ptr::null_mut::<libc::timespec>(),
+            [(&raw const time).cast_mut().cast(), word(0)],
         )
-    });
+    };
 }
 
 /// Whether the calling thread is the one that its process began with: in a forked child, the one that
 /// forked.
 pub(crate) fn is_first_thread() -> bool {
-    // SAFETY: 1. no precondition.
-    usize::try_from(unsafe { libc::getpid() }).is_ok_and(|process| process == thread_id())
+    process_id() == thread_id()
 }
 
 /// Whether a thread of this process with that number exists; `true` if the kernel does not tell.
 pub(crate) fn is_alive(thread: usize) -> bool {
-    keeping_errno(|| {
-        // SAFETY: 1. no precondition.
-        let process = unsafe { libc::getpid() };
-        // SAFETY: 1. signal 0 is not delivered, only its receiver looked for.
-        let found = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) } == 0;
-        // SAFETY: 1. no precondition; the result is this thread's own.
-        let errno = unsafe { libc::__errno_location() };
-        // SAFETY: 1. valid for as long as the thread lives.
-        found || unsafe { errno.read() } != libc::ESRCH
-    })
+    send(thread, 0) != Err(libc::ESRCH)
 }
 
 /// Whether the process runs with more rights than who started it.
 pub(crate) fn is_privileged() -> bool {
-    // SAFETY: 1. no precondition.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+    auxiliary(libc::AT_SECURE) != 0
 }
 
 /// Has the loader keep the object that `own` lies in until the process ends: the destructor of a
@@ -344,8 +363,7 @@ pub(crate) fn stay_loaded(own: *const c_void) {
         if unsafe { libc::dladdr(own, &raw mut found) } == 0 {
             return;
         }
-        // SAFETY: 1. no precondition.
-        let program = usize::try_from(unsafe { libc::getauxval(libc::AT_PHDR) }).unwrap_or(0);
+        let program = auxiliary(libc::AT_PHDR);
         // The program headers stand in the first page of their object.
         if program.wrapping_sub(found.dli_fbase.addr()) < super::page_size() {
             return;

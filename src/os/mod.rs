@@ -29,6 +29,19 @@ cfg_if! {
     }
 }
 
+cfg_if! {
+    if #[cfg(any(miri, flagstone_portable, flagstone_tsan))] {
+        #[path = "clock_libc.rs"]
+        mod clock;
+        #[path = "syscall_libc.rs"]
+        mod syscall;
+    } else {
+        mod clock;
+        mod syscall;
+        mod vdso;
+    }
+}
+
 mod background;
 mod canary;
 mod lock;
@@ -62,7 +75,7 @@ pub(crate) use imp::{
     early_environment, expedite, is_alive, is_first_thread, is_privileged, pause, random, resident,
     stay_loaded, thread_id,
 };
-pub(crate) use posix::{ThreadKey, abort, cpus, env, gettime_ms as now_ms, write, yield_now};
+pub(crate) use posix::{ThreadKey, abort, cpus, env, now_ms, write, yield_now};
 
 /// Bytes of a page, or 0 before the first call of [`page_size`].
 static PAGE: AtomicUsize = AtomicUsize::new(0);
@@ -72,7 +85,7 @@ pub(crate) fn page_size() -> usize {
     // ORDERING: every thread that finds 0 stores the same value.
     match PAGE.load(Ordering::Relaxed) {
         0 => {
-            let page = posix::page_size();
+            let page = imp::page_size();
             PAGE.store(page, Ordering::Relaxed);
             page
         }

@@ -14,7 +14,7 @@ use core::ffi::{c_char, c_void};
 use core::ptr::{self, NonNull};
 
 use super::posix::keeping_errno;
-use super::{Access, Lock, failpoints, page_size};
+use super::{Access, Lock, failpoints};
 use crate::sync::Link;
 use crate::units::{ADDRESS_BITS, CHUNK, round_up};
 use crate::valgrind;
@@ -45,12 +45,18 @@ static FRONTS: Fronts = Fronts {
     first: Link::none(),
 };
 
+pub(super) fn page_size() -> usize {
+    // SAFETY: 1. no precondition.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page).unwrap_or(4096)
+}
+
 pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull<u8>> {
     // Reserved addresses cost memory here: who wants many gets few, a chunk's worth.
     if failpoints::refuses() || (access == Access::Reserved && length > CHUNK) {
         return None;
     }
-    let page = page_size();
+    let page = super::page_size();
     let padding = align.max(page).checked_add(page)?;
     let whole_length = length.checked_add(padding)?;
     if whole_length >> ADDRESS_BITS != 0 {

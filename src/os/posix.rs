@@ -3,10 +3,11 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::NonNull;
 
-use super::failpoints;
+use super::syscall::{Word, call, word};
+use super::{clock, failpoints};
 use crate::valgrind;
 
-/// Runs a call that may set `errno`, and puts it back: freeing must not change it.
+/// Runs a function of the C library that may set `errno`, and puts it back: freeing must not change it.
 pub(super) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
     // SAFETY: 1. no precondition; the result is this thread's own.
     let errno = unsafe { libc::__errno_location() };
@@ -18,88 +19,79 @@ pub(super) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
     result
 }
 
-pub(super) fn page_size() -> usize {
-    // SAFETY: 1. no precondition.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(page).unwrap_or(4096)
+#[cfg(any(miri, flagstone_portable, flagstone_tsan))]
+pub(super) fn errno() -> c_int {
+    // SAFETY: 1. no precondition; the result is this thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: 1. valid for as long as the thread lives.
+    unsafe { errno.read() }
 }
 
 /// Processors this process may run on, at least 1.
 pub(crate) fn cpus() -> usize {
-    // SAFETY: 1. all zero is an empty set.
-    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // As many bits as a kernel may be built for.
+    let mut set = [0_u64; 128];
+    let arguments = [word(0), word(size_of_val(&set)), set.as_mut_ptr().cast()];
     // SAFETY: 1. `set` is as long as said.
-    let got =
-        keeping_errno(|| unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) });
-    if got != 0 {
-        // More processors than the set has room for.
+    if unsafe { call(libc::SYS_sched_getaffinity, arguments) }.is_err() {
         // SAFETY: 1. no precondition.
         let online = keeping_errno(|| unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) });
         return usize::try_from(online).unwrap_or(1).max(1);
     }
-    // SAFETY: 1. reads `set` only.
-    let count = unsafe { libc::CPU_COUNT(&set) };
-    usize::try_from(count).unwrap_or(1).max(1)
+    let count: u32 = set.iter().map(|word| word.count_ones()).sum();
+    count.max(1) as usize
 }
 
 pub(crate) fn yield_now() {
     // SAFETY: 1. no precondition.
-    let _ = unsafe { libc::sched_yield() };
+    let _ = unsafe { call(libc::SYS_sched_yield, []) };
 }
 
-/// Milliseconds of a clock that never goes back, a few milliseconds coarse; no system call.
-pub(crate) fn gettime_ms() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: 1. `now` is writable.
-    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) } != 0 {
-        return 0;
-    }
+/// Milliseconds of a clock that never goes back, a few milliseconds coarse.
+pub(crate) fn now_ms() -> u64 {
+    let now = clock::read();
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
 /// Writes a message, as far as the file takes it. If nobody reads it any more, no `SIGPIPE` ends the program, which
 /// knows nothing of this.
 pub(crate) fn write(file: c_int, message: &[u8]) {
-    keeping_errno(|| without_sigpipe(|| write_all(file, message)));
+    without_sigpipe(|| write_all(file, message));
 }
 
 /// Whether nobody reads any more.
 fn write_all(file: c_int, message: &[u8]) -> bool {
     let mut rest = message;
     while !rest.is_empty() {
-        match write_part(file, rest) {
-            Some(count) if count > 0 => rest = &rest[count..],
-            None if errno() == libc::EINTR => {}
+        let text = rest.as_ptr().cast_mut().cast();
+        let arguments = [word(file as usize), text, word(rest.len())];
+        // SAFETY: 1. `rest` is readable.
+        match unsafe { call(libc::SYS_write, arguments) }.map(Word::addr) {
+            Ok(count) if count > 0 => rest = rest.get(count..).unwrap_or_default(),
+            // A signal came; a thread that is to be cancelled is not, here.
+            Err(libc::EINTR) => {}
             // A part of it is all that can be done.
-            _ => return errno() == libc::EPIPE,
+            result => return result == Err(libc::EPIPE),
         }
     }
     false
 }
 
-/// How much the file took; `None` is an error. Not `write` of the C library, where a thread that is
-/// to be cancelled would end, in the middle of a `free` and with the message lost: `syscall` is no
-/// such place, here and below.
-fn write_part(file: c_int, message: &[u8]) -> Option<usize> {
-    let (start, length) = (message.as_ptr(), message.len());
-    // SAFETY: 1. `message` is readable.
-    #[cfg(not(miri))]
-    let written = unsafe { libc::syscall(libc::SYS_write, file, start, length) };
-    // Miri has no such call, nor threads that are to be cancelled.
-    // SAFETY: 1. as above.
-    #[cfg(miri)]
-    let written = unsafe { libc::write(file, start.cast(), length) };
-    usize::try_from(written).ok()
-}
+/// Signals as the kernel takes them: signal `n` is bit `n - 1`.
+pub(super) type Signals = u64;
 
-fn errno() -> c_int {
-    // SAFETY: 1. no precondition; the result is this thread's own.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: 1. valid for as long as the thread lives.
-    unsafe { errno.read() }
+/// Changes which signals the calling thread blocks, to or by `signals`; those that it blocked before.
+pub(super) fn block_signals(how: c_int, signals: Signals) -> Signals {
+    let mut before: Signals = 0;
+    let arguments = [
+        word(how as usize),
+        (&raw const signals).cast_mut().cast(),
+        (&raw mut before).cast(),
+        word(size_of::<Signals>()),
+    ];
+    // SAFETY: 1. the one set is readable, the other writable.
+    let _ = unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
+    before
 }
 
 /// Runs `work` with `SIGPIPE` blocked, and takes the one back that it says it has caused.
@@ -108,30 +100,27 @@ fn without_sigpipe(work: impl FnOnce() -> bool) {
         work();
         return;
     }
-    // SAFETY: 1. all zero is an empty set.
-    let [mut pipe, mut pending, mut before]: [libc::sigset_t; 3] = unsafe { core::mem::zeroed() };
-    // SAFETY: 1. writable, as are the others below.
-    unsafe { libc::sigaddset(&raw mut pipe, libc::SIGPIPE) };
-    // SAFETY: 1. as above.
-    unsafe { libc::sigpending(&raw mut pending) };
-    // SAFETY: 1. as above.
-    let was_pending = unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) } == 1;
-    // SAFETY: 1. as above.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before) };
-    if work() && !was_pending {
+    let pipe: Signals = 1 << (libc::SIGPIPE - 1);
+    let mut pending: Signals = 0;
+    let length = word(size_of::<Signals>());
+    // SAFETY: 1. `pending` is writable.
+    let _ = unsafe { call(libc::SYS_rt_sigpending, [(&raw mut pending).cast(), length]) };
+    let before = block_signals(libc::SIG_BLOCK, pipe);
+    if work() && pending & pipe == 0 {
         let at_once = libc::timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // The signals that the kernel knows; there is room for more in the C library's set.
-        let length = size_of::<u64>();
-        let nothing = core::ptr::null_mut::<libc::siginfo_t>();
-        let call = libc::SYS_rt_sigtimedwait;
+        let arguments = [
+            (&raw const pipe).cast_mut().cast(),
+            word(0),
+            (&raw const at_once).cast_mut().cast(),
+            length,
+        ];
         // SAFETY: 1. both are readable; nobody asks for more about the signal.
-        unsafe { libc::syscall(call, &raw const pipe, nothing, &raw const at_once, length) };
+        let _ = unsafe { call(libc::SYS_rt_sigtimedwait, arguments) };
     }
-    // SAFETY: 1. as above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, core::ptr::null_mut()) };
+    block_signals(libc::SIG_SETMASK, before);
 }
 
 pub(crate) fn abort() -> ! {

@@ -1,0 +1,117 @@
+//! System calls made by instruction. A program, or a library that is preloaded, may put functions of its own in the
+//! place of the C library's, and such a function may allocate: that would wait for the lock that its caller holds.
+//! `errno` stays as it is.
+
+use core::arch::asm;
+use core::ffi::{c_int, c_long, c_void};
+use core::ptr;
+
+/// What a system call takes or answers: a number or an address.
+pub(super) type Word = *mut c_void;
+
+/// A number as an argument.
+pub(super) const fn word(number: usize) -> Word {
+    ptr::without_provenance_mut(number)
+}
+
+/// The kernel's answers from here on are errors, counted back from 0.
+const FIRST_ERROR: usize = 4095_usize.wrapping_neg();
+
+/// Makes the system call; what it answers, or its error.
+///
+/// # Safety
+/// 1. What the call does to memory, the caller may do.
+#[inline]
+pub(super) unsafe fn call<const N: usize>(
+    number: c_long,
+    arguments: [Word; N],
+) -> Result<Word, c_int> {
+    let mut all = [word(0); 6];
+    all[..N].copy_from_slice(&arguments);
+    // SAFETY: 1. the caller's.
+    let answer = unsafe { enter(number, all) };
+    if answer.addr() < FIRST_ERROR {
+        return Ok(answer);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "at most 4095")]
+    Err(answer.addr().wrapping_neg() as c_int)
+}
+
+/// # Safety
+/// 1. As for [`call`].
+#[inline(always)]
+unsafe fn enter(number: c_long, arguments: [Word; 6]) -> Word {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    let answer: Word;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: 1. the caller's. The kernel changes three registers, and no memory but what the call is about.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => answer,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            in("r9") sixth,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: 1. the caller's. The kernel changes one register, and no memory but what the call is about.
+    unsafe {
+        asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") first => answer,
+            in("x1") second,
+            in("x2") third,
+            in("x3") fourth,
+            in("x4") fifth,
+            in("x5") sixth,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of the six counts: the bytes come from a file, at a place behind its beginning.
+    #[test]
+    fn six_arguments_arrive_and_errors_return() {
+        // SAFETY: 1. the path is a C string.
+        let open = || unsafe { libc::open(c"/proc/self/exe".as_ptr(), libc::O_RDONLY) };
+        let (file, page) = (open() as usize, super::super::page_size());
+        let map = |access: c_int, offset: usize| {
+            let numbers = [
+                0,
+                page,
+                access as usize,
+                libc::MAP_PRIVATE as usize,
+                file,
+                offset,
+            ];
+            // SAFETY: 1. a fresh mapping replaces nothing.
+            unsafe { call(libc::SYS_mmap, numbers.map(word)) }
+        };
+        let bytes = map(libc::PROT_READ, 0)
+            .expect("a mapping")
+            .cast::<[u8; 4]>();
+        // SAFETY: 1. mapped above.
+        assert_eq!(unsafe { bytes.read() }, *b"\x7fELF");
+        assert_eq!(map(libc::PROT_READ, 1), Err(libc::EINVAL));
+        // SAFETY: 1. mapped above, not used again.
+        assert!(unsafe { call(libc::SYS_munmap, [bytes.cast(), word(page)]) }.is_ok());
+        // SAFETY: 1. opened above, not used again.
+        assert!(unsafe { call(libc::SYS_close, [word(file)]) }.is_ok());
+        // SAFETY: 1. no file has this number.
+        let refused = unsafe { call(libc::SYS_close, [word(usize::MAX)]) };
+        assert_eq!(refused, Err(libc::EBADF));
+    }
+}
