@@ -69,6 +69,31 @@ impl Program {
     /// Compiles `tests/c/NAME`. `None`, with a line that says so, without a compiler for it.
     #[must_use]
     pub fn compile(name: &str, link: Link) -> Option<Self> {
+        match Self::compile_with(name, link, &[]) {
+            Ok(program) => program,
+            Err(messages) => panic!("{messages}"),
+        }
+    }
+
+    /// As [`Program::compile`] for a program that is preloaded, with a sanitizer in it; nor without the sanitizer.
+    #[must_use]
+    pub fn sanitized(name: &str, sanitizer: &str) -> Option<Self> {
+        let option = format!("-fsanitize={sanitizer}");
+        let program = Self::compile_with(name, Link::Preload, &[&option]).unwrap_or_else(|_| {
+            println!("skipped: the compiler has no {option}");
+            None
+        })?;
+        // The runtime may not take this kernel's address space.
+        let exit = run(program.command().env_remove("LD_PRELOAD"));
+        if exit.code != Some(0) {
+            println!("skipped: with {option} it does not run without the library: {exit:?}");
+            return None;
+        }
+        Some(program)
+    }
+
+    /// An error is what the compiler says.
+    fn compile_with(name: &str, link: Link, options: &[&str]) -> Result<Option<Self>, String> {
         let (compiler, standard) = if name.ends_with(".cpp") {
             (env::var("CXX").unwrap_or("c++".into()), "-std=c++17")
         } else {
@@ -76,13 +101,14 @@ impl Program {
         };
         if Command::new(&compiler).arg("--version").output().is_err() {
             println!("skipped: no {compiler}");
-            return None;
+            return Ok(None);
         }
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = Command::new(&compiler);
         // The mistakes in these programs are on purpose.
         command
             .args([standard, "-O1", "-w", "-pthread"])
+            .args(options)
             .arg("-I")
             .arg(root().join("include"));
         command.arg("-o").arg(folder.path().join("program"));
@@ -111,12 +137,11 @@ impl Program {
         }
         command.arg("-ldl");
         let output = command.output().expect("the compiler runs");
-        assert!(
-            output.status.success(),
-            "{command:?}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Some(Self { folder, link })
+        if output.status.success() {
+            return Ok(Some(Self { folder, link }));
+        }
+        let messages = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{command:?}\n{messages}"))
     }
 
     /// The program, ready to run, without any option of the allocator in its environment.

@@ -67,6 +67,65 @@ fn no_c_function_is_called_by_its_name() {
     assert!(found.is_empty(), "{found:?}");
 }
 
+/// Functions of the C library that the C interface calls, none of them with a lock or a gate held.
+const OF_THE_INTERFACE: [&str; 8] = [
+    "dlopen",
+    "dlsym",
+    "fcntl",
+    "fstat",
+    "fwrite",
+    "getenv",
+    "getpid",
+    "getrusage",
+];
+
+/// What the toolchain's own start and end of a library name, and C++'s where it is there.
+const OF_THE_TOOLCHAIN: [&str; 6] = [
+    "_ITM_deregisterTMCloneTable",
+    "_ITM_registerTMCloneTable",
+    "__cxa_finalize",
+    "__gmon_start__",
+    "_ZSt15get_new_handlerv",
+    "_ZSt17__throw_bad_allocv",
+];
+
+/// The first column of the table under "What is called by name" in `ALGORITHM.md`.
+fn called_by_name() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("../ALGORITHM.md")).expect("the document");
+    let section = text
+        .split("\n## What is called by name\n")
+        .nth(1)
+        .expect("the section");
+    let section = section.split("\n## ").next().expect("its end");
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.map(|row| row.split('|').nth(1).expect("a cell"));
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whatever has a name can be another's function. What the engine calls is in the table that says when, and the table holds
+/// nothing else.
+#[test]
+fn what_is_called_by_name_is_in_the_table() {
+    let bytes = fs::read(shared()).expect("the library");
+    let file = ElfFile64::<Endianness>::parse(&*bytes).expect("an ELF file");
+    let called: BTreeSet<String> = file
+        .dynamic_symbols()
+        .filter(|symbol| symbol.is_undefined())
+        .map(|symbol| symbol.name().expect("a name"))
+        .filter(|name| !OF_THE_INTERFACE.contains(name) && !OF_THE_TOOLCHAIN.contains(name))
+        // What `pthread_atfork` is in glibc.
+        .map(|name| name.replace("__register_atfork", "pthread_atfork"))
+        .filter(|name| !name.is_empty())
+        .collect();
+    let mut listed = called_by_name();
+    // Those that the interface calls as well are not seen here.
+    listed.retain(|name| !OF_THE_INTERFACE.contains(&name.as_str()));
+    assert_eq!(called, listed);
+}
+
 /// The loader keeps little room for thread-local storage of libraries that are loaded late.
 #[test]
 fn the_loader_is_asked_for_little() {
