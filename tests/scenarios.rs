@@ -10,6 +10,8 @@ mod chain;
 #[expect(dead_code, reason = "of the program only the parts are used")]
 mod program;
 
+#[path = "scenarios/allowed.rs"]
+mod allowed;
 #[path = "scenarios/cgroup.rs"]
 mod cgroup;
 #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]

@@ -61,6 +61,16 @@ pub(crate) fn run_child_with<V: AsRef<OsStr>>(
     scenario: &str,
     variables: &[(&str, V)],
 ) -> Exit {
+    let mut command = child(name, scenario, variables);
+    command.output().expect("a child process").into()
+}
+
+/// The command of [`run_child_with`].
+pub(crate) fn child<V: AsRef<OsStr>>(
+    name: &str,
+    scenario: &str,
+    variables: &[(&str, V)],
+) -> Command {
     let binary = env::current_exe().expect("the path of this test");
     let mut command = Command::new(binary);
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
@@ -74,7 +84,7 @@ pub(crate) fn run_child_with<V: AsRef<OsStr>>(
         command.env(variable, value);
     }
     command.env(SCENARIO, scenario);
-    command.output().expect("a child process").into()
+    command
 }
 
 /// Runs `body` in a process of its own, which is how the test `name` runs itself again; fails if that
