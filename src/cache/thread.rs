@@ -143,11 +143,15 @@ fn make_ready(config: &Config) -> bool {
         sample::begin();
         os::stay_loaded((&raw const REGISTRY).cast());
     }
+    make_key();
+    true
+}
+
+fn make_key() {
     if let Some(key) = ThreadKey::new(at_exit) {
-        // ORDERING: as above, to `key`.
+        // ORDERING: publishes what `make_ready` did to `key`.
         KEY.store(key.to_bits() + FIRST_KEY, Ordering::Release);
     }
-    true
 }
 
 /// Changes an option of the running process, which is initialised first: that would undo it.
@@ -473,6 +477,11 @@ pub(super) unsafe fn break_locks() {
         next = cache.next.get();
     }
     parked::recover();
+    // ORDERING: the child has one thread.
+    if KEY.load(Ordering::Relaxed) == NO_KEY {
+        // Who was about to make it is gone.
+        make_key();
+    }
 }
 
 /// Whether this cache belongs to the calling thread.
