@@ -48,6 +48,15 @@ pub(super) fn prepared(config: &Config) -> Option<&'static ThreadCache> {
     Some(cache)
 }
 
+/// As [`prepared`], for an allocation of `size` bytes: as long as a table of the C library's, `refill` registers the
+/// thread, or does not.
+fn prepared_for(size: usize, config: &Config) -> Option<&'static ThreadCache> {
+    if size == ThreadKey::TABLE {
+        return thread::prepare(config).then(cache_at_hand);
+    }
+    prepared(config)
+}
+
 #[cold]
 fn come_in(config: &Config) {
     if let Some(own) = thread::enter(config) {
@@ -82,19 +91,17 @@ pub(super) fn alloc<const KNOWN: bool>(
     config: &Config,
 ) -> *mut u8 {
     let mode = config::mode();
-    let mut is_counted = true;
     let block = if mode.is_all() {
         // The same code without its tests.
         pop::<KNOWN>(size, align, zeroed, Mode::ALL)
     } else if mode.is_decided() && (!mode.samples() || count_down()) {
         pop::<KNOWN>(size, align, zeroed, mode)
     } else {
-        is_counted = false;
-        None
+        return alloc_uncounted::<KNOWN>(size, align, zeroed, config);
     };
     match block {
         Some(block) => block.as_ptr(),
-        None => alloc_long::<KNOWN>(size, align, zeroed, is_counted, config),
+        None => alloc_long::<KNOWN>(size, align, zeroed, config),
     }
 }
 
@@ -121,35 +128,41 @@ fn pop<const KNOWN: bool>(
     Some(block)
 }
 
-/// [`alloc`], whatever is at hand; `is_counted` if it is known to be no sample.
+/// [`alloc`] of what may be a sample.
 #[inline(never)]
-fn alloc_long<const KNOWN: bool>(
+fn alloc_uncounted<const KNOWN: bool>(
     size: usize,
     align: usize,
     zeroed: Zeroed,
-    is_counted: bool,
     config: &Config,
 ) -> *mut u8 {
-    let ready = if size == ThreadKey::TABLE {
-        // `refill` registers the thread, or does not.
-        thread::prepare(config).then(cache_at_hand)
-    } else {
-        prepared(config)
-    };
-    let Some(cache) = ready else {
+    let Some(cache) = prepared_for(size, config) else {
         return ptr::null_mut();
     };
-    let mode = config::mode();
-    if !mode.is_careful() {
-        return slow::alloc_plain(size, align, zeroed, config);
-    }
-    if mode.samples()
-        && !is_counted
+    if config::mode().samples()
         && let Some(care) = cache.care.get()
         && care.is_due(config::sample_one_in())
         && let Some(block) = care.while_recording(|| sample::alloc(size, align))
     {
         return block.as_ptr();
+    }
+    alloc_long::<KNOWN>(size, align, zeroed, config)
+}
+
+/// [`alloc`] of what is no sample, whatever is at hand.
+#[inline(never)]
+fn alloc_long<const KNOWN: bool>(
+    size: usize,
+    align: usize,
+    zeroed: Zeroed,
+    config: &Config,
+) -> *mut u8 {
+    let Some(cache) = prepared_for(size, config) else {
+        return ptr::null_mut();
+    };
+    let mode = config::mode();
+    if !mode.is_careful() {
+        return slow::alloc_plain(size, align, zeroed, config);
     }
     let Request::Block(class) = request(size, align, mode) else {
         return alloc_large::<KNOWN>(size, align, zeroed, mode);
