@@ -32,8 +32,8 @@
 cfg_if::cfg_if! {
     if #[cfg(all(test, loom))] {
         // The models' build: the lock-free protocols alone, each with its model beside it.
-        #[path = "os/canary.rs"]
-        mod canary;
+        #[path = "os/fork_detect.rs"]
+        mod fork_detect;
         #[path = "cache/alarm.rs"]
         mod alarm;
         #[path = "cache/magazine.rs"]

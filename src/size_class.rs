@@ -116,7 +116,7 @@ const fn aligned(size: usize, align: usize) -> Request {
 
 /// The fixed facts of one class.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
+pub(crate) struct ClassInfo {
     /// Bytes of a block.
     pub(crate) size: u32,
     /// Blocks of a slab.
@@ -152,7 +152,7 @@ const fn least_blocks(size: usize) -> usize {
     if size <= 32 << 10 { 8 } else { 4 }
 }
 
-const fn row(class: usize) -> Row {
+const fn info(class: usize) -> ClassInfo {
     let size = block_size(class);
     let mut units = 1;
     loop {
@@ -160,7 +160,7 @@ const fn row(class: usize) -> Row {
         // Waste under a sixteenth of the slab.
         if blocks >= least_blocks(size) && (units * UNIT - blocks * size) * 16 <= units * UNIT {
             #[expect(clippy::cast_possible_truncation, reason = "a test proves the bounds")]
-            return Row {
+            return ClassInfo {
                 size: size as u32,
                 blocks: blocks as u16,
                 units: UnitCount::new(units as u8),
@@ -172,14 +172,14 @@ const fn row(class: usize) -> Row {
     }
 }
 
-static ROWS: [Row; CLASSES] = {
-    let mut rows = [row(0); CLASSES];
+static CLASS_INFO: [ClassInfo; CLASSES] = {
+    let mut infos = [info(0); CLASSES];
     let mut class = 0;
     while class < CLASSES {
-        rows[class] = row(class);
+        infos[class] = info(class);
         class += 1;
     }
-    rows
+    infos
 };
 
 impl SizeClass {
@@ -210,17 +210,17 @@ impl SizeClass {
         self.0 as usize
     }
 
-    pub(crate) fn row(self) -> &'static Row {
-        &ROWS[self.index()]
+    pub(crate) fn info(self) -> &'static ClassInfo {
+        &CLASS_INFO[self.index()]
     }
 
     /// Bytes of a block.
     pub(crate) fn size(self) -> usize {
-        self.row().size as usize
+        self.info().size as usize
     }
 }
 
-impl Row {
+impl ClassInfo {
     /// How many eighths of a slab `free` blocks are, rounded down, by a hair too low at times; below
     /// 8 for less than all blocks.
     pub(crate) fn eighths(&self, free: usize) -> usize {
@@ -313,20 +313,20 @@ mod tests {
     #[test]
     fn every_offset_of_every_slab_is_located() {
         for class in SizeClass::all() {
-            let row = class.row();
-            let size = row.size as usize;
-            for block in 0..row.blocks as usize {
+            let info = class.info();
+            let size = info.size as usize;
+            for block in 0..info.blocks as usize {
                 for inside in [0, 1, size / 2, size - 1] {
-                    assert_eq!(row.locate(block * size + inside), (block, inside));
+                    assert_eq!(info.locate(block * size + inside), (block, inside));
                 }
             }
-            for free in 1..row.blocks as usize {
-                let exact = free * 8 / row.blocks as usize;
-                assert!(row.eighths(free) <= exact && row.eighths(free) + 1 >= exact);
+            for free in 1..info.blocks as usize {
+                let exact = free * 8 / info.blocks as usize;
+                assert!(info.eighths(free) <= exact && info.eighths(free) + 1 >= exact);
             }
-            let waste = row.units.bytes() - row.blocks as usize * size;
-            assert!(waste * 16 <= row.units.bytes() && row.blocks <= 64 * 64);
-            assert!(waste == 0 || row.locate(row.units.bytes() - 1).0 >= row.blocks as usize);
+            let waste = info.units.bytes() - info.blocks as usize * size;
+            assert!(waste * 16 <= info.units.bytes() && info.blocks <= 64 * 64);
+            assert!(waste == 0 || info.locate(info.units.bytes() - 1).0 >= info.blocks as usize);
         }
     }
 }

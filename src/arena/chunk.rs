@@ -18,7 +18,7 @@ pub(crate) const UNIT_META: usize = 640;
 /// What a unit is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum UnitKind {
     /// No span.
     Free = 0,
     /// A span whose taker has not said what it becomes.
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Span = 3,
 }
 
-impl Kind {
+impl UnitKind {
     fn from_bits(bits: u8) -> Self {
         match bits {
             0 => Self::Free,
@@ -141,9 +141,9 @@ impl Span {
 
     /// Says what the span is now; readers of the unit table see it from then on. When a slab ceases to be one,
     /// its spot is taken back after that: so a child of a fork in between knows it for half done.
-    pub(crate) fn become_kind(&self, kind: Kind) {
+    pub(crate) fn become_kind(&self, kind: UnitKind) {
         self.chunk.mark(self.first, self.units, kind);
-        if kind == Kind::Claimed {
+        if kind == UnitKind::Claimed {
             self.note_spot(NOWHERE);
         }
     }
@@ -185,8 +185,8 @@ impl Chunk {
         unsafe { crate::ptr::advance(base, unit.get() << UNIT_SHIFT) }
     }
 
-    pub(crate) fn kind(&self, unit: UnitIndex) -> Kind {
-        Kind::from_bits(self.kind[unit.get()].get())
+    pub(crate) fn kind(&self, unit: UnitIndex) -> UnitKind {
+        UnitKind::from_bits(self.kind[unit.get()].get())
     }
 
     /// First unit of the span that `unit` belongs to.
@@ -242,7 +242,7 @@ impl Chunk {
 
     /// Writes the truth about a run of units. What a span is stands with its first unit: that becomes
     /// no one's first and someone's last, so that a half-written span is none.
-    pub(super) fn mark(&self, first: UnitIndex, units: UnitCount, kind: Kind) {
+    pub(super) fn mark(&self, first: UnitIndex, units: UnitCount, kind: UnitKind) {
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         self.length[first.get()].set(units.get() as u8);
         let write = |unit: usize| {
@@ -251,7 +251,7 @@ impl Chunk {
             self.kind[unit].set(kind as u8);
         };
         let all = first.get()..first.get() + units.get() as usize;
-        if matches!(kind, Kind::Free | Kind::Claimed) {
+        if matches!(kind, UnitKind::Free | UnitKind::Claimed) {
             all.for_each(write)
         } else {
             all.rev().for_each(write)
@@ -263,7 +263,7 @@ impl Chunk {
     pub(super) fn misplaced(&self) -> Option<UnitIndex> {
         UnitIndex::all().find(|unit| {
             let address = self.unit(*unit).addr().get();
-            matches!(self.kind(*unit), Kind::Free | Kind::Span)
+            matches!(self.kind(*unit), UnitKind::Free | UnitKind::Span)
                 && ARENA
                     .owners
                     .spot(address)
@@ -281,7 +281,7 @@ impl Chunk {
     pub(super) fn free_by_table(&self) -> u64 {
         let mut free = 0;
         for (unit, kind) in self.kind.iter().enumerate() {
-            free |= u64::from(kind.get() == Kind::Free as u8) << unit;
+            free |= u64::from(kind.get() == UnitKind::Free as u8) << unit;
         }
         free
     }
@@ -290,20 +290,20 @@ impl Chunk {
     pub(super) fn has_claimed(&self) -> bool {
         self.kind
             .iter()
-            .any(|kind| kind.get() == Kind::Claimed as u8)
+            .any(|kind| kind.get() == UnitKind::Claimed as u8)
     }
 
     /// In a forked child: frees the spans that threads which are gone had claimed, or half freed.
     pub(super) fn free_claimed(&'static self) {
         for unit in 0..UNITS_PER_CHUNK {
             let head = self.head[unit].get() as usize % UNITS_PER_CHUNK;
-            let kind = Kind::from_bits(self.kind[head].get());
-            if matches!(kind, Kind::Free | Kind::Claimed) && unit != head {
-                self.kind[unit].set(Kind::Free as u8);
+            let kind = UnitKind::from_bits(self.kind[head].get());
+            if matches!(kind, UnitKind::Free | UnitKind::Claimed) && unit != head {
+                self.kind[unit].set(UnitKind::Free as u8);
             }
         }
         for unit in
-            (0..UNITS_PER_CHUNK).filter(|unit| self.kind[*unit].get() == Kind::Claimed as u8)
+            (0..UNITS_PER_CHUNK).filter(|unit| self.kind[*unit].get() == UnitKind::Claimed as u8)
         {
             #[expect(clippy::cast_possible_truncation, reason = "below 64")]
             let left = self.unit_meta(UnitIndex::new(unit as u32));
@@ -311,7 +311,7 @@ impl Chunk {
             // SAFETY: 1. set aside for this unit, which nobody owns. The child has one thread.
             unsafe { left.write_bytes(0, UNIT_META) };
             self.fronts[unit].set(0);
-            self.kind[unit].set(Kind::Free as u8);
+            self.kind[unit].set(UnitKind::Free as u8);
         }
         // A slab on its way in or out had noted a spot, or not yet taken it back.
         while let Some(unit) = self.misplaced() {

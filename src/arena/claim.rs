@@ -1,7 +1,7 @@
 //! Spans from chunks that have room, or from a fresh one.
 
-use super::chunk::{Chunk, Kind, Span};
-use super::{ARENA, Bins, fresh, insert_held, rebin, set_dirty};
+use super::chunk::{Chunk, Span, UnitKind};
+use super::{ARENA, Bins, insert_held, rebin, reserve, set_dirty};
 use crate::os::failpoints;
 use crate::sync::Link;
 use crate::units::{UNIT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
@@ -72,7 +72,7 @@ fn claim_wanted(want: Want) -> Option<(Span, Zeroed)> {
             return Some(found);
         }
     }
-    let fresh = fresh::new_chunk(want);
+    let fresh = reserve::new_chunk(want);
     let _held = ARENA.lock.lock();
     let Some(chunk) = fresh else {
         // Rather beside spans of the other kind than not at all.
@@ -106,7 +106,7 @@ fn claim_in(chunk: &'static Chunk, want: Want) -> Option<(Span, Zeroed)> {
     let first = first_run(free & dirty, want).or_else(|| first_run(free, want))?;
     let units = want.units;
     let mask = first.mask(units);
-    chunk.mark(first, units, Kind::Claimed);
+    chunk.mark(first, units, UnitKind::Claimed);
     failpoints::at(failpoints::Point::Claim);
     chunk.free.set(free & !mask);
     if want.step.get() > 1 {

@@ -6,18 +6,18 @@
 
 mod chunk;
 mod claim;
-mod fresh;
 pub(crate) mod meta;
 mod owner_map;
 mod purge;
 mod recover;
+mod reserve;
 pub(crate) mod tags;
 
-pub(crate) use chunk::{Chunk, Kind, Span, UNIT_META};
+pub(crate) use chunk::{Chunk, Span, UNIT_META, UnitKind};
 pub(crate) use claim::{Zeroed, claim, claim_aligned};
-pub(crate) use fresh::unreserve;
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::recover;
+pub(crate) use reserve::unreserve;
 
 use core::convert::Infallible;
 
@@ -91,12 +91,12 @@ pub(crate) fn spot(address: usize) -> Option<usize> {
 
 /// Why nothing of this kind that a user holds begins at `address`, as far as the unit there tells.
 #[cold]
-pub(crate) fn why_none(address: usize, kind: Kind) -> Misuse {
+pub(crate) fn why_none(address: usize, kind: UnitKind) -> Misuse {
     let Some(chunk) = owner(address) else {
         return Misuse::Foreign;
     };
     match chunk.kind(UnitIndex::of(address)) {
-        Kind::Free | Kind::Claimed => Misuse::Vacant,
+        UnitKind::Free | UnitKind::Claimed => Misuse::Vacant,
         found if found == kind => Misuse::Interior,
         _ => Misuse::WrongClass,
     }
@@ -158,7 +158,7 @@ fn release_held(span: &Span) {
         first,
         units,
     } = *span;
-    chunk.mark(first, units, Kind::Free);
+    chunk.mark(first, units, UnitKind::Free);
     failpoints::at(failpoints::Point::Release);
     let mask = first.mask(units);
     // Dirty before free: a child of a fork in between knows that old bytes are there.
@@ -251,7 +251,7 @@ fn bins_of(chunk: &Chunk) -> &'static Bins {
 
 /// Enters a fresh chunk, all free and clean, into the lists and the owner map. Locked.
 fn insert_held(chunk: &'static Chunk) {
-    chunk.mark(UnitIndex::new(0), UnitCount::new(64), Kind::Free);
+    chunk.mark(UnitIndex::new(0), UnitCount::new(64), UnitKind::Free);
     chunk.free.set(u64::MAX);
     chunk.purging.set(0);
     set_dirty(chunk, 0);

@@ -92,7 +92,7 @@ impl HeldOff {
             cache.divert();
         }
         let threads = Self {
-            is_certain: os::expedite(),
+            is_certain: os::process_barrier(),
         };
         dissolved.map(|()| threads)
     }

@@ -174,7 +174,7 @@ mod loom_tests {
             }
         }
 
-        /// The fast path's look at its word, or the wait at the gate. `os::expedite` runs a barrier
+        /// The fast path's look at its word, or the wait at the gate. `os::process_barrier` runs a barrier
         /// on every processor: in the model, the barrier that meets the owner before this look.
         fn enter(&self) {
             fence(loom::sync::atomic::Ordering::SeqCst);

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod behind;
+mod capacity;
 mod care;
 mod careful;
 mod expect;
@@ -16,7 +17,6 @@ mod helper;
 mod hold_off;
 mod magazine;
 mod parked;
-mod policy;
 mod realloc;
 mod resize;
 mod slow;
@@ -33,7 +33,7 @@ cfg_if::cfg_if! {
         mod tls;
     }
 }
-mod words;
+mod tls_words;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -41,8 +41,8 @@ use core::ptr::NonNull;
 
 use static_assertions::const_assert;
 
+use self::capacity::Record;
 use self::magazine::Magazine;
-use self::policy::Record;
 use crate::config::Config;
 use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};

@@ -1,7 +1,7 @@
 //! Caches of threads that have ended, parked with their blocks for the next thread: one that is started for each
 //! connection need not fetch what the one before it has just given back.
 
-use super::policy::SHARES;
+use super::capacity::SHARES;
 use super::thread::REGISTRY;
 use super::{NO_CLASS, SizeClass, ThreadCache};
 use crate::arena::Age;

@@ -3,7 +3,7 @@
 
 use core::ptr::{self, NonNull};
 
-use super::policy::Move;
+use super::capacity::Move;
 use super::{
     Config, NO_CLASS, SizeClass, ThreadCache, careful, helper, hot_magazine, parked, thread,
 };

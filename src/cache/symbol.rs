@@ -6,7 +6,7 @@
 
 use core::arch::global_asm;
 
-use super::words::EMPTY;
+use super::tls_words::EMPTY;
 
 /// The name.
 macro_rules! words {

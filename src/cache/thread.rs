@@ -239,7 +239,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     }
     let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
     words.own.store(own, Ordering::Relaxed);
-    words.in_force().store(own, Ordering::Relaxed);
+    words.active().store(own, Ordering::Relaxed);
     Some(cache)
 }
 
@@ -360,7 +360,7 @@ impl ThreadCache {
     pub(super) fn come_back(&'static self) {
         // ORDERING: only this thread reads the word, others write it under the gate.
         tls::words()
-            .in_force()
+            .active()
             .store(ptr::from_ref(self).cast_mut().cast(), Ordering::Relaxed);
     }
 
@@ -392,8 +392,8 @@ impl ThreadCache {
         let words = self.words.load(Ordering::Relaxed);
         // SAFETY: 1. the words of a thread that has not ended, see above.
         let words = unsafe { &*words };
-        // ORDERING: `os::expedite` orders it before what the diverting thread reads next.
-        words.in_force().store(empty, Ordering::Relaxed);
+        // ORDERING: `os::process_barrier` orders it before what the diverting thread reads next.
+        words.active().store(empty, Ordering::Relaxed);
     }
 }
 
@@ -414,7 +414,7 @@ fn end(cache: &'static ThreadCache) {
         let _held = cache.gate.lock();
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // ORDERING: only this thread reads the word, others write it under the gate.
-        words.in_force().store(empty, Ordering::Relaxed);
+        words.active().store(empty, Ordering::Relaxed);
         // Still in the registry: a child of a fork meanwhile takes back what is left.
         cache.leave()
     };

@@ -7,7 +7,7 @@
 
 use core::arch::asm;
 
-pub(super) use super::words::{EMPTY, Words};
+pub(super) use super::tls_words::{EMPTY, Words};
 
 /// The thread's `hot` word plus `offset`.
 ///

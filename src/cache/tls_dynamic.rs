@@ -27,7 +27,7 @@
 
 use core::arch::asm;
 
-pub(super) use super::words::{EMPTY, Words};
+pub(super) use super::tls_words::{EMPTY, Words};
 
 /// `asm!`, and nothing survives it in the registers that the descriptor's call may change besides
 /// its result's.

@@ -5,7 +5,7 @@ extern crate std;
 
 use core::ptr::{self, null_mut};
 
-pub(super) use super::words::{EMPTY, Words};
+pub(super) use super::tls_words::{EMPTY, Words};
 use crate::sync::{AtomicPtr, Ordering};
 
 std::thread_local! {

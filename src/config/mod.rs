@@ -1,14 +1,14 @@
 //! Run-time options: compile-time defaults, then `FLAGSTONE_*`, read once.
 #![forbid(unsafe_code)]
 
-mod in_force;
+mod active;
 
 use core::cell::Cell;
 use core::fmt;
 
 use crate::hardening::Hardening;
 
-pub(crate) use in_force::{
+pub(crate) use active::{
     Mode, apply, change, dirty_budget, forget, huge_pages, large_cache, mode, purge_delay_ms,
     sample_one_in, thread_cache,
 };

@@ -4,7 +4,7 @@ use super::{ClassHeap, home};
 use crate::arena;
 use crate::error::{Call, Misuse};
 use crate::os::{self, failpoints};
-use crate::size_class::{Row, SizeClass};
+use crate::size_class::{ClassInfo, SizeClass};
 use crate::slab::{Slab, address_in};
 use crate::sync::Slot;
 
@@ -39,11 +39,11 @@ impl Wrong {
 /// # Safety
 /// 1. Nobody uses the blocks any more, and no magazine holds them.
 pub(crate) unsafe fn flush(class: SizeClass, blocks: &[Slot]) -> Result<(), Wrong> {
-    let row = class.row();
+    let info = class.info();
     let mut rest = blocks;
     while let Some(first) = rest.first() {
         rest = locate(first, class)
-            .and_then(|(slab, _)| flush_to(home(slab), slab.heap(), class, row, rest))
+            .and_then(|(slab, _)| flush_to(home(slab), slab.heap(), class, info, rest))
             .map_err(|(misuse, address)| Wrong::new(misuse, address, class))?;
     }
     Ok(())
@@ -82,7 +82,7 @@ fn flush_to<'a>(
     state: &ClassHeap,
     heap: usize,
     class: SizeClass,
-    row: &Row,
+    info: &ClassInfo,
     blocks: &'a [Slot],
 ) -> Result<&'a [Slot], Fault> {
     // Slabs that nothing uses any more, linked by `next`: their spans go back once it is unlocked.
@@ -100,7 +100,7 @@ fn flush_to<'a>(
         if slab.heap() != heap {
             break Ok(rest);
         }
-        let run = match slab.put_run(block, rest, row) {
+        let run = match slab.put_run(block, rest, info) {
             Ok(run) => run,
             Err(stopped) => {
                 state.free.set(state.free.get() + stopped.run);
@@ -110,7 +110,7 @@ fn flush_to<'a>(
         state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
         if slab.has_outgrown_its_bin()
-            && let Some(empty) = state.settle(slab, row)
+            && let Some(empty) = state.settle(slab, info)
         {
             empty.next.set(unused);
             unused = Some(empty);

@@ -16,13 +16,13 @@ pub(crate) use refill::refill;
 use crate::arena::{self, meta};
 use crate::error::Violation;
 use crate::os::{self, Lock};
-use crate::size_class::{CLASSES, Row, SizeClass};
-use crate::slab::{Place, Slab};
+use crate::size_class::{CLASSES, ClassInfo, SizeClass};
+use crate::slab::{Slab, SlabState};
 use crate::sync::{GuardedU8, GuardedUsize, Link, same};
 
 /// Most heaps; more processors share.
 pub(crate) const HEAPS: usize = 32;
-/// Lists of partly used slabs by free blocks, in eighths ([`crate::size_class::Row::eighths`]).
+/// Lists of partly used slabs by free blocks, in eighths ([`crate::size_class::ClassInfo::eighths`]).
 const BINS: usize = 8;
 
 /// One class of one heap. A cache line or two of its own: threads contend for it.
@@ -107,8 +107,8 @@ fn class_of(class: SizeClass, heap: usize) -> &'static ClassHeap {
 }
 
 impl ClassHeap {
-    fn link(&self, slab: &'static Slab, row: &Row) {
-        let bin = row.eighths(slab.free());
+    fn link(&self, slab: &'static Slab, info: &ClassInfo) {
+        let bin = info.eighths(slab.free());
         let first = self.bins[bin].get();
         slab.previous.set(None);
         slab.next.set(first);
@@ -117,7 +117,7 @@ impl ClassHeap {
         }
         self.bins[bin].set(Some(slab));
         self.mask.set(self.mask.get() | 1 << bin);
-        slab.set_bin(bin, row.reaches_eighths(bin + 1));
+        slab.set_bin(bin, info.reaches_eighths(bin + 1));
     }
 
     fn unlink(&self, slab: &'static Slab) {
@@ -132,51 +132,51 @@ impl ClassHeap {
         if self.bins[bin].get().is_none() {
             self.mask.set(self.mask.get() & !(1 << bin));
         }
-        slab.set_place(Place::Full);
+        slab.set_state(SlabState::Full);
     }
 
     /// Whether a slab is where its free count belongs: most blocks come and go without a change.
     #[inline]
-    fn is_settled(slab: &Slab, row: &Row) -> bool {
+    fn is_settled(slab: &Slab, info: &ClassInfo) -> bool {
         let free = slab.free();
-        slab.place() == Place::Binned
+        slab.state() == SlabState::Binned
             && free > 0
-            && free < row.blocks as usize
-            && row.eighths(free) == slab.bin()
+            && free < info.blocks as usize
+            && info.eighths(free) == slab.bin()
     }
 
     /// Puts a slab where its free count belongs. A slab that nothing uses is returned unless the
     /// class keeps it as its spare; the caller gives its span back once the class is unlocked.
     #[must_use]
     #[inline]
-    fn settle(&self, slab: &'static Slab, row: &Row) -> Option<&'static Slab> {
-        if Self::is_settled(slab, row) {
+    fn settle(&self, slab: &'static Slab, info: &ClassInfo) -> Option<&'static Slab> {
+        if Self::is_settled(slab, info) {
             return None;
         }
-        self.resettle(slab, row)
+        self.resettle(slab, info)
     }
 
     /// [`settle`](Self::settle), where something changes.
     #[inline(never)]
-    fn resettle(&self, slab: &'static Slab, row: &Row) -> Option<&'static Slab> {
-        let (free, blocks) = (slab.free(), row.blocks as usize);
-        match slab.place() {
+    fn resettle(&self, slab: &'static Slab, info: &ClassInfo) -> Option<&'static Slab> {
+        let (free, blocks) = (slab.free(), info.blocks as usize);
+        match slab.state() {
             // Its purger settles it.
-            Place::Holes => return None,
-            Place::Binned => self.unlink(slab),
-            Place::Spare => self.spare.set(None),
-            Place::Full => {}
+            SlabState::Holes => return None,
+            SlabState::Binned => self.unlink(slab),
+            SlabState::Spare => self.spare.set(None),
+            SlabState::Full => {}
         }
-        slab.set_place(Place::Full);
+        slab.set_state(SlabState::Full);
         if free == blocks {
             if self.spare.get().is_some() {
                 self.give_up(slab);
                 return Some(slab);
             }
-            slab.set_place(Place::Spare);
+            slab.set_state(SlabState::Spare);
             self.spare.set(Some(slab));
         } else if free > 0 {
-            self.link(slab, row);
+            self.link(slab, info);
         }
         None
     }
@@ -213,7 +213,7 @@ pub(crate) fn used_bytes() -> usize {
         for class in SizeClass::all() {
             let state = heap.class(class);
             let _held = state.lock.lock();
-            let blocks = state.slabs.get() * class.row().blocks as usize;
+            let blocks = state.slabs.get() * class.info().blocks as usize;
             bytes += (blocks - state.free.get()) * class.size();
         }
     }
@@ -249,21 +249,21 @@ fn verify_class(index: usize, state: &ClassHeap, class: SizeClass) -> Result<(),
             }
         };
         slab.verify()?;
-        let (left, blocks) = (slab.free(), class.row().blocks as usize);
+        let (left, blocks) = (slab.free(), class.info().blocks as usize);
         let bin = slab.bin();
         check(
-            match slab.place() {
-                Place::Full => left == 0,
-                Place::Spare => left == blocks && same(state.spare.get(), slab),
-                Place::Holes => true,
-                Place::Binned => {
+            match slab.state() {
+                SlabState::Full => left == 0,
+                SlabState::Spare => left == blocks && same(state.spare.get(), slab),
+                SlabState::Holes => true,
+                SlabState::Binned => {
                     let before = slab
                         .previous
                         .get()
                         .map_or(&state.bins[bin], |slab| &slab.next);
                     left > 0
                         && left < blocks
-                        && class.row().eighths(left) == bin
+                        && class.info().eighths(left) == bin
                         && same(before.get(), slab)
                         && state.mask.get() >> bin & 1 == 1
                 }

@@ -4,7 +4,7 @@ use super::flush::release;
 use super::{ClassHeap, class_of, heaps};
 use crate::arena;
 use crate::os::{self, failpoints};
-use crate::slab::{Place, Slab, holes};
+use crate::slab::{Slab, SlabState, holes};
 use crate::sync::{AtomicUsize, Ordering};
 
 /// Blocks in magazines of threads that are held off, by address, ascending: free to be purged.
@@ -14,13 +14,13 @@ pub(crate) struct Idle<'a>(pub(crate) &'a [usize]);
 impl Idle<'_> {
     /// The addresses in the units of `slab`.
     fn of(&self, slab: &Slab) -> impl Iterator<Item = usize> {
-        let row = slab.row();
+        let info = slab.info();
         let start = slab.base().addr().get();
         let from = self.0.partition_point(|address| *address < start);
         self.0[from..]
             .iter()
             .copied()
-            .take_while(move |address| slab.holds(*address, row))
+            .take_while(move |address| slab.holds(*address, info))
     }
 
     fn holds_one_of(&self, slab: &Slab) -> bool {
@@ -29,10 +29,10 @@ impl Idle<'_> {
 
     /// Adds the blocks of `slab` to its free ones.
     fn add_to(&self, slab: &Slab, free: &mut [u64; 64]) {
-        let row = slab.row();
+        let info = slab.info();
         for block in self
             .of(slab)
-            .filter_map(|address| slab.block_of(address, row).ok())
+            .filter_map(|address| slab.block_of(address, info).ok())
         {
             free[block / 64] |= 1 << (block % 64);
         }
@@ -108,7 +108,7 @@ fn sweep(from: usize, count: usize) -> usize {
 fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     let (class, heap) = (slab.class(), slab.heap());
     let state = class_of(class, heap);
-    let row = class.row();
+    let info = class.info();
     let mut free = {
         let _held = state.lock.lock();
         let may_be_dirty = || slab.is_touched() || idle.holds_one_of(slab);
@@ -122,7 +122,7 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     idle.add_to(slab, &mut free);
     let mut bytes = 0;
     let mut refused = false;
-    for (offset, length) in holes::runs(row, &free, os::page_size()) {
+    for (offset, length) in holes::runs(info, &free, os::page_size()) {
         slab.stay_small();
         // SAFETY: 1. a run inside the slab.
         let run = unsafe { crate::ptr::advance::<u8>(base, offset) };
@@ -139,8 +139,8 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
         if refused {
             slab.touch();
         }
-        slab.set_place(Place::Full);
-        let unused = state.settle(slab, row);
+        slab.set_state(SlabState::Full);
+        let unused = state.settle(slab, info);
         unused.inspect(|slab| slab.next.set(None))
     };
     release(unused);
@@ -150,14 +150,14 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
 impl ClassHeap {
     /// Takes a slab out of its list for a purge, unless it is taken out already. Locked.
     fn claim_holes(&self, slab: &'static Slab) -> bool {
-        match slab.place() {
-            Place::Binned => self.unlink(slab),
-            Place::Spare => self.spare.set(None),
-            Place::Full => {}
-            Place::Holes => return false,
+        match slab.state() {
+            SlabState::Binned => self.unlink(slab),
+            SlabState::Spare => self.spare.set(None),
+            SlabState::Full => {}
+            SlabState::Holes => return false,
         }
         slab.clean();
-        slab.set_place(Place::Holes);
+        slab.set_state(SlabState::Holes);
         true
     }
 }

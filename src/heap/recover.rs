@@ -3,7 +3,7 @@
 use super::{ClassHeap, heaps, home};
 use crate::arena;
 use crate::size_class::SizeClass;
-use crate::slab::{Place, Slab};
+use crate::slab::{Slab, SlabState};
 use crate::sync::{Ordering, Slot};
 
 /// Breaks the locks of threads that are gone, and rebuilds from the bitmaps the classes that they
@@ -13,7 +13,7 @@ use crate::sync::{Ordering, Slot};
 /// 1. This is the only thread inside the allocator, and it holds no lock.
 pub(crate) unsafe fn locks() {
     for slab in arena::chunks().flat_map(Slab::of_chunk) {
-        if slab.place() == Place::Holes {
+        if slab.state() == SlabState::Holes {
             home(slab).broken.set(1);
         }
     }
@@ -44,10 +44,10 @@ impl ClassHeap {
                 continue;
             }
             slab.rebuild();
-            slab.set_place(Place::Full);
+            slab.set_state(SlabState::Full);
             self.slabs.set(self.slabs.get() + 1);
             self.free.set(self.free.get() + slab.free());
-            if let Some(unused) = self.settle(slab, slab.row()) {
+            if let Some(unused) = self.settle(slab, slab.info()) {
                 unused.next.set(None);
                 super::flush::release(Some(unused));
             }
@@ -72,7 +72,7 @@ pub(crate) fn adopt(class: SizeClass, blocks: &[Slot]) {
             let before = slab.free();
             slab.put_again(block);
             state.free.set(state.free.get() + slab.free() - before);
-            state.settle(slab, slab.row())
+            state.settle(slab, slab.info())
         };
         super::flush::release(unused.inspect(|slab| slab.next.set(None)));
     }

@@ -8,7 +8,7 @@ use crate::config;
 use crate::hardening::Hardening;
 use crate::os::failpoints;
 use crate::random;
-use crate::size_class::{Row, SizeClass};
+use crate::size_class::{ClassInfo, SizeClass};
 use crate::slab::Slab;
 use crate::sync::{Ordering, Slot};
 
@@ -55,19 +55,19 @@ impl Filling<'_> {
 /// first is the first, the one to hand out next the last, and so on down. Addresses ascend in that
 /// order slab by slab. 0 is out of memory.
 pub(crate) fn refill(index: usize, class: SizeClass, out: &[Slot]) -> usize {
-    let row = class.row();
+    let info = class.info();
     let mut filling = Filling { out, taken: 0 };
     if let Some(own) = heap(index) {
         let state = own.class(class);
         {
             let _held = state.lock.lock();
-            state.draw(row, &mut filling);
+            state.draw(info, &mut filling);
         }
         if filling.taken == 0 {
             borrow(index, class, Need::Usual, &mut filling);
         }
         if filling.taken == 0 {
-            new_slab(state, index, class, row, &mut filling);
+            new_slab(state, index, class, info, &mut filling);
         }
     }
     if filling.taken == 0 {
@@ -88,9 +88,9 @@ enum Need {
 /// Draws from another heap, so that what one thread frees is not lost on others. The blocks go back there when they
 /// are freed.
 fn borrow(index: usize, class: SizeClass, need: Need, filling: &mut Filling<'_>) {
-    let row = class.row();
+    let info = class.info();
     let least = match need {
-        Need::Usual => row.blocks as usize,
+        Need::Usual => info.blocks as usize,
         Need::Dire => 1,
     };
     for (_, heap) in heaps().filter(|(other, _)| *other != index || need == Need::Dire) {
@@ -104,7 +104,7 @@ fn borrow(index: usize, class: SizeClass, need: Need, filling: &mut Filling<'_>)
             Need::Dire => Some(state.lock.lock()),
         };
         if held.is_some() {
-            state.draw(row, filling);
+            state.draw(info, filling);
         }
         if filling.taken > 0 {
             return;
@@ -116,10 +116,10 @@ fn new_slab(
     state: &ClassHeap,
     index: usize,
     class: SizeClass,
-    row: &Row,
+    info: &ClassInfo,
     filling: &mut Filling<'_>,
 ) {
-    let Some((span, zeroed)) = arena::claim(row.units) else {
+    let Some((span, zeroed)) = arena::claim(info.units) else {
         return;
     };
     if config::mode().has(Hardening::ZERO) {
@@ -129,32 +129,32 @@ fn new_slab(
     #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
     let slab = Slab::create(span, class, index as u8);
     state.slabs.set(state.slabs.get() + 1);
-    state.free.set(state.free.get() + row.blocks as usize);
-    state.draw_from(slab, row, filling);
+    state.free.set(state.free.get() + info.blocks as usize);
+    state.draw_from(slab, info, filling);
 }
 
 impl ClassHeap {
-    fn draw(&self, row: &Row, filling: &mut Filling<'_>) {
+    fn draw(&self, info: &ClassInfo, filling: &mut Filling<'_>) {
         for _ in 0..SLABS {
             if filling.room() == 0 {
                 break;
             }
             let Some(slab) = self.choose() else { break };
-            self.draw_from(slab, row, filling);
+            self.draw_from(slab, info, filling);
         }
     }
 
-    fn draw_from(&self, slab: &'static Slab, row: &Row, filling: &mut Filling<'_>) {
+    fn draw_from(&self, slab: &'static Slab, info: &ClassInfo, filling: &mut Filling<'_>) {
         let count = slab.free().min(filling.room());
-        if slab.free() == row.blocks as usize && config::mode().has(Hardening::RANDOM) {
+        if slab.free() == info.blocks as usize && config::mode().has(Hardening::RANDOM) {
             slab.recolour(random::next());
         }
         // A thread's first blocks are taken one by one.
         let is_first = filling.out.len() == 1 && !config::mode().has(Hardening::RANDOM);
-        slab.take(count, is_first, row, |block| filling.push(block));
+        slab.take(count, is_first, info, |block| filling.push(block));
         self.free.set(self.free.get() - count);
         failpoints::at(failpoints::Point::Refill);
-        let unused = self.settle(slab, row);
+        let unused = self.settle(slab, info);
         debug_assert!(unused.is_none(), "blocks were taken");
     }
 }

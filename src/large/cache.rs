@@ -1,6 +1,6 @@
 //! Freed mappings kept for reuse: split, and joined with those beside them.
 
-use super::back::unmap;
+use super::evict::unmap;
 use super::{LARGE, Mapping, descriptor, guarded, retire, retire_held};
 use crate::error::Violation;
 use crate::os;

@@ -4,12 +4,12 @@
 //! One lock guards table and cache; no system call happens under it, but for the statistics' question
 //! what is resident.
 
-mod back;
 mod cache;
-mod expect;
+mod evict;
 mod guarded;
 mod resize;
 mod span;
+mod validate;
 
 use core::ptr::NonNull;
 
@@ -22,9 +22,9 @@ use crate::units::{CHUNK, round_up};
 use crate::valgrind;
 
 pub(crate) use arena::Age;
-pub(crate) use expect::{die, expect, expect_for, length};
 pub(crate) use resize::resize;
 pub(crate) use span::{alloc_span, free_span, suits};
+pub(crate) use validate::{die, expect, expect_for, length};
 
 const BUCKETS: usize = 4096;
 
@@ -136,7 +136,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     let Some((base, margins)) = guarded::map(length, align) else {
         retire(mapping);
         if align <= page
-            && let Some(stuck) = back::take_stuck(length)
+            && let Some(stuck) = evict::take_stuck(length)
         {
             return Some((hand_out(stuck, length), Zeroed::No));
         }
@@ -179,7 +179,7 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
         Some(mapping) if !mapping.serves(size) => {
             die(Misuse::WrongClass, Call::Free, block.addr().get())
         }
-        Some(mapping) => back::put(mapping),
+        Some(mapping) => evict::put(mapping),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. the caller's.
         None => unsafe { span::free_span_if(block, |span| span.units.bytes() >= size) },
@@ -246,7 +246,7 @@ fn leave(block: NonNull<u8>) -> Option<&'static Mapping> {
 
 /// Gives cached mappings back to the kernel; bytes returned.
 pub(crate) fn decay(age: Age) -> usize {
-    back::decay(age)
+    evict::decay(age)
 }
 
 /// Mappings taken out of the table since the process began, by a free or a resize.

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Mapping, back, cache, enter, guarded, hand_out, leave};
+use super::{Mapping, cache, enter, evict, guarded, hand_out, leave};
 use crate::os;
 use crate::units::round_up;
 
@@ -36,7 +36,7 @@ pub(crate) unsafe fn resize(block: NonNull<u8>, used: usize, size: usize) -> Opt
     mapping.asked.set(length);
     enter(mapping);
     if let Some(rest) = rest {
-        back::put(rest);
+        evict::put(rest);
     }
     Some(block)
 }
@@ -53,7 +53,7 @@ unsafe fn grow(mapping: &'static Mapping, used: usize, length: usize) -> Option<
         // Copying to pages that are there costs no more than so many new ones, and keeps fewer.
         // SAFETY: 1. two mappings of this thread's, at least so long.
         unsafe { target.base().copy_from_nonoverlapping(block, used.min(old)) };
-        back::put(mapping);
+        evict::put(mapping);
         return Some(hand_out(target, length));
     }
     // SAFETY: 1. the mapping was taken out of the table. 2. the caller's 1.

@@ -3,8 +3,8 @@
 use core::ptr::NonNull;
 
 use super::die;
-use super::expect::why_not;
-use crate::arena::{self, Chunk, Kind, Span, Zeroed};
+use super::validate::why_not;
+use crate::arena::{self, Chunk, Span, UnitKind, Zeroed};
 use crate::config;
 use crate::error::{Call, Misuse};
 use crate::units::{LINE, UNIT, UnitCount, UnitIndex, colour};
@@ -17,7 +17,7 @@ static_assertions::const_assert!(COLOURS <= 1 << u8::BITS);
 /// Bytes of spans that users hold. Not counted as they come and go: that took 3 % of `e_med`.
 pub(super) fn live() -> usize {
     let held = |chunk: &Chunk| {
-        let is_held = |unit: &UnitIndex| chunk.kind(*unit) == Kind::Span;
+        let is_held = |unit: &UnitIndex| chunk.kind(*unit) == UnitKind::Span;
         UnitIndex::all().filter(is_held).count()
     };
     arena::chunks().map(held).sum::<usize>() * UNIT
@@ -51,7 +51,7 @@ pub(crate) fn alloc_span(
     if config::mode().is_careful() {
         span.set_fronts(0);
     }
-    span.become_kind(Kind::Span);
+    span.become_kind(UnitKind::Span);
     // SAFETY: 1. the units hold the block behind it.
     let block = unsafe { crate::ptr::advance(span.base(), usize::from(lines) * LINE) };
     Some((block, zeroed))
@@ -102,7 +102,7 @@ fn span_site(block: NonNull<u8>) -> Option<(&'static Chunk, UnitIndex)> {
     let address = block.addr().get();
     let chunk = arena::owner(address)?;
     let unit = UnitIndex::of(address);
-    let begins = chunk.kind(unit) == Kind::Span && chunk.head(unit) == unit;
+    let begins = chunk.kind(unit) == UnitKind::Span && chunk.head(unit) == unit;
     (begins && address % UNIT == chunk.colour(unit)).then_some((chunk, unit))
 }
 

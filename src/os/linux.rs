@@ -258,7 +258,7 @@ const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: usize = 1 << 4;
 /// A full barrier on every thread of this process between the caller's accesses before and after.
 /// `false` where the kernel cannot (before 4.14, or forbidden).
 #[must_use]
-pub(crate) fn expedite() -> bool {
+pub(crate) fn process_barrier() -> bool {
     let is_done = |command: usize| {
         if failpoints::refuses() {
             return false;

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 
 use cfg_if::cfg_if;
 
-use self::canary::Canary;
+use self::fork_detect::ForkWord;
 
 use crate::error::Line;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ cfg_if! {
 }
 
 mod background;
-mod canary;
+mod fork_detect;
 mod lock;
 mod posix;
 
@@ -72,8 +72,8 @@ pub(crate) use lock::Lock;
 pub use lock::counters;
 
 pub(crate) use imp::{
-    early_environment, expedite, is_alive, is_first_thread, is_privileged, pause, random, resident,
-    stay_loaded, thread_id,
+    early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier, random,
+    resident, stay_loaded, thread_id,
 };
 pub(crate) use posix::{ThreadKey, abort, cpus, env, now_ms, write, yield_now};
 
@@ -210,7 +210,7 @@ pub(crate) fn refuse_huge(base: NonNull<u8>, length: usize) {
 }
 
 /// The word that tells a forked child, on a page of its own; null before [`watch_forks`].
-static CANARY: AtomicPtr<Canary> = AtomicPtr::new(core::ptr::null_mut());
+static FORK_WORD: AtomicPtr<ForkWord> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Makes [`after_fork`] work; `false` without memory for it. Threads may do this at the same time.
 #[must_use]
@@ -219,15 +219,15 @@ pub(crate) fn watch_forks() -> bool {
     let Some(base) = imp::map(page, page, Access::Committed) else {
         return false;
     };
-    let word = base.cast::<Canary>();
-    // SAFETY: 1. a page mapped above, zero, which is a canary.
+    let word = base.cast::<ForkWord>();
+    // SAFETY: 1. a page mapped above, zero, which is a fork word.
     unsafe { word.as_ref() }.own();
     // Where the kernel does not wipe pages, a handler that does nothing else does.
     let watched = imp::wipe_on_fork(base, page) || imp::at_fork_in_child(wipe);
     let is_first = || {
-        // ORDERING: pairs with the acquire in `canary`.
+        // ORDERING: pairs with the acquire in `fork_word`.
         let (none, publish) = (core::ptr::null_mut(), Ordering::Release);
-        CANARY
+        FORK_WORD
             .compare_exchange(none, word.as_ptr(), publish, Ordering::Relaxed)
             .is_ok()
     };
@@ -240,23 +240,23 @@ pub(crate) fn watch_forks() -> bool {
 }
 
 extern "C" fn wipe() {
-    if let Some(canary) = canary() {
-        canary.wipe();
+    if let Some(word) = fork_word() {
+        word.wipe();
     }
 }
 
-fn canary() -> Option<&'static Canary> {
+fn fork_word() -> Option<&'static ForkWord> {
     // ORDERING: pairs with the release in `watch_forks`.
-    let canary = CANARY.load(Ordering::Acquire);
+    let word = FORK_WORD.load(Ordering::Acquire);
     // SAFETY: 1. null, or a page that is never unmapped.
-    unsafe { canary.as_ref() }
+    unsafe { word.as_ref() }
 }
 
 /// In a forked child, lets one thread run `recover` before any other goes on; nothing otherwise.
 #[inline]
 pub(crate) fn after_fork(recover: impl FnOnce()) {
-    if let Some(canary) = canary() {
-        canary.pass(recover, pause);
+    if let Some(word) = fork_word() {
+        word.pass(recover, pause);
     }
 }
 

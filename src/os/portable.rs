@@ -206,7 +206,7 @@ pub(crate) fn stay_loaded(_: *const c_void) {}
 
 /// No barrier: what sleeping threads keep stays with them.
 #[must_use]
-pub(crate) fn expedite() -> bool {
+pub(crate) fn process_barrier() -> bool {
     false
 }
 

@@ -4,19 +4,19 @@
 
 mod bitmap;
 pub(crate) mod holes;
-mod run;
+mod put;
 
 use core::ptr::NonNull;
 
 use static_assertions::const_assert;
 
-pub(crate) use self::run::address_in;
+pub(crate) use self::put::address_in;
 
 use self::bitmap::Bitmap;
-use crate::arena::{self, Chunk, Kind, Span, UNIT_META, Zeroed};
+use crate::arena::{self, Chunk, Span, UNIT_META, UnitKind, Zeroed};
 use crate::error::{Misuse, Violation};
 use crate::hardening::FRONT;
-use crate::size_class::{Row, SizeClass};
+use crate::size_class::{ClassInfo, SizeClass};
 use crate::spots;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
 use crate::units::{LINE, UNIT_SHIFT, UnitIndex, colour, part_of};
@@ -24,7 +24,7 @@ use crate::units::{LINE, UNIT_SHIFT, UnitIndex, colour, part_of};
 /// Where a slab is, as its heap sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Place {
+pub(crate) enum SlabState {
     /// In no list: no free block, or on the way from one list to another.
     Full = 0,
     /// In the bin of its free count.
@@ -50,7 +50,7 @@ pub(crate) struct Slab {
     class: GuardedU8,
     heap: GuardedU8,
     place: GuardedU8,
-    /// The bin, where `place` is [`Place::Binned`].
+    /// The bin, where `place` is [`SlabState::Binned`].
     bin: GuardedU8,
     /// Free blocks from which on that is not the right bin any more; 0 elsewhere.
     outgrown_at: GuardedU16,
@@ -68,33 +68,33 @@ impl Slab {
     /// A slab of `class` in a fresh span, all blocks free, in no list, owned by heap `heap`.
     pub(crate) fn create(span: Span, class: SizeClass, heap: u8) -> &'static Self {
         let slab = Self::at(span.chunk, span.first);
-        let row = class.row();
+        let info = class.info();
         // ORDERING: published with the kind of the units, before any block leaves the slab.
         slab.base.store(span.base().as_ptr(), Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
         slab.class.set(class.index() as u8);
         slab.heap.set(heap);
-        slab.set_place(Place::Full);
+        slab.set_state(SlabState::Full);
         slab.touched.set(TOUCHED);
-        slab.free.set(row.blocks);
+        slab.free.set(info.blocks);
         slab.colour
-            .set(colour(span.base().addr().get(), row.blocks));
-        slab.bitmap.fill(row.blocks as usize);
+            .set(colour(span.base().addr().get(), info.blocks));
+        slab.bitmap.fill(info.blocks as usize);
         // ORDERING: pairs with the fence in `is_of`.
         fence(Ordering::Release);
         span.note_spot(spots::noted(class));
-        span.become_kind(Kind::Slab);
+        span.become_kind(UnitKind::Slab);
         slab
     }
 
     /// Zeroes the fronts of the blocks that a slab of `class` in this span is going to have, unless the last
     /// slab there was of the same class, and left them so.
     pub(crate) fn prepare_fronts(span: &Span, class: SizeClass, zeroed: Zeroed) {
-        let row = class.row();
+        let info = class.info();
         let note = u8::try_from(class.index() + 1).unwrap_or(0);
         if zeroed == Zeroed::No && span.fronts() != note {
-            let size = row.size as usize;
-            for block in 0..usize::from(row.blocks) {
+            let size = info.size as usize;
+            for block in 0..usize::from(info.blocks) {
                 // SAFETY: 1. the blocks of a slab of this class lie in the span, which is the caller's.
                 let front = unsafe { crate::ptr::advance::<u8>(span.base(), block * size) };
                 // SAFETY: 1. as above.
@@ -109,7 +109,7 @@ impl Slab {
     pub(crate) fn resign(&'static self) {
         let (chunk, unit) = self.site();
         // SAFETY: 1. the slab was its span's owner. The span is dropped, which leaves it to `leave`.
-        unsafe { chunk.span(unit) }.become_kind(Kind::Claimed);
+        unsafe { chunk.span(unit) }.become_kind(UnitKind::Claimed);
     }
 
     /// The span of a slab that has [resigned](Self::resign).
@@ -118,7 +118,7 @@ impl Slab {
     /// 1. The caller holds the last link to the slab.
     pub(crate) unsafe fn leave(&'static self) -> Span {
         let (chunk, unit) = self.site();
-        debug_assert!(self.free.get() == self.row().blocks);
+        debug_assert!(self.free.get() == self.info().blocks);
         self.bitmap.clear();
         // SAFETY: 1. the caller's: the slab was its span's owner.
         unsafe { chunk.span(unit) }
@@ -137,11 +137,12 @@ impl Slab {
         address: usize,
         class: SizeClass,
     ) -> Result<(&'static Self, usize), Misuse> {
-        let slab = Self::holding(address).ok_or_else(|| arena::why_none(address, Kind::Slab))?;
+        let slab =
+            Self::holding(address).ok_or_else(|| arena::why_none(address, UnitKind::Slab))?;
         if slab.class.get() as usize != class.index() {
             return Err(Misuse::WrongClass);
         }
-        slab.block_of(address, class.row())
+        slab.block_of(address, class.info())
             .map(|block| (slab, block))
     }
 
@@ -149,14 +150,14 @@ impl Slab {
     pub(crate) fn holding(address: usize) -> Option<&'static Self> {
         let chunk = arena::owner(address)?;
         let unit = UnitIndex::of(address);
-        (chunk.kind(unit) == Kind::Slab).then(|| Self::at(chunk, chunk.head(unit)))
+        (chunk.kind(unit) == UnitKind::Slab).then(|| Self::at(chunk, chunk.head(unit)))
     }
 
     /// The index of the block at `address`, which lies in the slab's units.
-    pub(crate) fn block_of(&self, address: usize, row: &Row) -> Result<usize, Misuse> {
+    pub(crate) fn block_of(&self, address: usize, info: &ClassInfo) -> Result<usize, Misuse> {
         // OVERFLOW: a slab's base is at most any address in its units.
-        let (block, inside) = row.locate(address.wrapping_sub(self.start()));
-        if inside == 0 && block < row.blocks as usize {
+        let (block, inside) = info.locate(address.wrapping_sub(self.start()));
+        if inside == 0 && block < info.blocks as usize {
             Ok(block)
         } else {
             Err(Misuse::Interior)
@@ -164,15 +165,15 @@ impl Slab {
     }
 
     /// Whether `address` lies in the slab's units.
-    pub(crate) fn holds(&self, address: usize, row: &Row) -> bool {
+    pub(crate) fn holds(&self, address: usize, info: &ClassInfo) -> bool {
         // OVERFLOW: wraps to a large number below the base, which is the answer.
-        address.wrapping_sub(self.start()) < row.units.bytes()
+        address.wrapping_sub(self.start()) < info.units.bytes()
     }
 
     /// Every slab of a chunk.
     pub(crate) fn of_chunk(chunk: &'static Chunk) -> impl Iterator<Item = &'static Self> {
         UnitIndex::all().filter_map(move |unit| {
-            let begins = chunk.kind(unit) == Kind::Slab && chunk.head(unit) == unit;
+            let begins = chunk.kind(unit) == UnitKind::Slab && chunk.head(unit) == unit;
             begins.then(|| Self::at(chunk, unit))
         })
     }
@@ -181,7 +182,7 @@ impl Slab {
     /// holds until the lock is let go.
     pub(crate) fn is_of(&self, class: SizeClass, heap: usize) -> bool {
         let is_slab = self.known_site().is_some_and(|(chunk, unit)| {
-            let begins = chunk.kind(unit) == Kind::Slab && chunk.head(unit) == unit;
+            let begins = chunk.kind(unit) == UnitKind::Slab && chunk.head(unit) == unit;
             begins && core::ptr::eq(Self::at(chunk, unit), self)
         });
         // ORDERING: pairs with the fence in `create`: of a slab made anew since, the new class is read.
@@ -223,8 +224,8 @@ impl Slab {
         SizeClass::new(self.class.get() as usize)
     }
 
-    pub(crate) fn row(&self) -> &'static Row {
-        self.class().row()
+    pub(crate) fn info(&self) -> &'static ClassInfo {
+        self.class().info()
     }
 
     /// Index of the heap that owns the slab.
@@ -237,17 +238,17 @@ impl Slab {
         self.free.get() as usize
     }
 
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn state(&self) -> SlabState {
         match self.place.get() {
-            1 => Place::Binned,
-            2 => Place::Spare,
-            3 => Place::Holes,
-            _ => Place::Full,
+            1 => SlabState::Binned,
+            2 => SlabState::Spare,
+            3 => SlabState::Holes,
+            _ => SlabState::Full,
         }
     }
 
     /// Notes that no bin holds the slab.
-    pub(crate) fn set_place(&self, place: Place) {
+    pub(crate) fn set_state(&self, place: SlabState) {
         self.place.set(place as u8);
         self.outgrown_at.set(0);
     }
@@ -259,7 +260,7 @@ impl Slab {
 
     /// Notes the bin that holds the slab, right below `outgrown_at` free blocks.
     pub(crate) fn set_bin(&self, bin: usize, outgrown_at: usize) {
-        self.place.set(Place::Binned as u8);
+        self.place.set(SlabState::Binned as u8);
         #[expect(clippy::cast_possible_truncation, reason = "one of 8")]
         self.bin.set(bin as u8);
         #[expect(clippy::cast_possible_truncation, reason = "at most the slab's blocks")]
@@ -274,7 +275,7 @@ impl Slab {
 
     /// Has refills begin elsewhere. The class is locked.
     pub(crate) fn recolour(&self, random: u64) {
-        self.colour.set(part_of(random, self.row().blocks));
+        self.colour.set(part_of(random, self.info().blocks));
     }
 
     /// Takes `count` free blocks, at most [`free`](Self::free), in ascending order from the colour
@@ -284,16 +285,16 @@ impl Slab {
         &self,
         count: usize,
         is_first: bool,
-        row: &Row,
+        info: &ClassInfo,
         mut emit: impl FnMut(NonNull<u8>),
     ) {
-        let (base, size) = (self.base(), row.size as usize);
+        let (base, size) = (self.base(), info.size as usize);
         self.touched.set(TOUCHED);
         let apart = (is_first && size < LINE).then(|| self.bitmap.whole_word());
         self.bitmap.take(
             count,
             apart.flatten().unwrap_or(self.colour.get() as u32),
-            row.blocks as usize,
+            info.blocks as usize,
             |block| {
                 // SAFETY: 1. blocks of a bitmap lie inside the slab.
                 emit(unsafe { crate::ptr::advance(base, block * size) });
@@ -352,8 +353,8 @@ impl Slab {
     /// Checks what is derived from the bitmap (ALGORITHM.md, I3 and I4). The class is locked.
     pub(crate) fn verify(&self) -> Result<(), Violation> {
         let address = self.base().addr().get();
-        let row = self.row();
-        if !self.bitmap.is_consistent(row.blocks as usize, self.free()) {
+        let info = self.info();
+        if !self.bitmap.is_consistent(info.blocks as usize, self.free()) {
             return Err(Violation {
                 invariant: "I3: count and summary agree with the bitmap",
                 address,
@@ -366,7 +367,7 @@ impl Slab {
             });
         }
         let (chunk, unit) = self.site();
-        let is_span = u32::from(chunk.span_length(unit)) == row.units.get();
+        let is_span = u32::from(chunk.span_length(unit)) == info.units.get();
         if !is_span || !address.is_multiple_of(1 << UNIT_SHIFT) {
             return Err(Violation {
                 invariant: "I4: a slab is a span of its class's length",

@@ -4,7 +4,7 @@
 use super::bitmap::{WORD, Word};
 use super::{Slab, TOUCHED};
 use crate::error::Misuse;
-use crate::size_class::Row;
+use crate::size_class::ClassInfo;
 use crate::sync::{Ordering, Slot};
 
 /// A wrong block, behind so many that were put back.
@@ -23,13 +23,13 @@ impl Slab {
         &self,
         first: usize,
         slots: &[Slot],
-        row: &Row,
+        info: &ClassInfo,
     ) -> Result<usize, Stopped> {
-        let (base, bytes) = (self.start(), row.units.bytes());
+        let (base, bytes) = (self.start(), info.units.bytes());
         let mut word = self.bitmap.word_of(first);
         let (mut block, mut run) = (first, 0);
         loop {
-            let count = if leads_a_word(block, &slots[run..], row) {
+            let count = if leads_a_word(block, &slots[run..], info) {
                 word.put_word(block).map(|()| WORD)
             } else {
                 word.put(block).map(|()| 1)
@@ -37,7 +37,7 @@ impl Slab {
             match count {
                 Ok(count) => run += count,
                 Err(block) => {
-                    let address = base + block * row.size as usize;
+                    let address = base + block * info.size as usize;
                     return Err(self.stop(&word, run, Misuse::Freed, address));
                 }
             }
@@ -48,8 +48,8 @@ impl Slab {
             if offset >= bytes {
                 break;
             }
-            let (next, inside) = row.locate(offset);
-            if inside != 0 || next >= row.blocks as usize {
+            let (next, inside) = info.locate(offset);
+            if inside != 0 || next >= info.blocks as usize {
                 return Err(self.stop(&word, run, Misuse::Interior, address));
             }
             block = next;
@@ -89,19 +89,19 @@ pub(crate) fn address_in(slot: &Slot) -> usize {
 /// Whether the leading slots hold all blocks of one word of the bitmap, upwards or downwards from the first, which is
 /// number `block`: so do those of a program that frees in the order of its allocations.
 #[inline]
-fn leads_a_word(block: usize, slots: &[Slot], row: &Row) -> bool {
+fn leads_a_word(block: usize, slots: &[Slot], info: &ClassInfo) -> bool {
     // The first or the last of a word, which few are by chance.
-    (block + 1) % WORD <= 1 && is_a_word(block, slots, row)
+    (block + 1) % WORD <= 1 && is_a_word(block, slots, info)
 }
 
 #[inline(never)]
-fn is_a_word(block: usize, slots: &[Slot], row: &Row) -> bool {
+fn is_a_word(block: usize, slots: &[Slot], info: &ClassInfo) -> bool {
     let Some(slots) = slots.get(..WORD) else {
         return false;
     };
-    let (size, first) = (row.size as usize, address_in(&slots[0]));
+    let (size, first) = (info.size as usize, address_in(&slots[0]));
     let is_up = block.is_multiple_of(WORD);
-    if is_up && block + WORD > usize::from(row.blocks) {
+    if is_up && block + WORD > usize::from(info.blocks) {
         return false;
     }
     // OVERFLOW: wraps below address 0, where no block is.

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use super::{LARGE, Mapping, bucket, span};
-use crate::arena::{self, Kind};
+use crate::arena::{self, UnitKind};
 use crate::config;
 use crate::error::{Call, Misuse};
 use crate::os;
@@ -30,7 +30,7 @@ pub(super) fn why_not(block: NonNull<u8>) -> Misuse {
         Some(mapping) if mapping.base() == block && mapping.is_room.get() == 0 => Misuse::Freed,
         Some(_) => Misuse::Vacant,
         None if is_inside => Misuse::Interior,
-        None => arena::why_none(block.addr().get(), Kind::Span),
+        None => arena::why_none(block.addr().get(), UnitKind::Span),
     }
 }
 

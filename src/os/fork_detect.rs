@@ -16,9 +16,9 @@ const RECOVERING: u32 = 2;
 /// The word. All zero is that of a child.
 #[derive(Debug)]
 #[repr(transparent)]
-pub(crate) struct Canary(AtomicU32);
+pub(crate) struct ForkWord(AtomicU32);
 
-impl Canary {
+impl ForkWord {
     /// This process is no child, or a child repaired.
     pub(crate) fn own(&self) {
         // ORDERING: publishes the repairs to threads that wait in `pass`, or have yet to pass.
@@ -70,15 +70,15 @@ mod loom_tests {
     #[test]
     fn loom_one_thread_repairs_and_all_see_it() {
         loom::model(|| {
-            let canary = Arc::new(Canary(AtomicU32::new(CHILD)));
+            let word = Arc::new(ForkWord(AtomicU32::new(CHILD)));
             let repaired = Arc::new(UnsafeCell::new(0));
             let threads: Vec<_> = (0..2)
                 .map(|_| {
-                    let (canary, repaired) = (canary.clone(), repaired.clone());
+                    let (word, repaired) = (word.clone(), repaired.clone());
                     loom::thread::spawn(move || {
                         // SAFETY: 1. the model checks the access, here and below.
                         let repair = || repaired.with_mut(|count| unsafe { *count += 1 });
-                        canary.pass(repair, loom::thread::yield_now);
+                        word.pass(repair, loom::thread::yield_now);
                         assert_eq!(repaired.with(|count| unsafe { *count }), 1);
                     })
                 })

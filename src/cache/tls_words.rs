@@ -18,7 +18,7 @@ pub(super) struct Words {
 
 impl Words {
     /// The word that leads to the magazines in this process.
-    pub(super) fn in_force(&self) -> &AtomicPtr<u8> {
+    pub(super) fn active(&self) -> &AtomicPtr<u8> {
         if config::mode().is_careful() {
             &self.careful
         } else {
