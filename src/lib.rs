@@ -51,7 +51,7 @@ cfg_if::cfg_if! {
         mod arena; // chunks of units, spans, owner map, metadata, purging
         mod os; // the only callers of libc
         mod config; // run-time options
-        mod spots; // where each class's magazine stands
+        mod size_map; // size to class, and to its magazine's place in a cache
         mod hardening; // the safeguards
         mod size_class; // layout to class
         mod stats; // the snapshot

@@ -10,7 +10,7 @@ use static_assertions::const_assert;
 
 use crate::units::{CHUNK, UNIT, UnitCount, round_up};
 
-/// Largest size of a small class, see [`crate::spots`].
+/// Largest size of a small class, see [`crate::size_map`].
 pub(crate) const SMALL_MAX: usize = 1024;
 /// Largest block of a slab without safeguards; what is longer has a span.
 pub(crate) const BLOCK_MAX: usize = 64 << 10;

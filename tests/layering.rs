@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["arena"],
     &["meta"],
     &["os"],
-    &["spots", "config"],
+    &["size_map", "config"],
     &["stats", "size_class"],
     &["hardening", "random"],
     &[

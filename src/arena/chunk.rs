@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use super::ARENA;
 use super::tags::Tags;
 use crate::os;
-use crate::spots::NOWHERE;
+use crate::size_map::MagazineOffset;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
 use crate::units::{CHUNK, LINE, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
 
@@ -140,19 +140,19 @@ impl Span {
     }
 
     /// Says what the span is now; readers of the unit table see it from then on. When a slab ceases to be one,
-    /// its spot is taken back after that: so a child of a fork in between knows it for half done.
+    /// its magazine is taken back after that: so a child of a fork in between knows it for half done.
     pub(crate) fn become_kind(&self, kind: UnitKind) {
         self.chunk.mark(self.first, self.units, kind);
         if kind == UnitKind::Claimed {
-            self.note_spot(NOWHERE);
+            self.note_magazine(MagazineOffset::NONE);
         }
     }
 
-    /// Notes the spot of the blocks that the span is going to have.
-    pub(crate) fn note_spot(&self, spot: u32) {
+    /// Notes the magazine of the blocks that the span is going to have.
+    pub(crate) fn note_magazine(&self, offset: MagazineOffset) {
         ARENA
             .owners
-            .set_spot(self.base().addr().get(), self.units, spot);
+            .set_magazine(self.base().addr().get(), self.units, offset);
     }
 }
 
@@ -258,7 +258,7 @@ impl Chunk {
         }
     }
 
-    /// The first unit that belongs to no slab and has the spot of blocks nevertheless (ALGORITHM.md, I10). What
+    /// The first unit that belongs to no slab and has a magazine nevertheless (ALGORITHM.md, I10). What
     /// is claimed may have one: of what it was, or is going to be.
     pub(super) fn misplaced(&self) -> Option<UnitIndex> {
         UnitIndex::all().find(|unit| {
@@ -266,8 +266,8 @@ impl Chunk {
             matches!(self.kind(*unit), UnitKind::Free | UnitKind::Span)
                 && ARENA
                     .owners
-                    .spot(address)
-                    .is_some_and(|spot| spot != NOWHERE as usize)
+                    .magazine_offset(address)
+                    .is_some_and(|offset| offset != MagazineOffset::NONE)
         })
     }
 
@@ -313,10 +313,12 @@ impl Chunk {
             self.fronts[unit].set(0);
             self.kind[unit].set(UnitKind::Free as u8);
         }
-        // A slab on its way in or out had noted a spot, or not yet taken it back.
+        // A slab on its way in or out had noted a magazine, or not yet taken it back.
         while let Some(unit) = self.misplaced() {
             let address = self.unit(unit).addr().get();
-            ARENA.owners.set_spot(address, UnitCount::new(1), NOWHERE);
+            ARENA
+                .owners
+                .set_magazine(address, UnitCount::new(1), MagazineOffset::NONE);
         }
     }
 

@@ -26,6 +26,7 @@ use self::claim::longest_run;
 use self::owner_map::OwnerMap;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
+use crate::size_map::MagazineOffset;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, same};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 
@@ -83,10 +84,10 @@ pub(crate) fn owner(address: usize) -> Option<&'static Chunk> {
     ARENA.owners.get(address)
 }
 
-/// The spot of the block at `address`: that of none, or `None`, for what is no block. Lock-free.
+/// Where the magazine of the block at `address` stands: that of none, or `None`, for what is no block. Lock-free.
 #[inline(always)]
-pub(crate) fn spot(address: usize) -> Option<usize> {
-    ARENA.owners.spot(address)
+pub(crate) fn magazine_offset(address: usize) -> Option<MagazineOffset> {
+    ARENA.owners.magazine_offset(address)
 }
 
 /// Why nothing of this kind that a user holds begins at `address`, as far as the unit there tells.
@@ -302,7 +303,7 @@ pub(crate) fn verify() -> Result<(), Violation> {
         )?;
         check(
             chunk.misplaced().is_none(),
-            "I10: only units of slabs have the spot of blocks",
+            "I10: only units of slabs have a magazine",
         )?;
         let longest = longest_run(chunk.free.get());
         let bin = longest.checked_ilog2().map_or(u32::from(NO_BIN), |log| log);

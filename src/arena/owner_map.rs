@@ -1,4 +1,4 @@
-//! From any address to the chunk that holds it, and to the spot of its blocks: two levels, read without a
+//! From any address to the chunk that holds it, and to the magazine of its blocks: two levels, read without a
 //! lock.
 
 use core::ptr::NonNull;
@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use super::chunk::Chunk;
 use super::meta;
 use super::tags::Tags;
+use crate::size_map::MagazineOffset;
 use crate::sync::{AtomicU32, Link, Ordering};
 use crate::units::{ADDRESS_BITS, CHUNK_SHIFT, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
 
@@ -15,17 +16,17 @@ const LEAF: usize = 1 << LEAF_SHIFT;
 const LEAF_SHIFT: u32 = 32 - CHUNK_SHIFT;
 const ROOT: usize = 1 << (ADDRESS_BITS - LEAF_SHIFT - CHUNK_SHIFT);
 
-/// The chunks of 4 GiB of addresses, their tags and the spots of their units: one look less than by way of
+/// The chunks of 4 GiB of addresses, their tags and the magazine offsets of their units: one look less than by way of
 /// the chunk. All zero is empty.
 struct Leaf {
     chunks: [Link<Chunk>; LEAF],
     tags: [Link<Tags>; LEAF],
     /// Set before the unit's first block is handed out, cleared before it belongs to anything else: who has
     /// a live block reads its own.
-    spots: [AtomicU32; LEAF * UNITS_PER_CHUNK],
+    magazines: [AtomicU32; LEAF * UNITS_PER_CHUNK],
 }
 
-/// The map. Chunks are entered and removed under the arena's lock, spots noted by who owns the span; both are
+/// The map. Chunks are entered and removed under the arena's lock, magazine offsets noted by who owns the span; both are
 /// read without a lock.
 pub(super) struct OwnerMap([Link<Leaf>; ROOT]);
 
@@ -55,25 +56,26 @@ impl OwnerMap {
 
     /// What was noted for the blocks of the unit that holds `address`; `None` far from any of ours.
     #[inline(always)]
-    pub(super) fn spot(&self, address: usize) -> Option<usize> {
+    pub(super) fn magazine_offset(&self, address: usize) -> Option<MagazineOffset> {
         let leaf = self.0.get(address >> 32)?.get()?;
         // Above the cast's bits is what chose the leaf.
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
         let unit = (address as u32 >> UNIT_SHIFT) as usize;
-        // ORDERING: of a live block, the spot is older than the block, which travels by its user; of what is
+        // ORDERING: of a live block, the offset is older than the block, which travels by its user; of what is
         // none, any value will do.
-        Some(leaf.spots[unit].load(Ordering::Relaxed) as usize)
+        let bits = leaf.magazines[unit].load(Ordering::Relaxed);
+        Some(MagazineOffset::from_bits(bits))
     }
 
-    /// Notes the spot of all blocks in a run of units of one chunk, which is in the map.
-    pub(super) fn set_spot(&self, address: usize, units: UnitCount, spot: u32) {
+    /// Notes the magazine of all blocks in a run of units of one chunk, which is in the map.
+    pub(super) fn set_magazine(&self, address: usize, units: UnitCount, offset: MagazineOffset) {
         let (root, leaf) = Self::place(address);
         if let Some(table) = self.0[root].get() {
             let first = leaf * UNITS_PER_CHUNK + UnitIndex::of(address).get();
-            let run = &table.spots[first..first + units.get() as usize];
-            // ORDERING: before the first block leaves the slab, or after the last came back; see `spot`.
+            let run = &table.magazines[first..first + units.get() as usize];
+            // ORDERING: before the first block leaves the slab, or after the last came back; see `magazine_offset`.
             run.iter()
-                .for_each(|kept| kept.store(spot, Ordering::Relaxed));
+                .for_each(|kept| kept.store(offset.to_bits(), Ordering::Relaxed));
         }
     }
 

@@ -19,7 +19,7 @@ use crate::large;
 use crate::os::{self, ThreadKey};
 use crate::sample;
 use crate::size_class::{CLASS_MAX, Request, classify_to};
-use crate::spots::table_class;
+use crate::size_map::table_class;
 use crate::sync::Ordering;
 use crate::units::ADDRESS_BITS;
 

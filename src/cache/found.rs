@@ -15,7 +15,7 @@ use crate::heap;
 use crate::large;
 use crate::sample;
 use crate::size_class::{Request, classify};
-use crate::spots::{NOWHERE, class_of_spot, spot, table_spot};
+use crate::size_map::{MagazineOffset, table_offset};
 
 /// Alignment of a block if none is asked for: fit for every type of C.
 pub(crate) const ALIGN: usize = 16;
@@ -27,9 +27,9 @@ pub(crate) const ALIGN: usize = 16;
 /// 2. Nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free_found(block: *mut u8, config: &Config) {
-    // The spot of what is no block, as null may be, is a magazine's without capacity.
-    if let Some(spot) = arena::spot(block.addr())
-        && hot_magazine(spot).push_any(block)
+    // What is no block, as null may be, leads to a magazine without capacity.
+    if let Some(offset) = arena::magazine_offset(block.addr())
+        && hot_magazine(offset).push_any(block)
     {
         return;
     }
@@ -55,7 +55,7 @@ unsafe extern "C" fn free_rest(block: *mut u8, config: &Config) {
     }
     match heap::class_at(block.addr().get()) {
         Some(class) => {
-            if is_gated(class) || !hot_magazine(spot(class)).push(block) {
+            if is_gated(class) || !hot_magazine(MagazineOffset::of(class)).push(block) {
                 // SAFETY: 1. the caller's.
                 unsafe { make_room(block, class, config) };
             }
@@ -131,14 +131,15 @@ pub(crate) unsafe extern "C" fn realloc_found(
         return unsafe { realloc_careful(block, new, config) };
     }
     let address = block.addr().get();
-    if let Some(here) = arena::spot(address).filter(|spot| *spot != NOWHERE as usize)
-        && let Some(there) = table_spot(new, ALIGN)
+    if let Some(here) =
+        arena::magazine_offset(address).filter(|found| *found != MagazineOffset::NONE)
+        && let Some(there) = table_offset(new, ALIGN)
     {
         if here == there {
             return block.as_ptr();
         }
         if let Some(target) = NonNull::new(hot_magazine(there).pop()) {
-            let length = class_of_spot(here).size().min(new);
+            let length = here.class().size().min(new);
             // SAFETY: 1. both are live and at least this long, and different.
             unsafe { target.copy_from_nonoverlapping(block, length) };
             if !hot_magazine(here).push(block) {

@@ -46,7 +46,7 @@ use self::magazine::Magazine;
 use crate::config::Config;
 use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
-use crate::spots::{self, FAR, spot, table_spot};
+use crate::size_map::{self, FAR, MagazineOffset, table_offset};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Slot};
 
 pub(crate) use found::{ALIGN, free_found, length_found, realloc_found};
@@ -65,7 +65,7 @@ pub(crate) use thread::{begin, set_option};
 /// threads' caches: pages of the far parts, which most threads never touch, cost nothing.
 #[repr(C, align(64))]
 pub(crate) struct ThreadCache {
-    /// Always without room: the spot of what is no block.
+    /// Always without room: where what is no block leads, see [`MagazineOffset::NONE`].
     none: Magazine,
     near: [Magazine; SMALL_CLASSES],
     records: [Record; CLASSES],
@@ -117,19 +117,21 @@ const BANK: usize = FAR / STRIDE;
 const NO_CLASS: u8 = u8::MAX;
 
 const_assert!(CLASSES < NO_CLASS as usize);
-const_assert!(size_of::<Magazine>() == spots::HEADER);
-const_assert!(core::mem::offset_of!(ThreadCache, none) == spots::NOWHERE as usize);
-const_assert!(core::mem::offset_of!(ThreadCache, near) == spot(SizeClass::MIN));
+const_assert!(size_of::<Magazine>() == size_map::HEADER);
+const_assert!(core::mem::offset_of!(ThreadCache, none) == MagazineOffset::NONE.bytes());
+const_assert!(
+    core::mem::offset_of!(ThreadCache, near) == MagazineOffset::of(SizeClass::MIN).bytes()
+);
 const_assert!(core::mem::offset_of!(ThreadCache, gap) == NEAR);
 const_assert!(core::mem::offset_of!(ThreadCache, far) == FAR);
 // The far parts of a bank do not overlap either.
 const_assert!(size_of::<[Magazine; CLASSES - SMALL_CLASSES]>() <= STRIDE);
 
-/// The magazine at `spot` of the cache that the thread's hot word leads to.
+/// The magazine at `offset` of the cache that the thread's hot word leads to.
 #[inline(always)]
-fn hot_magazine(spot: usize) -> &'static Magazine {
-    let magazine = tls::hot_at(spot).cast::<Magazine>();
-    // SAFETY: 1. the word leads to a cache or to `EMPTY`, and `spot` is that of a class or of none.
+fn hot_magazine(offset: MagazineOffset) -> &'static Magazine {
+    let magazine = tls::hot_at(offset.bytes()).cast::<Magazine>();
+    // SAFETY: 1. the word leads to a cache or to `EMPTY`, and `offset` is that of a class or of none.
     // Caches are never unmapped; the magazines of `EMPTY` have no block and no capacity, so that
     // nothing is written to them.
     unsafe { &*magazine }
@@ -138,7 +140,7 @@ fn hot_magazine(spot: usize) -> &'static Magazine {
 /// A block that is at hand, or null.
 #[inline(always)]
 pub(crate) fn at_hand(size: usize, align: usize) -> *mut u8 {
-    table_spot(size, align).map_or(core::ptr::null_mut(), |spot| hot_magazine(spot).pop())
+    table_offset(size, align).map_or(core::ptr::null_mut(), |offset| hot_magazine(offset).pop())
 }
 
 /// A block for `size` bytes aligned to `align`, or null. `KNOWN`: who frees it knows both.
@@ -173,8 +175,8 @@ pub(crate) fn alloc_zeroed<const KNOWN: bool>(
 /// 2. Nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
-    if let Some(spot) = table_spot(size, align)
-        && hot_magazine(spot).push(block)
+    if let Some(offset) = table_offset(size, align)
+        && hot_magazine(offset).push(block)
     {
         return;
     }

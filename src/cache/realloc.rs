@@ -9,7 +9,7 @@ use crate::error::Call;
 use crate::large;
 use crate::os;
 use crate::size_class::{Request, classify};
-use crate::spots::table_spot;
+use crate::size_map::table_offset;
 
 /// Changes the size of a block, in place or by moving its contents; null leaves it as it was.
 ///
@@ -24,8 +24,8 @@ pub(crate) unsafe extern "C" fn realloc_rest(
     new: usize,
     config: &Config,
 ) -> *mut u8 {
-    if let Some(here) = table_spot(size, align)
-        && let Some(there) = table_spot(new, align)
+    if let Some(here) = table_offset(size, align)
+        && let Some(there) = table_offset(new, align)
     {
         if here == there {
             if !config::mode().is_careful() {

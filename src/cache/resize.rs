@@ -11,7 +11,7 @@ use crate::large;
 use crate::os;
 use crate::sample;
 use crate::size_class::Request;
-use crate::spots::table_class;
+use crate::size_map::table_class;
 use crate::units::ADDRESS_BITS;
 
 /// [`super::realloc_rest`].

@@ -15,7 +15,7 @@ use crate::heap::{self, Wrong};
 use crate::large;
 use crate::os::failpoints;
 use crate::size_class::{CLASSES, Request, classify};
-use crate::spots::{MEDIUM_MAX, spot};
+use crate::size_map::{MEDIUM_MAX, MagazineOffset};
 use crate::sync::{Ordering, Slot};
 use crate::units::ADDRESS_BITS;
 
@@ -53,7 +53,7 @@ fn alloc_decided(size: usize, align: usize, config: &Config) -> *mut u8 {
             let block = if is_gated(class) {
                 ptr::null_mut()
             } else {
-                hot_magazine(spot(class)).pop()
+                hot_magazine(MagazineOffset::of(class)).pop()
             };
             if block.is_null() {
                 refill(class, config)
@@ -159,7 +159,7 @@ pub(crate) unsafe extern "C" fn free_rest(
 pub(super) unsafe fn free_plain(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
-            if is_gated(class) || !hot_magazine(spot(class)).push(block) {
+            if is_gated(class) || !hot_magazine(MagazineOffset::of(class)).push(block) {
                 // SAFETY: 1. the caller's.
                 unsafe { make_room(block, class, config) };
             }

@@ -17,7 +17,7 @@ use crate::arena::{self, Chunk, Span, UNIT_META, UnitKind, Zeroed};
 use crate::error::{Misuse, Violation};
 use crate::hardening::FRONT;
 use crate::size_class::{ClassInfo, SizeClass};
-use crate::spots;
+use crate::size_map::MagazineOffset;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
 use crate::units::{LINE, UNIT_SHIFT, UnitIndex, colour, part_of};
 
@@ -82,7 +82,7 @@ impl Slab {
         slab.bitmap.fill(info.blocks as usize);
         // ORDERING: pairs with the fence in `is_of`.
         fence(Ordering::Release);
-        span.note_spot(spots::noted(class));
+        span.note_magazine(MagazineOffset::noted(class));
         span.become_kind(UnitKind::Slab);
         slab
     }
@@ -360,9 +360,9 @@ impl Slab {
                 address,
             });
         }
-        if arena::spot(address) != Some(spots::noted(self.class()) as usize) {
+        if arena::magazine_offset(address) != Some(MagazineOffset::noted(self.class())) {
             return Err(Violation {
-                invariant: "I10: a slab's units have the spot of its class",
+                invariant: "I10: a slab's units have the magazine of its class",
                 address,
             });
         }

@@ -1,7 +1,8 @@
-//! Where the magazine of each class stands in a thread cache, its *spot*: the tables of the fast paths.
+//! From a size to its class, and to the place of the class's magazine in a thread cache: the tables of the
+//! fast paths.
 //!
-//! Magazines of small classes stand together behind one that has no room for any block, the spot of what is
-//! no block; those of the others [`FAR`] bytes on.
+//! Magazines of small classes stand together behind one that has no room for any block,
+//! [`MagazineOffset::NONE`]; those of the others [`FAR`] bytes on.
 #![forbid(unsafe_code)]
 
 use static_assertions::const_assert;
@@ -12,8 +13,6 @@ use crate::size_class::{CLASSES, FINE, SMALL_CLASSES, SMALL_MAX, SizeClass, bloc
 pub(crate) const HEADER: usize = 24;
 /// Where the magazines of the classes that are not small begin.
 pub(crate) const FAR: usize = 8192;
-/// The spot of the magazine without room.
-pub(crate) const NOWHERE: u32 = 0;
 
 /// Largest size that is reached without the gate: see `cache::slow`.
 pub(crate) const MEDIUM_MAX: usize = 32 << 10;
@@ -22,9 +21,59 @@ const MEDIUM_STEP: usize = SMALL_MAX / FINE;
 
 const_assert!(FAR + (CLASSES - SMALL_CLASSES) * HEADER <= u16::MAX as usize);
 
-/// The spot of the class with this index.
+/// How many bytes into a thread cache a magazine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct MagazineOffset(u32);
+
+impl MagazineOffset {
+    /// That of the magazine without room, which is none of a class: what is no block leads there.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// That of a class.
+    pub(crate) const fn of(class: SizeClass) -> Self {
+        Self(offset_of(class.index()) as u32)
+    }
+
+    /// That of a class if its magazine is reached without the gate, or that of none: what is noted for the
+    /// addresses of a slab.
+    pub(crate) const fn noted(class: SizeClass) -> Self {
+        if block_size(class.index()) > MEDIUM_MAX {
+            Self::NONE
+        } else {
+            Self::of(class)
+        }
+    }
+
+    /// The class whose offset this is. It is not that of none.
+    pub(crate) fn class(self) -> SizeClass {
+        let bytes = self.bytes();
+        let index = match bytes.checked_sub(FAR) {
+            None => bytes / HEADER - 1,
+            Some(far) => far / HEADER + SMALL_CLASSES,
+        };
+        SizeClass::new(index)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn bytes(self) -> usize {
+        self.0 as usize
+    }
+
+    /// As a number, and back.
+    pub(crate) const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
+/// The offset of the class with this index.
 #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
-const fn spot_of(class: usize) -> u16 {
+const fn offset_of(class: usize) -> u16 {
     let offset = match class.checked_sub(SMALL_CLASSES) {
         None => (class + 1) * HEADER,
         Some(far) => FAR + far * HEADER,
@@ -32,38 +81,14 @@ const fn spot_of(class: usize) -> u16 {
     offset as u16
 }
 
-/// The spot of a class.
-pub(crate) const fn spot(class: SizeClass) -> usize {
-    spot_of(class.index()) as usize
-}
-
-/// The class whose spot this is, which is none without room.
-pub(crate) fn class_of_spot(spot: usize) -> SizeClass {
-    let index = match spot.checked_sub(FAR) {
-        None => spot / HEADER - 1,
-        Some(far) => far / HEADER + SMALL_CLASSES,
-    };
-    SizeClass::new(index)
-}
-
-/// What is noted for the addresses of a slab of `class`: its spot, if its magazine is reached without the
-/// gate.
-pub(crate) const fn noted(class: SizeClass) -> u32 {
-    if block_size(class.index()) > MEDIUM_MAX {
-        NOWHERE
-    } else {
-        spot_of(class.index()) as u32
-    }
-}
-
-/// A table of classes, or of spots. As a `const` each crate that inlines the fast path has one of its own,
+/// A table of classes, or of offsets. As a `const` each crate that inlines the fast path has one of its own,
 /// which a constant size folds away.
-struct Table<const SPOTS: bool>;
+struct Table<const OFFSETS: bool>;
 
 /// Entries for what is longer than [`SMALL_MAX`]: as many as if that began at 0, so that a shift alone leads to them.
 const MEDIUM_ENTRIES: usize = MEDIUM_MAX / MEDIUM_STEP;
 
-impl<const SPOTS: bool> Table<SPOTS> {
+impl<const OFFSETS: bool> Table<OFFSETS> {
     /// By size less one: an entry for each byte saves a shift. Behind these, by size less one in steps, of which
     /// the first are not used.
     const ALL: [u16; SMALL_MAX + MEDIUM_ENTRIES] = {
@@ -97,7 +122,11 @@ impl<const SPOTS: bool> Table<SPOTS> {
 
     #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
     const fn entry(class: usize) -> u16 {
-        if SPOTS { spot_of(class) } else { class as u16 }
+        if OFFSETS {
+            offset_of(class)
+        } else {
+            class as u16
+        }
     }
 }
 
@@ -113,11 +142,12 @@ fn last_byte(size: usize, align: usize) -> usize {
 #[inline(always)]
 fn unlikely() {}
 
-/// The spot for layouts of at most [`MEDIUM_MAX`] bytes once rounded up to their alignment. Folds to a
+/// The offset for layouts of at most [`MEDIUM_MAX`] bytes once rounded up to their alignment. Folds to a
 /// constant where the layout is one.
 #[inline(always)]
-pub(crate) fn table_spot(size: usize, align: usize) -> Option<usize> {
-    Some(Table::<true>::at(last_byte(size, align))? as usize)
+pub(crate) fn table_offset(size: usize, align: usize) -> Option<MagazineOffset> {
+    let offset = Table::<true>::at(last_byte(size, align))?;
+    Some(MagazineOffset(u32::from(offset)))
 }
 
 /// The class for such layouts.
@@ -143,32 +173,32 @@ mod tests {
                     _ => None,
                 };
                 assert_eq!(table_class(size, align), class, "{size} aligned {align}");
-                let found = table_spot(size, align);
-                assert_eq!(found, class.map(spot), "{size} aligned {align}");
+                let found = table_offset(size, align);
+                assert_eq!(
+                    found,
+                    class.map(MagazineOffset::of),
+                    "{size} aligned {align}"
+                );
             }
         }
     }
 
     #[test]
-    fn spots_differ_and_leave_the_first_free() {
-        let spots = SizeClass::all().map(spot);
-        let mut last = NOWHERE as usize;
-        for spot in spots {
-            assert!(spot >= last + HEADER);
-            last = spot;
-        }
+    fn offsets_differ_and_leave_the_first_free() {
+        let mut last = MagazineOffset::NONE.bytes();
         for class in SizeClass::all() {
-            assert_eq!(class_of_spot(spot(class)), class);
+            let offset = MagazineOffset::of(class);
+            assert!(offset.bytes() >= last + HEADER);
+            last = offset.bytes();
+            assert_eq!(offset.class(), class);
+            assert_eq!(MagazineOffset::from_bits(offset.to_bits()), offset);
             let is_gated = class.size() > MEDIUM_MAX;
-            let noted = noted(class) as usize;
-            assert_eq!(
-                noted,
-                if is_gated {
-                    NOWHERE as usize
-                } else {
-                    spot(class)
-                }
-            );
+            let noted = if is_gated {
+                MagazineOffset::NONE
+            } else {
+                offset
+            };
+            assert_eq!(MagazineOffset::noted(class), noted);
         }
     }
 }
