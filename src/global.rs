@@ -6,6 +6,7 @@ use core::ptr::{self, NonNull};
 use crate::cache;
 use crate::config::Config;
 use crate::error::{NoHelper, Violation};
+use crate::reclaim;
 use crate::stats::Stats;
 use crate::valgrind;
 
@@ -59,7 +60,7 @@ impl Flagstone {
     ///
     /// The bytes are those of the addresses that were given back; some may never have been touched.
     pub fn purge() -> usize {
-        valgrind::quietly(cache::purge)
+        valgrind::quietly(reclaim::purge)
     }
 
     /// Starts the helper, a thread that gives memory back when the program has gone idle: once no thread has freed
@@ -91,14 +92,14 @@ impl Flagstone {
     ///
     /// [`NoHelper`] if the system refuses the thread.
     pub fn start_helper(&self) -> Result<(), NoHelper> {
-        cache::start_helper(&self.config)
+        reclaim::start_background(&self.config)
     }
 
     /// What the allocator holds at the moment. Allocates nothing. Walks all chunks and asks the kernel which of their pages
     /// are in memory; other threads wait meanwhile, at their next slow path for a block.
     #[must_use]
     pub fn stats() -> Stats {
-        valgrind::quietly(cache::stats)
+        valgrind::quietly(reclaim::stats)
     }
 
     /// Checks the allocator's own tables, every slab and span, under its locks: milliseconds for a
@@ -108,7 +109,7 @@ impl Flagstone {
     ///
     /// The first invariant that does not hold, which is a bug of the allocator or a stray write.
     pub fn verify() -> Result<(), Violation> {
-        valgrind::quietly(cache::verify)
+        valgrind::quietly(reclaim::verify)
     }
 }
 
@@ -179,6 +180,6 @@ unsafe impl GlobalAlloc for Flagstone {
         // SAFETY: 1. `alloc` gave the block, so it is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
         // SAFETY: 1. and 2. the caller's.
-        unsafe { cache::realloc_rest(block, layout.size(), layout.align(), size, &self.config) }
+        unsafe { cache::realloc_slow(block, layout.size(), layout.align(), size, &self.config) }
     }
 }

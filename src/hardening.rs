@@ -29,6 +29,9 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hardening(u8);
 
+/// Bytes of a canary, see [`Hardening::CANARIES`].
+pub(crate) const CANARY: usize = 8;
+
 /// Bytes at the beginning of a block, its front, that [`Hardening::ZERO`] is about. All of a long block would
 /// make every pair pay for bytes that nobody wrote.
 pub(crate) const FRONT: usize = 256;

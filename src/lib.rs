@@ -34,21 +34,25 @@ cfg_if::cfg_if! {
         // The models' build: the lock-free protocols alone, each with its model beside it.
         #[path = "os/fork_detect.rs"]
         mod fork_detect;
-        #[path = "cache/alarm.rs"]
-        mod alarm;
-        #[path = "cache/magazine.rs"]
+        #[path = "wakeup/word.rs"]
+        mod wakeup;
+        #[path = "thread_cache/magazine.rs"]
         mod magazine;
         mod sync;
     } else {
         // In layer order: a module names only what stands below it here.
         mod global; // `Flagstone`, the `GlobalAlloc`
         pub mod raw; // blocks freed by address alone
-        mod cache; // magazines of each thread, fast and slow paths, threads' lives
+        mod cache; // fast and slow paths of every call
+        mod reclaim; // memory on its way back: purge, maintenance, the background thread
+        mod threads; // the lives of threads, and of forked children
+        mod thread_cache; // one thread's magazines
         mod heap; // the slabs of each class; refill, flush, page holes
         mod large; // a mapping for each large allocation, and spans handed out whole
         mod sample; // pages between inaccessible ones for sampled allocations
         mod slab; // blocks of one class in a span, a bitmap elsewhere
         mod arena; // chunks of units, spans, owner map, metadata, purging
+        mod wakeup; // of the background thread, by who frees memory
         mod os; // the only callers of libc
         mod config; // run-time options
         mod size_map; // size to class, and to its magazine's place in a cache

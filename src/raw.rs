@@ -29,7 +29,9 @@ use crate::cache;
 use crate::config::{Config, Refusal};
 use crate::error::NoHelper;
 use crate::os;
+use crate::reclaim;
 use crate::sample;
+use crate::threads;
 
 static CONFIG: Config = Config::new().for_good();
 
@@ -90,7 +92,7 @@ pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
         return ptr::null_mut();
     };
     // SAFETY: 1. and 2. the caller's.
-    unsafe { cache::realloc_found(block, size.max(1), &CONFIG) }
+    unsafe { cache::realloc_by_address(block, size.max(1), &CONFIG) }
 }
 
 /// Writes a message to a file descriptor, as far as it takes it. Where nobody reads any more, no `SIGPIPE` is raised;
@@ -108,7 +110,7 @@ pub fn write(file: core::ffi::c_int, message: &[u8]) {
 #[inline]
 pub unsafe fn free(block: *mut u8) {
     // SAFETY: 1. and 2. the caller's.
-    unsafe { cache::free_found(block, &CONFIG) };
+    unsafe { cache::free_by_address(block, &CONFIG) };
 }
 
 /// Bytes of a block that its user may use, at least as many as were asked for; 0 for null.
@@ -122,7 +124,7 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
         return 0;
     };
     // SAFETY: 1. the caller's.
-    unsafe { cache::length_found(block, &CONFIG) }
+    unsafe { cache::usable_size(block, &CONFIG) }
 }
 
 /// Says that the program's libraries are initialised: allocations may be sampled from now on, whose callers the
@@ -130,7 +132,7 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
 /// clean-up is created, the surer the clean-up (ALGORITHM.md, threads).
 pub fn begin() {
     sample::begin();
-    cache::begin(&CONFIG);
+    threads::begin(&CONFIG);
 }
 
 /// Starts the helper: see [`Flagstone::start_helper`](crate::Flagstone::start_helper).
@@ -139,7 +141,7 @@ pub fn begin() {
 ///
 /// [`NoHelper`] if the system refuses the thread.
 pub fn start_helper() -> Result<(), NoHelper> {
-    cache::start_helper(&CONFIG)
+    reclaim::start_background(&CONFIG)
 }
 
 /// Changes an option of the running process: `name` and `value` as in the environment ([`Config`]). It counts from the next
@@ -149,5 +151,5 @@ pub fn start_helper() -> Result<(), NoHelper> {
 ///
 /// What is wrong with it; then nothing has changed. Safeguards and sampling are decided at the first call.
 pub fn set_option(name: &str, value: &[u8]) -> Result<(), Refusal> {
-    cache::set_option(name, value, &CONFIG)
+    threads::set_option(name, value, &CONFIG)
 }

@@ -11,6 +11,7 @@ mod owner_map;
 mod purge;
 mod recover;
 mod reserve;
+mod runs;
 pub(crate) mod tags;
 
 pub(crate) use chunk::{Chunk, Span, UNIT_META, UnitKind};
@@ -22,8 +23,8 @@ pub(crate) use reserve::unreserve;
 use core::convert::Infallible;
 
 use self::chunk::Links;
-use self::claim::longest_run;
 use self::owner_map::OwnerMap;
+use self::runs::longest_run;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
 use crate::size_map::MagazineOffset;

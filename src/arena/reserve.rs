@@ -4,7 +4,7 @@
 use core::ptr::NonNull;
 
 use super::chunk::{Chunk, DESCRIPTOR};
-use super::claim::Want;
+use super::runs::Want;
 use super::tags::Tags;
 use super::{ARENA, NO_BIN, meta};
 use crate::config;

@@ -1,15 +1,11 @@
-//! `realloc`, but for the careful way's.
+//! `realloc` of a block whose layout is known.
 
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
-use super::{Config, helper, hot_magazine, resize, slow, thread};
-use crate::arena::Zeroed;
-use crate::config;
-use crate::error::Call;
-use crate::large;
-use crate::os;
-use crate::size_class::{Request, classify};
+use super::{hardened, resize, slow};
+use crate::config::{self, Config};
 use crate::size_map::table_offset;
+use crate::thread_cache::hot_magazine;
 
 /// Changes the size of a block, in place or by moving its contents; null leaves it as it was.
 ///
@@ -17,7 +13,7 @@ use crate::size_map::table_offset;
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
 #[inline(never)]
-pub(crate) unsafe extern "C" fn realloc_rest(
+pub(crate) unsafe extern "C" fn realloc_slow(
     block: NonNull<u8>,
     size: usize,
     align: usize,
@@ -28,7 +24,7 @@ pub(crate) unsafe extern "C" fn realloc_rest(
         && let Some(there) = table_offset(new, align)
     {
         if here == there {
-            if !config::mode().is_careful() {
+            if !config::mode().is_hardened() {
                 return block.as_ptr();
             }
         } else if let Some(target) = NonNull::new(hot_magazine(there).pop()) {
@@ -36,7 +32,7 @@ pub(crate) unsafe extern "C" fn realloc_rest(
             unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
             if !hot_magazine(here).push(block) {
                 // SAFETY: 1. the caller's. 2. the contents were moved.
-                unsafe { slow::free_rest(block, size, align, config) };
+                unsafe { slow::free_slow(block, size, align, config) };
             }
             return target.as_ptr();
         }
@@ -45,7 +41,7 @@ pub(crate) unsafe extern "C" fn realloc_rest(
     unsafe { realloc_long(block, size, align, new, config) }
 }
 
-/// [`realloc_rest`] of long blocks, or where none is at hand.
+/// [`realloc_slow`] of long blocks, or where none is at hand.
 ///
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
@@ -58,109 +54,10 @@ unsafe fn realloc_long(
     new: usize,
     config: &Config,
 ) -> *mut u8 {
-    if config::mode().is_careful() {
+    if config::mode().is_hardened() {
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { resize::realloc(block, size, align, new, config) };
+        return unsafe { hardened::realloc(block, size, align, new, config) };
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_plain(block, size, align, new, config) }
-}
-
-/// In a process whose calls take no care.
-///
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. On success nobody uses the old block any more.
-#[inline(always)]
-pub(super) unsafe fn realloc_plain(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-    config: &Config,
-) -> *mut u8 {
-    let (before, after) = (classify(size, align), classify(new, align));
-    if before == after && matches!(before, Request::Block(_)) {
-        return block.as_ptr();
-    }
-    if let Some(used) = long(before, size) {
-        // Without memory for its first call a process can have nothing to resize.
-        if !thread::prepare(config) {
-            return ptr::null_mut();
-        }
-        // Before the copy, which what went back to the kernel would not survive.
-        large::expect_for(block, used, Call::Realloc);
-        if let Some(length) = long(after, new) {
-            if large::suits(block, new) {
-                return block.as_ptr();
-            }
-            if align <= os::page_size()
-                // SAFETY: 1. the caller's 2.
-                && let Some(moved) = unsafe { large::resize(block, size, length) }
-            {
-                helper::notice();
-                return moved.as_ptr();
-            }
-        }
-    }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_by_copy::<true>(block, size, align, new, config) }
-}
-
-/// Bytes of a mapping in the place of what `request` for `size` bytes is served by, if that is longer than a block.
-pub(super) fn long(request: Request, size: usize) -> Option<usize> {
-    match request {
-        Request::Block(_) => None,
-        Request::Span(units) => Some(units.bytes()),
-        Request::Large => Some(size),
-    }
-}
-
-/// What grows to more than this is given a mapping in any case, and what is shorter one that is cached.
-const LONG: usize = 256 << 10;
-
-/// A mapping for what grew from `size` to `new` bytes and would be a span: what grew may grow on, and a mapping
-/// often can where it is.
-fn grown(size: usize, align: usize, new: usize, config: &Config) -> Option<NonNull<u8>> {
-    if new <= size || config::mode().is_careful() {
-        return None;
-    }
-    let Request::Span(units) = classify(new, align) else {
-        return None;
-    };
-    if align > os::page_size() || !thread::prepare(config) || config::large_cache() == 0 {
-        return None;
-    }
-    large::alloc_cached(units.bytes()).or_else(|| {
-        let fresh = (new > LONG).then(|| large::alloc(units.bytes(), align, Zeroed::No));
-        fresh.flatten().map(|(block, _)| block)
-    })
-}
-
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. On success nobody uses the old block any more.
-#[inline(always)]
-pub(super) unsafe fn realloc_by_copy<const KNOWN: bool>(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-    config: &Config,
-) -> *mut u8 {
-    let target = grown(size, align, new, config)
-        .or_else(|| NonNull::new(super::alloc::<KNOWN>(new, align, config)));
-    let Some(target) = target else {
-        return ptr::null_mut();
-    };
-    // SAFETY: 1. both are live and at least this long, and different.
-    unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
-    if KNOWN {
-        // SAFETY: 1. the caller's. 2. the contents were moved.
-        unsafe { super::free(block, size, align, config) };
-    } else {
-        // SAFETY: 1. the caller's. 2. the contents were moved.
-        unsafe { super::free_found(block.as_ptr(), config) };
-    }
-    target.as_ptr()
+    unsafe { resize::realloc_plain(block, size, align, new, config) }
 }

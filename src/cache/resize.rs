@@ -1,123 +1,111 @@
-//! The careful way's `realloc`.
+//! What both ways of a `realloc` do, without safeguards and with them: resize in place, or move by a copy.
 
 use core::ptr::{self, NonNull};
 
-use super::careful::{cache_at_hand, is_sampled, prepared, request};
-use super::expect::expect;
-use super::{Config, behind, helper, realloc as plain};
-use crate::config::{self, Mode};
+use crate::arena::Zeroed;
+use crate::config::{self, Config};
 use crate::error::Call;
 use crate::large;
 use crate::os;
-use crate::sample;
-use crate::size_class::Request;
-use crate::size_map::table_class;
-use crate::units::ADDRESS_BITS;
+use crate::size_class::{Request, classify};
+use crate::threads;
+use crate::wakeup;
 
-/// [`super::realloc_rest`].
+/// [`super::realloc_slow`] in a process without safeguards and sampling.
 ///
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
-pub(super) unsafe fn realloc(
+#[inline(always)]
+pub(super) unsafe fn realloc_plain(
     block: NonNull<u8>,
     size: usize,
     align: usize,
     new: usize,
     config: &Config,
 ) -> *mut u8 {
-    let mode = config::mode();
-    if mode.is_decided()
-        && !is_sampled(block, mode)
-        && cache_at_hand().is_real()
-        && let Some(before) = table_class(size.wrapping_add(behind::bytes(mode)), align)
-        && let Some(after) = table_class(new.wrapping_add(behind::bytes(mode)), align)
-    {
-        // SAFETY: 1. the caller's.
-        unsafe { expect(block, size, Request::Block(before), Call::Realloc, mode) };
-        if before == after {
-            // SAFETY: 1. the caller's: it is whole, and 2.
-            unsafe { behind::erase(block, size, mode) };
-            // SAFETY: 1. the class serves `new` and what stands behind.
-            unsafe { behind::write(block, new, mode) };
-            return block.as_ptr();
+    let (before, after) = (classify(size, align), classify(new, align));
+    if before == after && matches!(before, Request::Block(_)) {
+        return block.as_ptr();
+    }
+    if let Some(used) = long(before, size) {
+        // Without memory for its first call a process can have nothing to resize.
+        if !threads::prepare(config) {
+            return ptr::null_mut();
         }
-        // SAFETY: 1. and 2. the caller's.
-        return unsafe { plain::realloc_by_copy::<true>(block, size, align, new, config) };
-    }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_long(block, size, align, new, config) }
-}
-
-/// # Safety
-/// 1. The block is live and was allocated with this size and alignment.
-/// 2. On success nobody uses the old block any more.
-#[inline(never)]
-unsafe fn realloc_long(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-    config: &Config,
-) -> *mut u8 {
-    if prepared(config).is_none() {
-        return ptr::null_mut();
-    }
-    let mode = config::mode();
-    if !mode.is_careful() {
-        // SAFETY: 1. and 2. the caller's.
-        return unsafe { plain::realloc_plain(block, size, align, new, config) };
-    }
-    if is_sampled(block, mode) {
-        sample::expect(block, size, Call::Realloc);
-    } else {
-        let before = request(size, align, mode);
-        // SAFETY: 1. the caller's.
-        unsafe { expect(block, size, before, Call::Realloc, mode) };
-        let stays = before == request(new, align, mode);
-        // SAFETY: 1. and 2. the caller's.
-        if stays && let Some(moved) = unsafe { resize(block, before, align, size, new, mode) } {
-            // SAFETY: 1. what serves `new` has room for what stands behind.
-            unsafe { behind::write(moved, new, mode) };
-            return moved.as_ptr();
+        // Before the copy, which what went back to the kernel would not survive.
+        large::expect_for(block, used, Call::Realloc);
+        if let Some(length) = long(after, new) {
+            if large::suits(block, new) {
+                return block.as_ptr();
+            }
+            if align <= os::page_size()
+                // SAFETY: 1. the caller's 2.
+                && let Some(moved) = unsafe { large::resize(block, size, length) }
+            {
+                wakeup::notice();
+                return moved.as_ptr();
+            }
         }
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { plain::realloc_by_copy::<true>(block, size, align, new, config) }
+    unsafe { realloc_by_copy::<true>(block, size, align, new, config) }
 }
 
-/// Changes the length of a block without a copy. On success there is no canary behind it, nor where `old`
-/// bytes ended, nor in memory that others are given.
-///
-/// # Safety
-/// 1. The block is live, and `request` served it; behind `old` bytes stands its canary.
-/// 2. On success nobody uses the old block any more.
-pub(super) unsafe fn resize(
-    block: NonNull<u8>,
-    request: Request,
-    align: usize,
-    old: usize,
-    new: usize,
-    mode: Mode,
-) -> Option<NonNull<u8>> {
-    if !matches!(request, Request::Block(_))
-        && (align > os::page_size() || new >> ADDRESS_BITS != 0)
-    {
+/// Bytes of a mapping in the place of what `request` for `size` bytes is served by, if that is longer than a block.
+pub(super) fn long(request: Request, size: usize) -> Option<usize> {
+    match request {
+        Request::Block(_) => None,
+        Request::Span(units) => Some(units.bytes()),
+        Request::Large => Some(size),
+    }
+}
+
+/// What grows to more than this is given a mapping in any case, and what is shorter one that is cached.
+const LONG: usize = 256 << 10;
+
+/// A mapping for what grew from `size` to `new` bytes and would be a span: what grew may grow on, and a mapping
+/// often can where it is.
+fn grown(size: usize, align: usize, new: usize, config: &Config) -> Option<NonNull<u8>> {
+    if new <= size || config::mode().is_hardened() {
         return None;
     }
-    // Before a part of the mapping is cut off, or all of it copied and kept.
-    // SAFETY: 1. the caller's.
-    unsafe { behind::erase(block, old, mode) };
-    if let Request::Block(_) = request {
-        return Some(block);
+    let Request::Span(units) = classify(new, align) else {
+        return None;
+    };
+    if align > os::page_size() || !threads::prepare(config) || config::large_cache() == 0 {
+        return None;
     }
-    let length = new + behind::bytes(mode);
-    // SAFETY: 1. the caller's 2.
-    let moved = unsafe { large::resize(block, usize::MAX, length) };
-    if moved.is_none() {
-        // SAFETY: 1. the block is as it was.
-        unsafe { behind::write(block, old, mode) };
+    large::alloc_cached(units.bytes()).or_else(|| {
+        let fresh = (new > LONG).then(|| large::alloc(units.bytes(), align, Zeroed::No));
+        fresh.flatten().map(|(block, _)| block)
+    })
+}
+
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. On success nobody uses the old block any more.
+#[inline(always)]
+pub(super) unsafe fn realloc_by_copy<const SIZED: bool>(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    config: &Config,
+) -> *mut u8 {
+    let target = grown(size, align, new, config)
+        .or_else(|| NonNull::new(super::alloc::<SIZED>(new, align, config)));
+    let Some(target) = target else {
+        return ptr::null_mut();
+    };
+    // SAFETY: 1. both are live and at least this long, and different.
+    unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
+    if SIZED {
+        // SAFETY: 1. the caller's. 2. the contents were moved.
+        unsafe { super::free(block, size, align, config) };
+    } else {
+        // SAFETY: 1. the caller's. 2. the contents were moved.
+        unsafe { super::free_by_address(block.as_ptr(), config) };
     }
-    helper::notice();
-    moved
+    target.as_ptr()
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Config, HARDENED, HugePages, Refusal, SAMPLE};
-use crate::hardening::Hardening;
+use crate::hardening::{CANARY, Hardening};
 use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
 
 /// The options in force, written by the initialisation of the process and by [`change`].
@@ -36,7 +36,7 @@ impl Mode {
     const UNDECIDED: usize = usize::MAX;
     const SAMPLING: usize = 1 << 8;
     /// Isolation concerns tables only.
-    const CAREFUL: usize = !(Hardening::ISOLATION.bits() as usize);
+    const HARDENED: usize = !(Hardening::ISOLATION.bits() as usize);
 
     pub(super) fn of(config: &Config) -> Self {
         let sampling = if config.sample_one_in == 0 {
@@ -47,15 +47,26 @@ impl Mode {
         Self(usize::from(config.hardening.bits()) | sampling)
     }
 
-    /// Whether every call has to take the careful way; also while that is undecided.
+    /// Whether the process is hardened, which is to say that every call looks for safeguards and samples; also while that is
+    /// undecided.
     #[inline(always)]
-    pub(crate) fn is_careful(self) -> bool {
-        self.0 & Self::CAREFUL != 0
+    pub(crate) fn is_hardened(self) -> bool {
+        self.0 & Self::HARDENED != 0
     }
 
     #[inline(always)]
     pub(crate) fn has(self, safeguard: Hardening) -> bool {
         self.0 & usize::from(safeguard.bits()) != 0
+    }
+
+    /// Bytes of the canary behind each block.
+    #[inline(always)]
+    pub(crate) fn canary_bytes(self) -> usize {
+        if self.has(Hardening::CANARIES) {
+            CANARY
+        } else {
+            0
+        }
     }
 
     /// All safeguards, nothing sampled.

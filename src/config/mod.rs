@@ -157,7 +157,7 @@ impl Config {
 
     /// Whether calls have to take the careful way.
     pub(crate) fn wants_care(&self) -> bool {
-        Mode::of(self).is_careful()
+        Mode::of(self).is_hardened()
     }
 
     /// `self` overridden by what `lookup` finds; each bad value goes to `complain`.

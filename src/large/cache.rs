@@ -1,6 +1,7 @@
 //! Freed mappings kept for reuse: split, and joined with those beside them.
 
-use super::evict::unmap;
+use super::list::best;
+use super::stuck::unmap;
 use super::{LARGE, Mapping, descriptor, guarded, retire, retire_held};
 use crate::error::Violation;
 use crate::os;
@@ -205,22 +206,6 @@ pub(super) fn keep(mapping: &'static Mapping) {
         retire_held(neighbour);
     }
     push(mapping);
-}
-
-/// The best mapping from `link` on that will do, and the link to it. Locked.
-pub(super) fn best(
-    mut link: &'static Link<Mapping>,
-    will_do: impl Fn(&Mapping) -> bool,
-    is_better: impl Fn(&Mapping, &Mapping) -> bool,
-) -> Option<(&'static Link<Mapping>, &'static Mapping)> {
-    let mut found: Option<(&'static Link<Mapping>, &'static Mapping)> = None;
-    while let Some(mapping) = link.get() {
-        if will_do(mapping) && found.is_none_or(|(_, best)| is_better(mapping, best)) {
-            found = Some((link, mapping));
-        }
-        link = &mapping.next;
-    }
-    found
 }
 
 /// Takes a mapping out of the list, `link` being what leads to it. Locked.

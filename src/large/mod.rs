@@ -7,8 +7,11 @@
 mod cache;
 mod evict;
 mod guarded;
+mod list;
 mod resize;
+mod site;
 mod span;
+mod stuck;
 mod validate;
 
 use core::ptr::NonNull;
@@ -23,7 +26,8 @@ use crate::valgrind;
 
 pub(crate) use arena::Age;
 pub(crate) use resize::resize;
-pub(crate) use span::{alloc_span, free_span, suits};
+pub(crate) use site::suits;
+pub(crate) use span::{alloc_span, free_span};
 pub(crate) use validate::{die, expect, expect_for, length};
 
 const BUCKETS: usize = 4096;
@@ -99,7 +103,7 @@ impl Mapping {
     /// Whether it was handed out for `size` bytes, 0 standing for any number. With safeguards more is known of
     /// what was asked for, and looked at elsewhere.
     fn serves(&self, size: usize) -> bool {
-        if size == 0 || config::mode().is_careful() {
+        if size == 0 || config::mode().is_hardened() {
             return self.length.get() >= size;
         }
         round_up(size, os::page_size()) == Some(self.asked.get())
@@ -136,7 +140,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     let Some((base, margins)) = guarded::map(length, align) else {
         retire(mapping);
         if align <= page
-            && let Some(stuck) = evict::take_stuck(length)
+            && let Some(stuck) = stuck::take_stuck(length)
         {
             return Some((hand_out(stuck, length), Zeroed::No));
         }

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{LARGE, Mapping, bucket, span};
+use super::{LARGE, Mapping, bucket, site};
 use crate::arena::{self, UnitKind};
 use crate::config;
 use crate::error::{Call, Misuse};
@@ -50,7 +50,7 @@ fn holding(list: &Link<Mapping>, block: NonNull<u8>) -> Option<&'static Mapping>
 
 #[cold]
 pub(crate) fn die(misuse: Misuse, call: Call, address: usize) -> ! {
-    let most = if config::mode().is_careful() {
+    let most = if config::mode().is_hardened() {
         CLASS_MAX
     } else {
         BLOCK_MAX
@@ -71,7 +71,7 @@ pub(crate) fn expect(block: NonNull<u8>, length: usize, call: Call) {
 /// Makes sure that `block` is a live mapping, or a span, that was handed out for `length` bytes, more than a block's, in
 /// a process whose calls take no care.
 pub(crate) fn expect_for(block: NonNull<u8>, length: usize, call: Call) {
-    let fits = match span::units_at(block) {
+    let fits = match site::units_at(block) {
         Some(units) => Some(UnitCount::holding(length) == Some(units)),
         None => live(block, |mapping| mapping.serves(length)),
     };
@@ -85,7 +85,7 @@ pub(crate) fn expect_for(block: NonNull<u8>, length: usize, call: Call) {
 /// Bytes of the live mapping or span at `block`; if there is none, the process ends.
 pub(crate) fn length(block: NonNull<u8>, call: Call) -> usize {
     live(block, |mapping| mapping.length.get())
-        .or_else(|| span::length_at(block))
+        .or_else(|| site::length_at(block))
         .unwrap_or_else(|| die(why_not(block), call, block.addr().get()))
 }
 

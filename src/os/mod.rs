@@ -75,7 +75,7 @@ pub(crate) use imp::{
     early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier, random,
     resident, stay_loaded, thread_id,
 };
-pub(crate) use posix::{ThreadKey, abort, cpus, env, now_ms, write, yield_now};
+pub(crate) use posix::{ThreadKey, abort, cpus, env, write, yield_now};
 
 /// Bytes of a page, or 0 before the first call of [`page_size`].
 static PAGE: AtomicUsize = AtomicUsize::new(0);
@@ -91,6 +91,12 @@ pub(crate) fn page_size() -> usize {
         }
         page => page,
     }
+}
+
+/// Milliseconds of a clock that never goes back, a few milliseconds coarse.
+pub(crate) fn now_ms() -> u64 {
+    let now = clock::read();
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
 /// What a fresh range may be used for.

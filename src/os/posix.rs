@@ -3,8 +3,8 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::NonNull;
 
+use super::failpoints;
 use super::syscall::{Word, call, word};
-use super::{clock, failpoints};
 use crate::valgrind;
 
 /// Runs a function of the C library that may set `errno`, and puts it back: freeing must not change it.
@@ -45,12 +45,6 @@ pub(crate) fn cpus() -> usize {
 pub(crate) fn yield_now() {
     // SAFETY: 1. no precondition.
     let _ = unsafe { call(libc::SYS_sched_yield, []) };
-}
-
-/// Milliseconds of a clock that never goes back, a few milliseconds coarse.
-pub(crate) fn now_ms() -> u64 {
-    let now = clock::read();
-    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
 /// Writes a message, as far as the file takes it. If nobody reads it any more, no `SIGPIPE` ends the program, which

@@ -7,11 +7,12 @@
 use core::ptr::NonNull;
 
 use super::magazine::Magazine;
-use super::{NO_CLASS, SizeClass, ThreadCache, thread};
+use super::{NO_CLASS, ThreadCache, sharers};
 use crate::arena::meta;
 use crate::config;
 use crate::hardening::Hardening;
 use crate::heap::{self, Wrong};
+use crate::size_class::SizeClass;
 use crate::sync::{GuardedU8, GuardedU16, Ordering, Slot};
 use crate::units::LINE;
 
@@ -38,11 +39,11 @@ const EARLY: u8 = 16;
 const LAST: u8 = 3;
 
 /// Into how many parts the threads that share a heap divide what one may cache, at most.
-pub(super) const SHARES: usize = 4;
+pub(crate) const SHARES: usize = 4;
 
 /// What a magazine remembers between slow paths. Guarded by the cache's gate.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// Slots, as log2; 0 is none.
     log: GuardedU8,
     /// The last thing that happened, a [`Move`], or 0; above these two bits, slow paths so far, up to [`EARLY`].
@@ -56,13 +57,13 @@ pub(super) struct Record {
 /// The direction that blocks moved in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Move {
+pub(crate) enum Move {
     Refill = 1,
     Flush = 2,
 }
 
 impl Record {
-    pub(super) fn slots(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         match self.log.get() {
             0 => 0,
             log => 1 << log,
@@ -73,7 +74,7 @@ impl Record {
         self.slots().saturating_sub(1)
     }
 
-    pub(super) fn note(&self, direction: Move) {
+    pub(crate) fn note(&self, direction: Move) {
         self.set_last(direction as u8);
     }
 
@@ -89,8 +90,8 @@ impl Record {
     /// Counts a slow path of `class`, whose blocks may share cache lines. Whether it is one of the first: then one block
     /// is taken from its slab, or given back there, alone. What a thread is given and frees early is another
     /// thread's, most likely, with that thread's blocks beside it, and is not to be handed out here.
-    pub(super) fn goes_alone(&self, class: SizeClass) -> bool {
-        if class.size() >= LINE || config::mode().is_careful() {
+    pub(crate) fn goes_alone(&self, class: SizeClass) -> bool {
+        if class.size() >= LINE || config::mode().is_hardened() {
             return false;
         }
         let seen = self.last_and_early.get();
@@ -102,7 +103,7 @@ impl Record {
     }
 
     /// Blocks for the next refill, and twice as many for the one after it.
-    pub(super) fn next_batch(&self) -> usize {
+    pub(crate) fn next_batch(&self) -> usize {
         let least = if is_random() { 1 << RANDOM_LOG } else { 1 };
         let batch = usize::from(self.batch.get().max(least)).min(self.capacity());
         #[expect(clippy::cast_possible_truncation, reason = "bounded by AT_ONCE")]
@@ -112,7 +113,7 @@ impl Record {
 
     /// How many of its blocks a full magazine gives back: half, for what comes next may be a pop; seven eighths
     /// where it is full for the second time in a row, for then it may well be full again.
-    pub(super) fn gives(&self, blocks: usize) -> usize {
+    pub(crate) fn gives(&self, blocks: usize) -> usize {
         let kept = if self.last() == Move::Flush as u8 {
             blocks / 8
         } else {
@@ -145,7 +146,7 @@ fn most_log(size: usize) -> u8 {
 
 impl ThreadCache {
     /// The blocks in the magazine of `class`: slots, and how many blocks.
-    pub(super) fn contents(&'static self, class: SizeClass) -> (&'static [Slot], usize) {
+    pub(crate) fn contents(&'static self, class: SizeClass) -> (&'static [Slot], usize) {
         let slots = self.magazine(class).slots(self.record(class).slots());
         let blocks = if slots.is_empty() {
             0
@@ -156,7 +157,7 @@ impl ThreadCache {
     }
 
     /// Whether the magazine of `class`, which is gated, holds `block`: a few places to look at.
-    pub(super) fn holds(&'static self, class: SizeClass, block: NonNull<u8>) -> bool {
+    pub(crate) fn holds(&'static self, class: SizeClass, block: NonNull<u8>) -> bool {
         let (slots, blocks) = self.contents(class);
         // ORDERING: only this thread writes.
         let is_it = |slot: &Slot| slot.load(Ordering::Relaxed) == block.as_ptr();
@@ -165,7 +166,7 @@ impl ThreadCache {
     }
 
     /// Makes room in the magazine of `class` if it ran into its bound and may grow; whether it did.
-    pub(super) fn grow(&'static self, class: SizeClass, direction: Move) -> bool {
+    pub(crate) fn grow(&'static self, class: SizeClass, direction: Move) -> bool {
         let record = self.record(class);
         let (log, size) = (record.log.get(), class.size());
         let next = if log == 0 {
@@ -187,7 +188,7 @@ impl ThreadCache {
     /// Most bytes that the thread's magazines may grow to hold: threads that share a heap, which is to say a
     /// processor, share what one may have, down to a quarter each.
     fn budget(&self) -> usize {
-        let sharers = thread::sharers(self.heap.get() as usize);
+        let sharers = sharers::of(self.heap.get() as usize);
         config::thread_cache() / sharers.clamp(1, SHARES)
     }
 
@@ -221,7 +222,7 @@ impl ThreadCache {
 
     /// Returns the `count` oldest blocks of the magazine to the heaps. If one of them is wrong, all that the
     /// magazine holds is lost.
-    pub(super) fn flush_oldest(&'static self, class: SizeClass, count: usize) -> Result<(), Wrong> {
+    pub(crate) fn flush_oldest(&'static self, class: SizeClass, count: usize) -> Result<(), Wrong> {
         let flushed = self.try_to_flush(class, count);
         if flushed.is_err() {
             // Some are in the bitmaps by now.
@@ -257,7 +258,7 @@ impl ThreadCache {
     }
 
     /// Returns all blocks of the magazine to the heaps, and its slots.
-    pub(super) fn empty(&'static self, class: SizeClass) -> Result<(), Wrong> {
+    pub(crate) fn empty(&'static self, class: SizeClass) -> Result<(), Wrong> {
         self.flush_oldest(class, usize::MAX)?;
         self.forget(class);
         Ok(())
@@ -265,18 +266,18 @@ impl ThreadCache {
 
     /// Returns all blocks of all magazines to the heaps, and their slots, and those in quarantine. The
     /// gate is held, or no thread has the cache and the registry's lock is held.
-    pub(super) fn empty_all(&'static self) -> Result<(), Wrong> {
+    pub(crate) fn empty_all(&'static self) -> Result<(), Wrong> {
         let emptied = SizeClass::all().try_for_each(|class| {
             self.work_on(class);
             self.empty(class)
         });
         self.busy.set(NO_CLASS);
         emptied?;
-        self.discharge()
+        self.empty_quarantine()
     }
 
     /// Takes the slots away from a magazine without looking at its blocks.
-    pub(super) fn forget(&'static self, class: SizeClass) {
+    pub(crate) fn forget(&'static self, class: SizeClass) {
         let slots = self.magazine(class).slots(self.record(class).slots());
         let bytes = slots.len().saturating_sub(1) * class.size();
         self.capacity.set(self.capacity.get().saturating_sub(bytes));
@@ -285,20 +286,20 @@ impl ThreadCache {
     }
 
     /// Forgets the slow paths of the thread that had the cache before.
-    pub(super) fn begin_anew(&self) {
+    pub(crate) fn begin_anew(&self) {
         for record in &self.records {
             record.last_and_early.set(0);
         }
     }
 
     /// Counts the capacity anew.
-    pub(super) fn recount(&self) {
+    pub(crate) fn recount(&self) {
         let bytes = |class: SizeClass| self.record(class).capacity() * class.size();
         self.capacity.set(SizeClass::all().map(bytes).sum());
     }
 
     /// Takes the slots away from a magazine and loses them.
-    pub(super) fn give_up(&self, class: SizeClass) {
+    pub(crate) fn give_up(&self, class: SizeClass) {
         self.magazine(class).uninstall();
         // What was cut short may have left a block here, in a slot of others.
         // ORDERING: only who has the gate, or the registry's lock of a cache that no thread has, writes.
@@ -311,7 +312,7 @@ impl ThreadCache {
 
     /// Halves the magazines that hold as many blocks as at the last tick: most of them are unused,
     /// and to one that is not it does little harm.
-    pub(super) fn shrink_unused(&'static self) -> Result<(), Wrong> {
+    pub(crate) fn shrink_unused(&'static self) -> Result<(), Wrong> {
         for class in SizeClass::all() {
             self.work_on(class);
             let record = self.record(class);
@@ -355,7 +356,7 @@ fn free_slots(slots: &'static [Slot]) {
 impl Magazine {
     /// Loads the `blocks` that a refill left from slot 1 on: the first is returned, the others are
     /// in the order in which they are to be popped.
-    pub(super) fn load(&self, slots: &'static [Slot], blocks: usize) -> *mut u8 {
+    pub(crate) fn load(&self, slots: &'static [Slot], blocks: usize) -> *mut u8 {
         // ORDERING: only this thread writes, under its gate.
         let first = slots[1].swap(core::ptr::null_mut(), Ordering::Relaxed);
         let next = slots[blocks].load(Ordering::Relaxed);

@@ -7,7 +7,7 @@
 
 use core::arch::asm;
 
-pub(super) use super::tls_words::{EMPTY, Words};
+pub(crate) use super::tls_words::{EMPTY, Words};
 
 /// The thread's `hot` word plus `offset`.
 ///
@@ -20,7 +20,7 @@ pub(super) use super::tls_words::{EMPTY, Words};
 /// without delay. With an index, or a register of the compiler's choice, some rows lose a third
 /// (ALGORITHM.md, constants).
 #[inline(always)]
-pub(super) fn hot_at(offset: usize) -> *mut u8 {
+pub(crate) fn hot_at(offset: usize) -> *mut u8 {
     let place: *mut u8;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: 1. reads the word defined above, of this thread.
@@ -52,7 +52,7 @@ pub(super) fn hot_at(offset: usize) -> *mut u8 {
 }
 
 /// The thread's words. They stay where they are until the thread ends.
-pub(super) fn words() -> &'static Words {
+pub(crate) fn words() -> &'static Words {
     let words: *const Words;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: 1. computes the address of the words defined above, of this thread.

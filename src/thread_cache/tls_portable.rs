@@ -5,7 +5,7 @@ extern crate std;
 
 use core::ptr::{self, null_mut};
 
-pub(super) use super::tls_words::{EMPTY, Words};
+pub(crate) use super::tls_words::{EMPTY, Words};
 use crate::sync::{AtomicPtr, Ordering};
 
 std::thread_local! {
@@ -14,19 +14,19 @@ std::thread_local! {
         Words {
             hot: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
             own: AtomicPtr::new(null_mut()),
-            careful: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
+            hardened: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
         }
     };
 }
 
 /// The thread's `hot` word plus `offset`.
-pub(super) fn hot_at(offset: usize) -> *mut u8 {
+pub(crate) fn hot_at(offset: usize) -> *mut u8 {
     // ORDERING: this thread's own word.
     words().hot.load(Ordering::Relaxed).wrapping_add(offset)
 }
 
 /// The thread's words. They stay where they are until the thread ends.
-pub(super) fn words() -> &'static Words {
+pub(crate) fn words() -> &'static Words {
     let words = WORDS.with(ptr::from_ref);
     // SAFETY: 1. static storage of this thread; the reference is used by this thread, or under the
     // registry's lock while the thread is in the registry.

@@ -72,7 +72,7 @@ impl Magazine {
 
     /// Gives the magazine `slots`, the first `n` of which after slot 0 are set up as the type's
     /// documentation says, and the newest block.
-    pub(super) fn install(&self, slots: &'static [Slot], n: usize, head: *mut u8) {
+    pub(crate) fn install(&self, slots: &'static [Slot], n: usize, head: *mut u8) {
         // ORDERING: only this thread writes, under its gate.
         let base = slots.as_ptr().cast_mut();
         self.top.store(base.wrapping_add(n), Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl Magazine {
     }
 
     /// Takes the array away: capacity 0.
-    pub(super) fn uninstall(&self) {
+    pub(crate) fn uninstall(&self) {
         // ORDERING: as in `install`.
         self.head.store(ptr::null_mut(), Ordering::Relaxed);
         self.top.store(ptr::null_mut(), Ordering::Relaxed);
@@ -100,20 +100,20 @@ impl Magazine {
     }
 
     /// The newest block.
-    pub(super) fn head(&self) -> *mut u8 {
+    pub(crate) fn head(&self) -> *mut u8 {
         // ORDERING: as in `install`.
         self.head.load(Ordering::Relaxed)
     }
 
     /// How many blocks lie in an array that begins at `slots`.
-    pub(super) fn len_of(&self, slots: &[Slot]) -> usize {
+    pub(crate) fn len_of(&self, slots: &[Slot]) -> usize {
         // ORDERING: pairs with the release in `push`.
         let top = self.top.load(Ordering::Acquire);
         (top.addr() - slots.as_ptr().addr()) / size_of::<Slot>()
     }
 
     /// The slots of a magazine that has `count` of them, 0 for none.
-    pub(super) fn slots(&self, count: usize) -> &'static [Slot] {
+    pub(crate) fn slots(&self, count: usize) -> &'static [Slot] {
         let end = self.end();
         if count == 0 || end.is_null() {
             return &[];

@@ -2,56 +2,39 @@
 
 use core::ptr::{self, NonNull};
 
-use super::careful::{self, is_sampled, room};
-use super::expect::{expect, expect_live};
-use super::realloc::{long, realloc_by_copy};
-use super::resize::resize;
-use super::slow::{is_gated, make_room};
-use super::{Config, SizeClass, behind, helper, hot_magazine, thread};
+use super::flush::make_room;
+use super::hardened::{self, expect, expect_live, is_sampled, room};
+use super::resize::{long, realloc_by_copy};
 use crate::arena;
-use crate::config::{self, Mode};
+use crate::config::{self, Config, Mode};
 use crate::error::Call;
 use crate::heap;
 use crate::large;
 use crate::sample;
-use crate::size_class::{Request, classify};
+use crate::size_class::{Request, SizeClass, classify};
 use crate::size_map::{MagazineOffset, table_offset};
+use crate::thread_cache::{hot_magazine, is_gated};
+use crate::threads;
+use crate::wakeup;
 
 /// Alignment of a block if none is asked for: fit for every type of C.
 pub(crate) const ALIGN: usize = 16;
 
-/// Frees a block, or null.
-///
-/// # Safety
-/// 1. The block is null, or live and came from an allocation that did not count on its layout.
-/// 2. Nobody uses it any more.
-#[inline(always)]
-pub(crate) unsafe fn free_found(block: *mut u8, config: &Config) {
-    // What is no block, as null may be, leads to a magazine without capacity.
-    if let Some(offset) = arena::magazine_offset(block.addr())
-        && hot_magazine(offset).push_any(block)
-    {
-        return;
-    }
-    // SAFETY: 1. and 2. the caller's.
-    unsafe { free_rest(block, config) };
-}
-
 /// Whether this process takes the careful way, which its first call decides.
-fn takes_care(config: &Config) -> bool {
-    config::mode().is_careful() && thread::prepare(config) && config::mode().is_careful()
+fn is_hardened(config: &Config) -> bool {
+    config::mode().is_hardened() && threads::prepare(config) && config::mode().is_hardened()
 }
 
 /// # Safety
-/// 1. and 2. as for [`free_found`].
+/// 1. and 2. as for [`super::free_by_address`].
 #[inline(never)]
-unsafe extern "C" fn free_rest(block: *mut u8, config: &Config) {
+pub(super) unsafe extern "C" fn free_slow(block: *mut u8, config: &Config) {
     let Some(block) = NonNull::new(block) else {
         return;
     };
-    if takes_care(config) {
+    if is_hardened(config) {
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { free_careful(block, config) };
+        return unsafe { free_hardened(block, config) };
     }
     match heap::class_at(block.addr().get()) {
         Some(class) => {
@@ -61,34 +44,34 @@ unsafe extern "C" fn free_rest(block: *mut u8, config: &Config) {
             }
         }
         // Without memory for its first call a process can have nothing to free.
-        None if !thread::prepare(config) => {}
+        None if !threads::prepare(config) => {}
         // SAFETY: 1. the caller's 2.
         None => unsafe { large::free(block, 0) },
     }
-    helper::notice();
+    wakeup::notice();
 }
 
 /// # Safety
-/// 1. and 2. as for [`free_found`].
-unsafe fn free_careful(block: NonNull<u8>, config: &Config) {
+/// 1. and 2. as for [`super::free_by_address`].
+unsafe fn free_hardened(block: NonNull<u8>, config: &Config) {
     let mode = config::mode();
     if is_sampled(block, mode) {
-        return careful::free_sample(block, sample::length(block));
+        return hardened::free_sample(block, sample::length(block));
     }
     match heap::class_at(block.addr().get()) {
         // SAFETY: 1. and 2. the caller's: the whole room of the class, whatever the alignment was.
-        Some(class) => unsafe { careful::free(block, room(class, mode), 1, config) },
+        Some(class) => unsafe { hardened::free(block, room(class, mode), 1, config) },
         // SAFETY: 1. and 2. the caller's.
-        None => unsafe { careful::free_large(block, length(block, None, Call::Free, mode), mode) },
+        None => unsafe { hardened::free_large(block, length(block, None, Call::Free, mode), mode) },
     }
 }
 
 /// Bytes that the user of a block may use, which is one of `class`, or has a mapping or span of its own.
 fn length(block: NonNull<u8>, class: Option<SizeClass>, call: Call, mode: Mode) -> usize {
     match class {
-        Some(class) if mode.is_careful() => room(class, mode),
+        Some(class) if mode.is_hardened() => room(class, mode),
         Some(class) => class.size(),
-        None if mode.is_careful() => large::length(block, call) - behind::bytes(mode),
+        None if mode.is_hardened() => large::length(block, call) - mode.canary_bytes(),
         None => large::length(block, call),
     }
 }
@@ -97,8 +80,8 @@ fn length(block: NonNull<u8>, class: Option<SizeClass>, call: Call, mode: Mode) 
 ///
 /// # Safety
 /// 1. The block is live and came from an allocation that did not count on its layout.
-pub(crate) unsafe fn length_found(block: NonNull<u8>, config: &Config) -> usize {
-    if !thread::prepare(config) {
+pub(crate) unsafe fn usable_size(block: NonNull<u8>, config: &Config) -> usize {
+    if !threads::prepare(config) {
         return 0;
     }
     let mode = config::mode();
@@ -121,14 +104,14 @@ pub(crate) unsafe fn length_found(block: NonNull<u8>, config: &Config) -> usize 
 /// 1. The block is live and came from an allocation that did not count on its layout.
 /// 2. On success nobody uses the old block any more.
 #[inline(never)]
-pub(crate) unsafe extern "C" fn realloc_found(
+pub(crate) unsafe extern "C" fn realloc_by_address(
     block: NonNull<u8>,
     new: usize,
     config: &Config,
 ) -> *mut u8 {
-    if takes_care(config) {
+    if is_hardened(config) {
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { realloc_careful(block, new, config) };
+        return unsafe { realloc_hardened(block, new, config) };
     }
     let address = block.addr().get();
     if let Some(here) =
@@ -144,12 +127,12 @@ pub(crate) unsafe extern "C" fn realloc_found(
             unsafe { target.copy_from_nonoverlapping(block, length) };
             if !hot_magazine(here).push(block) {
                 // SAFETY: 1. the caller's. 2. the contents were moved.
-                unsafe { free_rest(block.as_ptr(), config) };
+                unsafe { free_slow(block.as_ptr(), config) };
             }
             return target.as_ptr();
         }
     }
-    if !thread::prepare(config) {
+    if !threads::prepare(config) {
         return ptr::null_mut();
     }
     let class = heap::class_at(address);
@@ -160,7 +143,7 @@ pub(crate) unsafe extern "C" fn realloc_found(
         }
         // SAFETY: 1. the caller's 2.
         if let Some(moved) = unsafe { large::resize(block, usize::MAX, length) } {
-            helper::notice();
+            wakeup::notice();
             return moved.as_ptr();
         }
     }
@@ -178,8 +161,8 @@ pub(crate) unsafe extern "C" fn realloc_found(
 }
 
 /// # Safety
-/// 1. and 2. as for [`realloc_found`].
-unsafe fn realloc_careful(block: NonNull<u8>, new: usize, config: &Config) -> *mut u8 {
+/// 1. and 2. as for [`realloc_by_address`].
+unsafe fn realloc_hardened(block: NonNull<u8>, new: usize, config: &Config) -> *mut u8 {
     let mode = config::mode();
     if is_sampled(block, mode) {
         let old = sample::length(block);
@@ -192,14 +175,16 @@ unsafe fn realloc_careful(block: NonNull<u8>, new: usize, config: &Config) -> *m
     let before = class.map_or(Request::Large, Request::Block);
     // SAFETY: 1. the caller's.
     unsafe { expect(block, old, before, Call::Realloc, mode) };
-    if careful::request(new, ALIGN, mode) == before {
+    if hardened::request(new, ALIGN, mode) == before {
         if class.is_some() {
             return block.as_ptr();
         }
         // SAFETY: 1. and 2. the caller's.
-        if let Some(moved) = unsafe { resize(block, before, ALIGN, old, new, mode) } {
+        if let Some(moved) = unsafe { hardened::resize(block, before, ALIGN, old, new, mode) } {
             // SAFETY: 1. as long as it was just found to be.
-            unsafe { behind::write(moved, length(moved, None, Call::Realloc, mode), mode) };
+            unsafe {
+                hardened::write_canary(moved, length(moved, None, Call::Realloc, mode), mode)
+            };
             return moved.as_ptr();
         }
     }

@@ -3,22 +3,16 @@
 
 use core::ptr::NonNull;
 
+use static_assertions::const_assert;
+
 use crate::config::Mode;
-use crate::hardening::Hardening;
+use crate::hardening::{CANARY, Hardening};
 use crate::random;
 use crate::units::ADDRESS_BITS;
 
 type Canary = u64;
 
-/// Bytes behind each block.
-#[inline(always)]
-pub(super) fn bytes(mode: Mode) -> usize {
-    if mode.has(Hardening::CANARIES) {
-        size_of::<Canary>()
-    } else {
-        0
-    }
-}
+const_assert!(size_of::<Canary>() == CANARY);
 
 /// The first byte is not zero, so that the zero at the end of a C string, one too far, does not pass.
 #[inline(always)]
@@ -37,9 +31,9 @@ const fn word(address: usize, size: usize) -> u64 {
 /// Writes the canary behind `size` bytes, if there are any in this mode.
 ///
 /// # Safety
-/// 1. The block has room for `size` and [`bytes`], and nobody uses what is behind `size`.
+/// 1. The block has room for `size` and the canary, and nobody uses what is behind `size`.
 #[inline(always)]
-pub(super) unsafe fn write(block: NonNull<u8>, size: usize, mode: Mode) {
+pub(in crate::cache) unsafe fn write(block: NonNull<u8>, size: usize, mode: Mode) {
     if mode.has(Hardening::CANARIES) {
         let value = canary(block.addr().get(), size);
         // SAFETY: 1. the caller's.
@@ -52,9 +46,9 @@ pub(super) unsafe fn write(block: NonNull<u8>, size: usize, mode: Mode) {
 /// Whether the canary behind `size` bytes is as it was written, or there are none in this mode.
 ///
 /// # Safety
-/// 1. The block is live and has room for `size` and [`bytes`].
+/// 1. The block is live and has room for `size` and the canary.
 #[inline(always)]
-pub(super) unsafe fn is_whole(block: NonNull<u8>, size: usize, mode: Mode) -> bool {
+pub(in crate::cache) unsafe fn is_whole(block: NonNull<u8>, size: usize, mode: Mode) -> bool {
     if !mode.has(Hardening::CANARIES) {
         return true;
     }
@@ -66,9 +60,9 @@ pub(super) unsafe fn is_whole(block: NonNull<u8>, size: usize, mode: Mode) -> bo
 /// As [`is_whole`]; if so, the canary is erased.
 ///
 /// # Safety
-/// 1. The block is live and has room for `size` and [`bytes`], and nobody uses it any more.
+/// 1. The block is live and has room for `size` and the canary, and nobody uses it any more.
 #[inline(always)]
-pub(super) unsafe fn take(block: NonNull<u8>, size: usize, mode: Mode) -> bool {
+pub(in crate::cache) unsafe fn take(block: NonNull<u8>, size: usize, mode: Mode) -> bool {
     if !mode.has(Hardening::CANARIES) {
         return true;
     }
@@ -85,9 +79,9 @@ pub(super) unsafe fn take(block: NonNull<u8>, size: usize, mode: Mode) -> bool {
 /// zero: what was erased is not whole.
 ///
 /// # Safety
-/// 1. The block has room for `size` and [`bytes`], and nobody uses what is behind `size`.
+/// 1. The block has room for `size` and the canary, and nobody uses what is behind `size`.
 #[inline(always)]
-pub(super) unsafe fn erase(block: NonNull<u8>, size: usize, mode: Mode) {
+pub(in crate::cache) unsafe fn erase(block: NonNull<u8>, size: usize, mode: Mode) {
     if mode.has(Hardening::CANARIES) {
         // SAFETY: 1. the caller's.
         let place = unsafe { block.add(size) };
@@ -99,14 +93,14 @@ pub(super) unsafe fn erase(block: NonNull<u8>, size: usize, mode: Mode) {
 /// Whether zeros stand where the canary was, as [`erase`] leaves them.
 ///
 /// # Safety
-/// 1. The block has room for `size` and [`bytes`].
-pub(super) unsafe fn is_erased(block: NonNull<u8>, size: usize) -> bool {
+/// 1. The block has room for `size` and the canary.
+pub(in crate::cache) unsafe fn is_erased(block: NonNull<u8>, size: usize) -> bool {
     // SAFETY: 1. the caller's.
     unsafe { read(block, size) == 0 }
 }
 
 /// # Safety
-/// 1. The block has room for `size` and [`bytes`].
+/// 1. The block has room for `size` and the canary.
 #[inline(always)]
 unsafe fn read(block: NonNull<u8>, size: usize) -> Canary {
     // SAFETY: 1. the caller's.

@@ -3,25 +3,24 @@
 //! of those threads are taken back when the thread that forked comes by: a thread that the child has
 //! started cannot tell its cache from theirs.
 
-use super::slow::is_gated;
-use super::thread::{self, REGISTRY};
-use super::{NO_CLASS, SizeClass, ThreadCache, helper};
+use super::registry::{self, REGISTRY};
+use super::{key, parked};
 use crate::arena::{self, meta};
 use crate::config;
 use crate::heap;
 use crate::large;
 use crate::os;
 use crate::sample;
+use crate::size_class::SizeClass;
 use crate::sync::{GuardedUsize, Slot};
+use crate::thread_cache::{NO_CLASS, ThreadCache, is_gated};
+use crate::wakeup;
 
-/// Forks between the first process and this one. Caches remember it: those of an earlier one are of
-/// threads that are gone, except for that of the thread that forked.
-static GENERATION: GuardedUsize = GuardedUsize::new(0);
 /// The generation in which caches of threads that are gone were last taken back.
 static SETTLED: GuardedUsize = GuardedUsize::new(0);
 
 /// Runs once in a child, before any other thread of it enters a slow path.
-pub(super) fn recover() {
+pub(crate) fn recover() {
     // In the order in which one may need the other: metadata, chunks, slabs, threads.
     // SAFETY: 1. `os::after_fork` lets one thread through, which holds no lock: it is called at the
     // beginning of slow paths, and by a thread that is about to take its first lock.
@@ -35,26 +34,27 @@ pub(super) fn recover() {
     // SAFETY: 1. as above.
     unsafe { sample::recover() };
     // SAFETY: 1. as above.
-    unsafe { thread::break_locks() };
-    helper::forget();
-    if !thread::is_ready() {
+    unsafe { registry::break_locks() };
+    parked::recover();
+    wakeup::end();
+    if !key::is_ready() {
         // Who was putting the options in force is gone, and nothing was allocated.
         config::forget();
     }
-    GENERATION.set(GENERATION.get() + 1);
+    registry::begin_generation();
 }
 
 /// On the thread that forked, once in a child: takes back what the others held.
 #[inline]
-pub(super) fn settle() {
-    if SETTLED.get() != GENERATION.get() && os::is_first_thread() {
+pub(crate) fn settle() {
+    if SETTLED.get() != registry::generation() && os::is_first_thread() {
         take_over();
     }
 }
 
 #[cold]
 fn take_over() {
-    SETTLED.set(GENERATION.get());
+    SETTLED.set(registry::generation());
     // Under the lock: who holds threads off must see this one for a stranger or for what it is.
     let _held = REGISTRY.lock.lock();
     if let Some(own) = ThreadCache::own() {
@@ -68,17 +68,6 @@ fn take_over() {
 }
 
 impl ThreadCache {
-    /// Notes the calling thread, whose cache this is. The registry's lock is held.
-    pub(super) fn belong_here(&self) {
-        self.thread.set(os::thread_id());
-        self.generation.set(GENERATION.get());
-    }
-
-    /// Whether the cache is known to be that of a thread of this process.
-    pub(super) fn is_of_this_process(&self) -> bool {
-        self.generation.get() == GENERATION.get()
-    }
-
     /// Takes back the blocks of a thread that is gone. It may have vanished between any two stores:
     /// the newest block of each magazine that is not gated may be its user's already and is given up,
     /// and so is the magazine that a slow path was at work on, slots and all. The registry's lock is held.
@@ -101,7 +90,7 @@ impl ThreadCache {
             self.forget(class);
         }
         self.busy.set(NO_CLASS);
-        self.adopt_waiting();
+        self.adopt_quarantine();
         self.capacity.set(0);
         self.unlink();
         self.recycle();

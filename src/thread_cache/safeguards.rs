@@ -1,4 +1,4 @@
-//! What a thread keeps for the careful way: blocks in quarantine, its random numbers, its countdown to
+//! What a thread of a hardened or sampled process keeps: blocks in quarantine, its random numbers, its countdown to
 //! the next sampled allocation.
 //!
 //! Only the thread itself writes, with or without its gate, as it does with its magazines; who holds
@@ -8,14 +8,14 @@ use core::ptr;
 
 use static_assertions::const_assert;
 
-use super::{SizeClass, ThreadCache};
+use super::ThreadCache;
 use crate::arena::meta;
 use crate::config::{self, Mode};
 use crate::hardening::Hardening;
 use crate::heap::{self, Wrong};
 use crate::os::failpoints;
 use crate::random::Random;
-use crate::size_class::{CLASSES, block_size};
+use crate::size_class::{CLASSES, SizeClass, block_size};
 use crate::sync::{GuardedU8, GuardedUsize, Ordering, Slot};
 
 /// Most blocks of a class in quarantine: a power of two.
@@ -32,21 +32,21 @@ const NEIGHBOURS: usize = 8;
 /// Longest blocks that are shuffled: with longer ones, more than a page would be in use at once.
 const SHUFFLED: usize = 256;
 /// One thread's state. All zero is an empty one, once [`Random::seed`] was called.
-pub(super) struct Care {
+pub(crate) struct Safeguards {
     random: Random,
     /// The next allocation but so many is a sample, itself counted; 0 before the first.
     countdown: GuardedUsize,
     /// 1 while the thread records its callers.
     is_recording: GuardedU8,
-    wards: [Ward; CLASSES],
+    quarantines: [Quarantine; CLASSES],
 }
 
 /// The blocks of one class that wait, in two halves. Frees take turns: each puts its block in the place of
 /// another, for half a round in one half, for the next in the other; so a block waits for half a round
 /// at least, and for one and a half at most. Where order is to be random, it differs from half round to half round.
-struct Ward {
+struct Quarantine {
     places: [Slot; WAITING],
-    /// Frees since the ward was empty; after 255 of them, some number of rounds less.
+    /// Frees since the quarantine was empty; after 255 of them, some number of rounds less.
     turn: GuardedU8,
     /// Which turn goes to which place of a half: exclusive or, below half the places.
     key: GuardedU8,
@@ -70,38 +70,40 @@ const MASKS: [u8; CLASSES] = {
     masks
 };
 
-impl Care {
+impl Safeguards {
     /// `None` without memory: then the thread does without.
-    pub(super) fn new() -> Option<&'static Self> {
+    pub(crate) fn new() -> Option<&'static Self> {
         let place = meta::alloc_pages(size_of::<Self>())?;
         // SAFETY: 1. zeroed metadata of this size, aligned to a page, never freed.
-        let care: &'static Self = unsafe { place.cast::<Self>().as_ref() };
-        care.random.seed();
-        Some(care)
+        let safeguards: &'static Self = unsafe { place.cast::<Self>().as_ref() };
+        safeguards.random.seed();
+        Some(safeguards)
     }
 
     /// Takes a freed block in; a block that has waited, or null.
     #[inline(always)]
-    pub(super) fn admit(&self, block: *mut u8, class: SizeClass, mode: Mode) -> *mut u8 {
+    pub(crate) fn admit(&self, block: *mut u8, class: SizeClass, mode: Mode) -> *mut u8 {
         if !mode.has(Hardening::QUARANTINE) {
             return block;
         }
-        let ward = &self.wards[class.index()];
+        let quarantine = &self.quarantines[class.index()];
         let mask = MASKS[class.index()];
-        let turn = ward.turn.get();
+        let turn = quarantine.turn.get();
         // Never 0 again, which says that nobody waits.
-        ward.turn.set(turn.checked_add(1).unwrap_or(FULL_TURNS));
+        quarantine
+            .turn
+            .set(turn.checked_add(1).unwrap_or(FULL_TURNS));
         if turn & (mask / 2) == 0 && mode.has(Hardening::RANDOM) {
-            ward.rekey(&self.random, mask);
+            quarantine.rekey(&self.random, mask);
         }
-        let place = (turn ^ ward.key.get()) & mask;
-        exchange(&ward.places[usize::from(place) % WAITING], block)
+        let place = (turn ^ quarantine.key.get()) & mask;
+        exchange(&quarantine.places[usize::from(place) % WAITING], block)
     }
 
     /// Counts an allocation that is not to be sampled, as most; `false` leaves the answer, and the counting, to
     /// [`is_due`](Self::is_due).
     #[inline(always)]
-    pub(super) fn count_down(&self) -> bool {
+    pub(crate) fn count_down(&self) -> bool {
         let left = self.countdown.get();
         if left <= 1 {
             return false;
@@ -112,7 +114,7 @@ impl Care {
 
     /// Runs what records callers: the unwinder may allocate, under a lock of its own, so nothing is sampled
     /// meanwhile.
-    pub(super) fn while_recording<R>(&self, work: impl FnOnce() -> R) -> R {
+    pub(crate) fn while_recording<R>(&self, work: impl FnOnce() -> R) -> R {
         self.is_recording.set(1);
         let result = work();
         self.is_recording.set(0);
@@ -120,7 +122,7 @@ impl Care {
     }
 
     /// Counts the allocation about to be made; whether it is one to sample, of which there is one in `mean`.
-    pub(super) fn is_due(&self, mean: usize) -> bool {
+    pub(crate) fn is_due(&self, mean: usize) -> bool {
         if self.is_recording.get() != 0 {
             return false;
         }
@@ -146,7 +148,7 @@ impl Care {
 
     /// Puts the addresses in `slots` in another order, within neighbourhoods: blocks that are used
     /// together are to stay together.
-    pub(super) fn shuffle(&self, slots: &[Slot], class: SizeClass) {
+    pub(crate) fn shuffle(&self, slots: &[Slot], class: SizeClass) {
         if class.size() > SHUFFLED {
             return;
         }
@@ -168,13 +170,13 @@ impl Care {
 
     /// The blocks of `class` that wait.
     fn waiting(&self, class: SizeClass) -> impl Iterator<Item = &Slot> {
-        let slots = self.wards[class.index()].places.iter();
+        let slots = self.quarantines[class.index()].places.iter();
         // ORDERING: only the thread itself writes; any of its values will do.
         slots.filter(|slot| !slot.load(Ordering::Relaxed).is_null())
     }
 
     /// Bytes of blocks that wait.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let of_class = |class: SizeClass| self.waiting(class).count() * class.size();
         SizeClass::all().map(of_class).sum()
     }
@@ -185,7 +187,7 @@ fn span(mean: usize) -> u32 {
     u32::try_from(mean * 2 - 1).unwrap_or(u32::MAX)
 }
 
-impl Ward {
+impl Quarantine {
     /// Another order for the half round that begins.
     #[inline(never)]
     fn rekey(&self, random: &Random, mask: u8) {
@@ -207,19 +209,19 @@ fn exchange(slot: &Slot, new: *mut u8) -> *mut u8 {
 impl ThreadCache {
     /// Lets the blocks in quarantine go back to the heaps. The gate is held by the thread itself, or
     /// the thread is gone.
-    pub(super) fn discharge(&self) -> Result<(), Wrong> {
-        let Some(care) = self.care.get() else {
+    pub(crate) fn empty_quarantine(&self) -> Result<(), Wrong> {
+        let Some(safeguards) = self.safeguards.get() else {
             return Ok(());
         };
         for class in SizeClass::all() {
-            let ward = &care.wards[class.index()];
-            if ward.turn.get() == 0 {
+            let quarantine = &safeguards.quarantines[class.index()];
+            if quarantine.turn.get() == 0 {
                 continue;
             }
-            ward.turn.set(0);
+            quarantine.turn.set(0);
             let all = [const { Slot::new(ptr::null_mut()) }; WAITING];
             let mut waiting = 0;
-            for slot in care.waiting(class) {
+            for slot in safeguards.waiting(class) {
                 // ORDERING: on this thread's stack.
                 all[waiting].store(exchange(slot, ptr::null_mut()), Ordering::Relaxed);
                 waiting += 1;
@@ -231,10 +233,12 @@ impl ThreadCache {
     }
 
     /// In a forked child: takes the blocks back that wait in the quarantine of a thread that is gone.
-    pub(super) fn adopt_waiting(&self) {
-        let Some(care) = self.care.get() else { return };
+    pub(crate) fn adopt_quarantine(&self) {
+        let Some(safeguards) = self.safeguards.get() else {
+            return;
+        };
         for class in SizeClass::all() {
-            for slot in care.waiting(class) {
+            for slot in safeguards.waiting(class) {
                 // Out of its place first: this child may be forked in between, and the block handed out by then.
                 let block = Slot::new(exchange(slot, ptr::null_mut()));
                 heap::recover::adopt(class, &[block]);
@@ -243,12 +247,12 @@ impl ThreadCache {
         }
     }
 
-    /// Gives the cache what the careful way wants, if it has none from an earlier thread.
-    pub(super) fn take_care(&self) {
-        match self.care.get() {
+    /// Gives the cache what its process wants, if it has none from an earlier thread.
+    pub(crate) fn take_safeguards(&self) {
+        match self.safeguards.get() {
             // A thread that vanished in a child may have been recording.
-            Some(care) => care.is_recording.set(0),
-            None if config::mode().is_careful() => self.care.set(Care::new()),
+            Some(safeguards) => safeguards.is_recording.set(0),
+            None if config::mode().is_hardened() => self.safeguards.set(Safeguards::new()),
             None => {}
         }
     }
@@ -264,14 +268,14 @@ mod tests {
     fn each_allocation_has_the_same_chance() {
         const THREADS: usize = 20_000;
         const ALLOCATIONS: usize = 40;
-        let care = Care::new().expect("memory");
+        let safeguards = Safeguards::new().expect("memory");
         for mean in [1, 2, 3, 10, 1_000] {
             let mut samples = [0_usize; ALLOCATIONS];
             for _ in 0..THREADS {
                 // As a new thread's is.
-                care.countdown.set(0);
+                safeguards.countdown.set(0);
                 for sampled in &mut samples {
-                    *sampled += usize::from(!care.count_down() && care.is_due(mean));
+                    *sampled += usize::from(!safeguards.count_down() && safeguards.is_due(mean));
                 }
             }
             let (expected, most) = (THREADS / mean, 6 * (THREADS / mean).isqrt());

@@ -1,33 +1,46 @@
-//! The careful way: every call of a process with safeguards or sampling comes here, because its hot
-//! words lead to [`super::tls::EMPTY`]. So a process without pays nothing.
+//! The way of calls in a hardened process, which is one with safeguards or sampling: every call comes here, because its
+//! hot words lead to [`tls::EMPTY`]. So a process without pays nothing.
 //!
 //! Another word leads to the same magazines, and the protocol of holding threads off is the same: one
 //! look at the word, at most one block pushed or popped for each call.
 
 use core::ptr::{self, NonNull};
 
-use super::care::Care;
-use super::expect::{die, die_broken, expect};
-use super::slow::{self, or_reclaim};
-use super::{Config, SizeClass, ThreadCache, behind, front, helper, thread, tls};
+mod canary;
+mod realloc;
+mod validate;
+mod zero_prefix;
+
+use self::validate::{die, die_broken};
+use super::flush::make_room;
+use super::plain;
+use super::refill::refill;
 use crate::arena::{Zeroed, tags};
-use crate::config::{self, Mode};
+use crate::config::{self, Config, Mode};
 use crate::error::{Call, Misuse};
 use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
 use crate::os::{self, ThreadKey};
+use crate::reclaim::or_reclaim;
 use crate::sample;
-use crate::size_class::{CLASS_MAX, Request, classify_to};
+use crate::size_class::{CLASS_MAX, Request, SizeClass, classify_to};
 use crate::size_map::table_class;
 use crate::sync::Ordering;
+use crate::thread_cache::{Safeguards, ThreadCache, tls};
+use crate::threads;
 use crate::units::ADDRESS_BITS;
+use crate::wakeup;
 
-/// The cache that the careful word leads to: the thread's own, or `EMPTY`.
+pub(super) use canary::write as write_canary;
+pub(super) use realloc::{realloc, resize};
+pub(super) use validate::{expect, expect_live};
+
+/// The cache that the hardened word leads to: the thread's own, or `EMPTY`.
 #[inline(always)]
 pub(super) fn cache_at_hand() -> &'static ThreadCache {
     // ORDERING: as with the hot word: read once for each call.
-    let place = tls::words().careful.load(Ordering::Relaxed);
+    let place = tls::words().hardened.load(Ordering::Relaxed);
     // SAFETY: 1. a cache, never unmapped, or `EMPTY`, which is as long, aligned and all zero: a cache
     // without blocks, to whose magazines nothing is written.
     unsafe { &*place.cast::<ThreadCache>() }
@@ -37,11 +50,11 @@ pub(super) fn cache_at_hand() -> &'static ThreadCache {
 /// back, if it can. `None` without memory for the first call of the process.
 pub(super) fn prepared(config: &Config) -> Option<&'static ThreadCache> {
     // Before any lock: in a forked child a thread that is gone may hold it.
-    if !thread::prepare(config) {
+    if !threads::prepare(config) {
         return None;
     }
     let cache = cache_at_hand();
-    if config::mode().is_careful() && !cache.is_real() {
+    if config::mode().is_hardened() && !cache.is_real() {
         come_in(config);
         return Some(cache_at_hand());
     }
@@ -52,24 +65,24 @@ pub(super) fn prepared(config: &Config) -> Option<&'static ThreadCache> {
 /// thread, or does not.
 fn prepared_for(size: usize, config: &Config) -> Option<&'static ThreadCache> {
     if size == ThreadKey::TABLE {
-        return thread::prepare(config).then(cache_at_hand);
+        return threads::prepare(config).then(cache_at_hand);
     }
     prepared(config)
 }
 
 #[cold]
 fn come_in(config: &Config) {
-    if let Some(own) = thread::enter(config) {
+    if let Some(own) = threads::enter(config) {
         let _held = own.gate.lock();
         own.come_back();
     }
 }
 
-/// The class that serves `size` bytes in this process, if one does.
-pub(super) fn class_for(size: usize) -> Option<SizeClass> {
-    match request(size, 1, config::mode()) {
-        Request::Block(class) => Some(class),
-        _ => None,
+/// In a process that has turned out to be none.
+fn alloc_plain(size: usize, align: usize, zeroed: Zeroed, config: &Config) -> *mut u8 {
+    match zeroed {
+        Zeroed::No => plain::alloc(size, align, config),
+        Zeroed::Yes => plain::alloc_zeroed(size, align, config),
     }
 }
 
@@ -77,14 +90,14 @@ pub(super) fn class_for(size: usize) -> Option<SizeClass> {
 /// mapping of its own.
 #[inline]
 pub(super) fn request(size: usize, align: usize, mode: Mode) -> Request {
-    match classify_to(CLASS_MAX, size.saturating_add(behind::bytes(mode)), align) {
+    match classify_to(CLASS_MAX, size.saturating_add(mode.canary_bytes()), align) {
         Request::Block(class) => Request::Block(class),
         _ => Request::Large,
     }
 }
 
-/// [`super::alloc`] and [`super::alloc_zeroed`]; `KNOWN` as in [`slow::alloc_rest`].
-pub(super) fn alloc<const KNOWN: bool>(
+/// [`super::alloc`] and [`super::alloc_zeroed`]; `SIZED` as in [`slow::alloc_rest`].
+pub(super) fn alloc<const SIZED: bool>(
     size: usize,
     align: usize,
     zeroed: Zeroed,
@@ -93,44 +106,47 @@ pub(super) fn alloc<const KNOWN: bool>(
     let mode = config::mode();
     let block = if mode.is_all() {
         // The same code without its tests.
-        pop::<KNOWN>(size, align, zeroed, Mode::ALL)
+        pop::<SIZED>(size, align, zeroed, Mode::ALL)
     } else if mode.is_decided() && (!mode.samples() || count_down()) {
-        pop::<KNOWN>(size, align, zeroed, mode)
+        pop::<SIZED>(size, align, zeroed, mode)
     } else {
-        return alloc_uncounted::<KNOWN>(size, align, zeroed, config);
+        return alloc_uncounted::<SIZED>(size, align, zeroed, config);
     };
     match block {
         Some(block) => block.as_ptr(),
-        None => alloc_long::<KNOWN>(size, align, zeroed, config),
+        None => alloc_long::<SIZED>(size, align, zeroed, config),
     }
 }
 
 /// Counts an allocation that is no sample; `false` if it may be one, or has no cache to be counted in yet.
 #[inline(always)]
 fn count_down() -> bool {
-    cache_at_hand().care.get().is_some_and(Care::count_down)
+    cache_at_hand()
+        .safeguards
+        .get()
+        .is_some_and(Safeguards::count_down)
 }
 
 /// A block that is at hand.
 #[inline(always)]
-fn pop<const KNOWN: bool>(
+fn pop<const SIZED: bool>(
     size: usize,
     align: usize,
     zeroed: Zeroed,
     mode: Mode,
 ) -> Option<NonNull<u8>> {
-    let class = table_class(size.wrapping_add(behind::bytes(mode)), align)?;
+    let class = table_class(size.wrapping_add(mode.canary_bytes()), align)?;
     let magazine = cache_at_hand().magazine(class);
     let block = NonNull::new(magazine.pop())?;
     os::prefetch(magazine.head());
     // SAFETY: 1. popped just now.
-    unsafe { hand_out::<KNOWN>(block, size, class, zeroed, mode) };
+    unsafe { hand_out::<SIZED>(block, size, class, zeroed, mode) };
     Some(block)
 }
 
 /// [`alloc`] of what may be a sample.
 #[inline(never)]
-fn alloc_uncounted<const KNOWN: bool>(
+fn alloc_uncounted<const SIZED: bool>(
     size: usize,
     align: usize,
     zeroed: Zeroed,
@@ -140,18 +156,18 @@ fn alloc_uncounted<const KNOWN: bool>(
         return ptr::null_mut();
     };
     if config::mode().samples()
-        && let Some(care) = cache.care.get()
-        && care.is_due(config::sample_one_in())
-        && let Some(block) = care.while_recording(|| sample::alloc(size, align))
+        && let Some(safeguards) = cache.safeguards.get()
+        && safeguards.is_due(config::sample_one_in())
+        && let Some(block) = safeguards.while_recording(|| sample::alloc(size, align))
     {
         return block.as_ptr();
     }
-    alloc_long::<KNOWN>(size, align, zeroed, config)
+    alloc_long::<SIZED>(size, align, zeroed, config)
 }
 
 /// [`alloc`] of what is no sample, whatever is at hand.
 #[inline(never)]
-fn alloc_long<const KNOWN: bool>(
+fn alloc_long<const SIZED: bool>(
     size: usize,
     align: usize,
     zeroed: Zeroed,
@@ -161,24 +177,24 @@ fn alloc_long<const KNOWN: bool>(
         return ptr::null_mut();
     };
     let mode = config::mode();
-    if !mode.is_careful() {
-        return slow::alloc_plain(size, align, zeroed, config);
+    if !mode.is_hardened() {
+        return alloc_plain(size, align, zeroed, config);
     }
     let Request::Block(class) = request(size, align, mode) else {
-        return alloc_large::<KNOWN>(size, align, zeroed, mode);
+        return alloc_large::<SIZED>(size, align, zeroed, mode);
     };
     let mut block = cache.magazine(class).pop();
     if block.is_null() {
-        block = slow::refill(class, config);
+        block = refill(class, config);
     }
     if let Some(fresh) = NonNull::new(block) {
         // SAFETY: 1. popped or refilled just now.
-        unsafe { hand_out::<KNOWN>(fresh, size, class, zeroed, mode) };
+        unsafe { hand_out::<SIZED>(fresh, size, class, zeroed, mode) };
     }
     block
 }
 
-fn alloc_large<const KNOWN: bool>(
+fn alloc_large<const SIZED: bool>(
     size: usize,
     align: usize,
     zeroed: Zeroed,
@@ -187,7 +203,7 @@ fn alloc_large<const KNOWN: bool>(
     if size.max(align) >> ADDRESS_BITS != 0 {
         return ptr::null_mut();
     }
-    let length = size + behind::bytes(mode);
+    let length = size + mode.canary_bytes();
     let found = or_reclaim(|| large::alloc(length, align, zeroed));
     let Some((block, clean)) = found.unwrap_or_else(|wrong| wrong.report()) else {
         return ptr::null_mut();
@@ -196,13 +212,13 @@ fn alloc_large<const KNOWN: bool>(
         // SAFETY: 1. a fresh block of at least `size` bytes.
         unsafe { block.write_bytes(0, size) };
     }
-    let end = if KNOWN {
+    let end = if SIZED {
         size
     } else {
-        large::length(block, Call::Alloc) - behind::bytes(mode)
+        large::length(block, Call::Alloc) - mode.canary_bytes()
     };
     // SAFETY: 1. `length` has room for it, or the block as it was found to be.
-    unsafe { behind::write(block, end, mode) };
+    unsafe { canary::write(block, end, mode) };
     block.as_ptr()
 }
 
@@ -211,7 +227,7 @@ fn alloc_large<const KNOWN: bool>(
 /// # Safety
 /// 1. The block is one of `class`, which serves `size` and what stands behind, and nobody else has it.
 #[inline(always)]
-unsafe fn hand_out<const KNOWN: bool>(
+unsafe fn hand_out<const SIZED: bool>(
     block: NonNull<u8>,
     size: usize,
     class: SizeClass,
@@ -224,11 +240,11 @@ unsafe fn hand_out<const KNOWN: bool>(
     }
     // Before the look at the front: a page never used costs one fault when it is written first, and two
     // when it is read first.
-    let end = if KNOWN { size } else { room(class, mode) };
+    let end = if SIZED { size } else { room(class, mode) };
     // SAFETY: 1. the caller's; the class has that room.
-    unsafe { behind::write(block, end, mode) };
+    unsafe { canary::write(block, end, mode) };
     // SAFETY: 1. the caller's; blocks have at least 16 bytes.
-    if mode.has(Hardening::ZERO) && !unsafe { front::is_zero(block, size) } {
+    if mode.has(Hardening::ZERO) && !unsafe { zero_prefix::is_zero(block, size) } {
         die(Misuse::UseAfterFree, Call::Alloc, address, Some(class));
     }
     if zeroed == Zeroed::Yes {
@@ -240,7 +256,7 @@ unsafe fn hand_out<const KNOWN: bool>(
 /// Bytes of a block of `class` in front of what is kept behind it.
 #[inline(always)]
 pub(super) fn room(class: SizeClass, mode: Mode) -> usize {
-    class.size() - behind::bytes(mode)
+    class.size() - mode.canary_bytes()
 }
 
 /// Checks what comes back from its user, and prepares it for the next.
@@ -260,13 +276,13 @@ unsafe fn take_back(block: NonNull<u8>, size: usize, class: SizeClass, mode: Mod
         );
     }
     // SAFETY: 1. the caller's, or checked above.
-    if !unsafe { behind::take(block, size, mode) } {
+    if !unsafe { canary::take(block, size, mode) } {
         // SAFETY: 1. as above.
         unsafe { die_broken(block, size, Some(class), Call::Free, mode) };
     }
     if mode.has(Hardening::ZERO) {
         // SAFETY: 1. the caller's.
-        unsafe { front::clear(block, class.size()) };
+        unsafe { zero_prefix::clear(block, class.size()) };
     }
 }
 
@@ -301,15 +317,15 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
 #[inline(always)]
 unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config: &Config) -> bool {
     let cache = cache_at_hand();
-    let Some(care) = cache.care.get() else {
+    let Some(safeguards) = cache.safeguards.get() else {
         return false;
     };
-    let Some(class) = table_class(size.wrapping_add(behind::bytes(mode)), align) else {
+    let Some(class) = table_class(size.wrapping_add(mode.canary_bytes()), align) else {
         return false;
     };
     // SAFETY: 1. and 2. the caller's.
     unsafe { take_back(block, size, class, mode) };
-    if let Some(waited) = NonNull::new(care.admit(block.as_ptr(), class, mode)) {
+    if let Some(waited) = NonNull::new(safeguards.admit(block.as_ptr(), class, mode)) {
         // SAFETY: 1. a block of `class` that was freed, now or before.
         unsafe { put(cache, waited, class, config) };
     }
@@ -324,8 +340,8 @@ unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config
 unsafe fn put(cache: &ThreadCache, block: NonNull<u8>, class: SizeClass, config: &Config) {
     if !cache.magazine(class).push(block) {
         // SAFETY: 1. the caller's.
-        unsafe { slow::make_room(block, class, config) };
-        helper::notice();
+        unsafe { make_room(block, class, config) };
+        wakeup::notice();
     }
 }
 
@@ -336,8 +352,8 @@ fn wait(
     class: SizeClass,
     mode: Mode,
 ) -> Option<NonNull<u8>> {
-    match cache.care.get() {
-        Some(care) => NonNull::new(care.admit(block.as_ptr(), class, mode)),
+    match cache.safeguards.get() {
+        Some(safeguards) => NonNull::new(safeguards.admit(block.as_ptr(), class, mode)),
         None => Some(block),
     }
 }
@@ -352,10 +368,10 @@ unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Conf
         return;
     };
     let mode = config::mode();
-    if !mode.is_careful() {
+    if !mode.is_hardened() {
         // SAFETY: 1. and 2. the caller's.
-        unsafe { slow::free_plain(block, size, align, config) };
-        return helper::notice();
+        unsafe { plain::free(block, size, align, config) };
+        return wakeup::notice();
     }
     if is_sampled(block, mode) {
         return free_sample(block, size);
@@ -381,10 +397,10 @@ pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
     // SAFETY: 1. the caller's.
     unsafe { expect(block, size, Request::Large, Call::Free, mode) };
     // SAFETY: 1. the caller's: it is whole, and 2.
-    unsafe { behind::erase(block, size, mode) };
+    unsafe { canary::erase(block, size, mode) };
     // SAFETY: 1. the caller's 2.
     unsafe { large::free(block, size) };
-    helper::notice();
+    wakeup::notice();
 }
 
 /// Whether a block is a sampled one.
@@ -395,16 +411,8 @@ pub(super) fn is_sampled(block: NonNull<u8>, mode: Mode) -> bool {
 
 /// Frees a sampled block.
 pub(super) fn free_sample(block: NonNull<u8>, size: usize) {
-    match cache_at_hand().care.get() {
-        Some(care) => care.while_recording(|| sample::free(block, size)),
+    match cache_at_hand().safeguards.get() {
+        Some(safeguards) => safeguards.while_recording(|| sample::free(block, size)),
         None => sample::free(block, size),
-    }
-}
-
-impl ThreadCache {
-    /// Whether this is a thread's cache, not `EMPTY`.
-    #[inline]
-    pub(super) fn is_real(&self) -> bool {
-        !ptr::eq(ptr::from_ref(self).cast(), &raw const tls::EMPTY)
     }
 }

@@ -27,7 +27,7 @@
 
 use core::arch::asm;
 
-pub(super) use super::tls_words::{EMPTY, Words};
+pub(crate) use super::tls_words::{EMPTY, Words};
 
 /// `asm!`, and nothing survives it in the registers that the descriptor's call may change besides
 /// its result's.
@@ -83,7 +83,7 @@ macro_rules! asm_descriptor {
 /// call. `readonly`: what the loader writes in the call is its own, and stores before are done
 /// first. The sum is made in one register.
 #[inline(always)]
-pub(super) fn hot_at(offset: usize) -> *mut u8 {
+pub(crate) fn hot_at(offset: usize) -> *mut u8 {
     let place: *mut u8;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: 1. reads the word of this thread; what the call changes is said.
@@ -111,7 +111,7 @@ pub(super) fn hot_at(offset: usize) -> *mut u8 {
 
 /// The thread's words. They stay where they are until the thread ends: the library is never
 /// unloaded, and a thread's storage goes after its key destructors have run.
-pub(super) fn words() -> &'static Words {
+pub(crate) fn words() -> &'static Words {
     let words: *const Words;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: 1. computes the address of the words of this thread; what the call changes is said.

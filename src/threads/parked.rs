@@ -1,13 +1,13 @@
 //! Caches of threads that have ended, parked with their blocks for the next thread: one that is started for each
 //! connection need not fetch what the one before it has just given back.
 
-use super::capacity::SHARES;
-use super::thread::REGISTRY;
-use super::{NO_CLASS, SizeClass, ThreadCache};
+use super::registry::REGISTRY;
 use crate::arena::Age;
 use crate::config;
 use crate::heap::{self, Wrong};
+use crate::size_class::SizeClass;
 use crate::sync::{AtomicUsize, Ordering};
+use crate::thread_cache::{NO_CLASS, SHARES, ThreadCache};
 use crate::units::LINE;
 
 /// Caches parked at a time, for each heap: as many as a processor's threads may leave at about the same time.
@@ -30,13 +30,13 @@ fn leave_place() {
 }
 
 /// The parked caches. The registry's lock is held.
-pub(super) fn all() -> impl Iterator<Item = &'static ThreadCache> {
+pub(crate) fn all() -> impl Iterator<Item = &'static ThreadCache> {
     ThreadCache::listed(&REGISTRY.parked)
 }
 
 /// Empties parked caches, `most` of them: of all, or of those that were parked at the last look. The registry's
 /// lock is held. One that holds a wrong block is lost.
-pub(super) fn empty(age: Age, most: usize) -> Result<(), Wrong> {
+pub(crate) fn empty(age: Age, most: usize) -> Result<(), Wrong> {
     let (mut link, mut count) = (&REGISTRY.parked, 0);
     while let Some(cache) = link.get() {
         let was_seen = cache.was_seen.get() != 0;
@@ -56,7 +56,7 @@ pub(super) fn empty(age: Age, most: usize) -> Result<(), Wrong> {
 }
 
 /// [`empty`], unless somebody has the registry, who may wait for this thread's gate.
-pub(super) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
+pub(crate) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
     match REGISTRY.lock.try_lock() {
         Some(_held) => empty(age, most),
         None => Ok(()),
@@ -65,7 +65,7 @@ pub(super) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
 
 /// In a forked child: a magazine that another thread was emptying at the fork is given up, and the places are
 /// counted anew.
-pub(super) fn recover() {
+pub(crate) fn recover() {
     for cache in all() {
         if let Some(class) = cache.busy_with() {
             cache.give_up(class);
@@ -82,9 +82,9 @@ impl ThreadCache {
     /// Its thread ends: gives blocks back, or keeps them and a place for [`park`](Self::park); whether it keeps them.
     /// Those that share cache lines go in any case: what the next thread frees first must not be handed out there
     /// (see `goes_alone`). The gate is held.
-    pub(super) fn leave(&'static self) -> Result<bool, Wrong> {
+    pub(crate) fn leave(&'static self) -> Result<bool, Wrong> {
         let is_much = || self.capacity.get() > config::thread_cache() / SHARES;
-        if config::mode().is_careful() || is_much() || !take_place() {
+        if config::mode().is_hardened() || is_much() || !take_place() {
             return self.empty_all().map(|()| false);
         }
         let mut shared = SizeClass::all().filter(|class| class.size() < LINE);
@@ -97,7 +97,7 @@ impl ThreadCache {
     }
 
     /// Waits for the next thread, with its blocks. The registry's lock is held.
-    pub(super) fn park(&'static self) {
+    pub(crate) fn park(&'static self) {
         self.begin_anew();
         self.was_seen.set(0);
         self.next.set(REGISTRY.parked.get());
@@ -105,7 +105,7 @@ impl ThreadCache {
     }
 
     /// The cache parked last, which waits no more. The registry's lock is held.
-    pub(super) fn next_parked() -> Option<&'static Self> {
+    pub(crate) fn next_parked() -> Option<&'static Self> {
         let cache = REGISTRY.parked.get()?;
         REGISTRY.parked.set(cache.next.get());
         leave_place();

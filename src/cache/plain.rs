@@ -1,0 +1,94 @@
+//! The way of calls in a process without safeguards and sampling: by its size, a request is served by a magazine, a
+//! span or a mapping.
+
+use core::ptr::{self, NonNull};
+
+use super::flush::make_room;
+use super::refill::refill;
+use crate::arena::Zeroed;
+use crate::config::Config;
+use crate::large;
+use crate::reclaim::or_reclaim;
+use crate::size_class::{Request, classify};
+use crate::size_map::MagazineOffset;
+use crate::thread_cache::{hot_magazine, is_gated};
+use crate::threads;
+use crate::units::ADDRESS_BITS;
+
+#[inline(always)]
+pub(super) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
+    match classify(size, align) {
+        Request::Block(class) => {
+            let block = if is_gated(class) {
+                ptr::null_mut()
+            } else {
+                hot_magazine(MagazineOffset::of(class)).pop()
+            };
+            if block.is_null() {
+                refill(class, config)
+            } else {
+                block
+            }
+        }
+        request => block_or_null(alloc_large(request, size, align, Zeroed::No, config)),
+    }
+}
+
+pub(super) fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u8 {
+    let request = classify(size, align);
+    let (block, zeroed) = match request {
+        Request::Block(_) => (NonNull::new(alloc(size, align, config)), Zeroed::No),
+        _ => match alloc_large(request, size, align, Zeroed::Yes, config) {
+            Some((block, zeroed)) => (Some(block), zeroed),
+            None => (None, Zeroed::No),
+        },
+    };
+    if let (Some(block), Zeroed::No) = (block, zeroed) {
+        // SAFETY: 1. a fresh block of at least `size` bytes.
+        unsafe { block.write_bytes(0, size) };
+    }
+    block.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+fn block_or_null(found: Option<(NonNull<u8>, Zeroed)>) -> *mut u8 {
+    found.map_or(ptr::null_mut(), |(block, _)| block.as_ptr())
+}
+
+fn alloc_large(
+    request: Request,
+    size: usize,
+    align: usize,
+    wanted: Zeroed,
+    config: &Config,
+) -> Option<(NonNull<u8>, Zeroed)> {
+    // No memory given back makes room for what no process can address.
+    if size.max(align) >> ADDRESS_BITS != 0 || !threads::prepare(config) {
+        return None;
+    }
+    let found = or_reclaim(|| match request {
+        Request::Span(units) => large::alloc_span(units, size, align),
+        _ => large::alloc(size, align, wanted),
+    });
+    found.unwrap_or_else(|wrong| wrong.report())
+}
+
+/// # Safety
+/// 1. The block is live and was allocated with this size and alignment.
+/// 2. Nobody uses it any more.
+#[inline(always)]
+pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
+    match classify(size, align) {
+        Request::Block(class) => {
+            if is_gated(class) || !hot_magazine(MagazineOffset::of(class)).push(block) {
+                // SAFETY: 1. the caller's.
+                unsafe { make_room(block, class, config) };
+            }
+        }
+        // Without memory for its first call a process can have nothing to free.
+        _ if !threads::prepare(config) => {}
+        // SAFETY: 1. the caller's 2.
+        Request::Span(units) => unsafe { large::free_span(block, units) },
+        // SAFETY: 1. the caller's 2.
+        Request::Large => unsafe { large::free(block, size) },
+    }
+}

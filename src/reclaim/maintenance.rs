@@ -1,0 +1,62 @@
+//! What is due goes back, about once in a purge delay for the whole process; without memory, all that nobody uses.
+
+use crate::arena::{self, Age};
+use crate::config;
+use crate::heap::{self, Wrong};
+use crate::large;
+use crate::os;
+use crate::sync::GuardedU64;
+use crate::threads::parked;
+use crate::wakeup;
+
+/// Slabs whose pages are looked at in one sweep.
+const SWEEP: usize = 256;
+
+/// When free pages were last looked at, in milliseconds.
+static LOOKED_AT: GuardedU64 = GuardedU64::new(0);
+
+/// Whether a purge delay has passed since the last look, which is noted if so: two where there is a background thread that
+/// looks by itself. Of two threads at once both may hear so, which costs a second look.
+fn is_time() -> bool {
+    let (now, delay) = (os::now_ms(), config::purge_delay_ms());
+    let patience = if wakeup::is_awake() { 2 * delay } else { delay };
+    if now < LOOKED_AT.get() + patience {
+        return false;
+    }
+    LOOKED_AT.set(now);
+    true
+}
+
+/// Gives back what is due, about once in a purge delay for the whole process.
+pub(crate) fn maintain() -> Result<(), Wrong> {
+    if is_time() {
+        parked::try_to_empty(Age::Due, 1)?;
+        heap::some_holes(SWEEP);
+        arena::decay(Age::Due);
+        large::decay(Age::Due);
+    }
+    Ok(())
+}
+
+/// Gives back what is due, wherever it is. No lock is held.
+pub(super) fn maintain_all() {
+    LOOKED_AT.set(os::now_ms());
+    let emptied = parked::try_to_empty(Age::Due, usize::MAX);
+    emptied.unwrap_or_else(|wrong| wrong.report());
+    heap::old_holes();
+    arena::decay(Age::Due);
+    large::decay(Age::Due);
+}
+
+/// What `attempt` gives, or gives once all that nobody uses went back to the kernel: empty chunks and
+/// cached mappings of one kind must not be what keeps another from memory.
+pub(crate) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<Option<T>, Wrong> {
+    if let Some(found) = attempt() {
+        return Ok(Some(found));
+    }
+    parked::try_to_empty(Age::Any, usize::MAX)?;
+    heap::spares();
+    arena::decay(Age::Any);
+    large::decay(Age::Any);
+    Ok(attempt())
+}

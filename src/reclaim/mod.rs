@@ -1,0 +1,16 @@
+//! Memory on its way back to the kernel, whoever asks: slow paths now and then (`maintenance`), the program
+//! (`purge`), a thread of the allocator's own (`background`). What all of them need of other threads, and what counts and
+//! checks all of them, is here, too.
+
+mod background;
+mod maintenance;
+mod purge;
+mod quiesce;
+mod stats;
+mod verify;
+
+pub(crate) use background::start as start_background;
+pub(crate) use maintenance::{maintain, or_reclaim};
+pub(crate) use purge::purge;
+pub(crate) use stats::stats;
+pub(crate) use verify::verify;

@@ -1,0 +1,140 @@
+//! Giving back all that can be given back, also under the magazines of threads that sleep.
+
+use core::ptr::NonNull;
+
+use super::quiesce::{HeldOff, others};
+use crate::arena::{self, Age};
+use crate::heap::{self, Idle, Wrong};
+use crate::large;
+use crate::os::{self, Access};
+use crate::size_class::SizeClass;
+use crate::sync::Ordering;
+use crate::thread_cache::{ThreadCache, is_gated};
+use crate::threads::{self, REGISTRY, parked};
+use crate::units::round_up;
+
+/// Gives back all memory that can be given back; bytes returned to the kernel.
+pub(crate) fn purge() -> usize {
+    if !threads::is_ready() {
+        return 0;
+    }
+    threads::repair_child();
+    purge_all().unwrap_or_else(|wrong| wrong.report())
+}
+
+fn purge_all() -> Result<usize, Wrong> {
+    let before = arena::given_back();
+    if let Some(own) = ThreadCache::own() {
+        let _held = own.gate.lock();
+        own.empty_all()?;
+    }
+    let _held = REGISTRY.lock.lock();
+    parked::empty(Age::Any, usize::MAX)?;
+    let held_off = HeldOff::all()?;
+    let idle = held_off.idle_blocks();
+    heap::spares();
+    let bytes = heap::all_holes(Idle(idle.addresses())) + large::decay(Age::Any);
+    arena::decay(Age::Any);
+    arena::unreserve();
+    // What became due on the way went without being asked for.
+    Ok(bytes + arena::given_back().wrapping_sub(before))
+}
+
+impl HeldOff {
+    /// The blocks in the magazines of the threads, but for the newest of each that is not gated.
+    fn idle_blocks(&self) -> Addresses {
+        let count: usize = others().map(ThreadCache::count).sum();
+        if count == 0 {
+            return Addresses::none();
+        }
+        let mut addresses = Addresses::with_capacity(count);
+        for cache in others() {
+            for class in SizeClass::all() {
+                let (slots, blocks) = cache.contents(class);
+                let is_gated = is_gated(class);
+                if !is_gated && !self.is_certain {
+                    continue;
+                }
+                let older = slots.get(2..=blocks).unwrap_or_default();
+                // ORDERING: the slots up to `top` are written, see `Magazine::len_of`.
+                let older = older.iter().map(|slot| slot.load(Ordering::Relaxed).addr());
+                older.for_each(|address| addresses.push(address));
+                if is_gated && blocks > 0 {
+                    addresses.push(cache.magazine(class).head().addr());
+                }
+            }
+        }
+        addresses.sort();
+        addresses
+    }
+}
+
+impl ThreadCache {
+    /// Blocks in all magazines.
+    fn count(&'static self) -> usize {
+        self.countable().map(|class| self.contents(class).1).sum()
+    }
+}
+
+/// A list of addresses in a mapping of its own: its length is known only at run time.
+struct Addresses {
+    base: NonNull<usize>,
+    bytes: usize,
+    length: usize,
+}
+
+impl Addresses {
+    const fn none() -> Self {
+        Self {
+            base: NonNull::dangling(),
+            bytes: 0,
+            length: 0,
+        }
+    }
+
+    /// Room for `count` addresses; for none without memory.
+    fn with_capacity(count: usize) -> Self {
+        let room = || {
+            let bytes = round_up(count * size_of::<usize>(), os::page_size())?;
+            let base = os::map(bytes, os::page_size(), Access::Committed)?.cast();
+            Some(Self {
+                base,
+                bytes,
+                length: 0,
+            })
+        };
+        room().unwrap_or(Self::none())
+    }
+
+    /// Adds an address if there is room; one operation per thread may have added a block since
+    /// they were counted.
+    fn push(&mut self, address: usize) {
+        if self.length < self.bytes / size_of::<usize>() {
+            // SAFETY: 1. inside the mapping.
+            let place = unsafe { self.base.add(self.length) };
+            // SAFETY: 1. as above, and aligned.
+            unsafe { place.write(address) };
+            self.length += 1;
+        }
+    }
+
+    fn addresses(&self) -> &[usize] {
+        // SAFETY: 1. `push` wrote this many.
+        unsafe { core::slice::from_raw_parts(self.base.as_ptr(), self.length) }
+    }
+
+    fn sort(&mut self) {
+        // SAFETY: 1. `push` wrote this many.
+        let all = unsafe { core::slice::from_raw_parts_mut(self.base.as_ptr(), self.length) };
+        all.sort_unstable();
+    }
+}
+
+impl Drop for Addresses {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: 1. mapped by `with_capacity`. What the kernel refuses to unmap is lost.
+            let _ = unsafe { os::unmap(self.base.cast(), self.bytes) };
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! One thread's magazines, and what is done to them without looking at other threads: how large they are, how blocks
+//! leave them, what waits in quarantine.
+
+mod capacity;
+mod magazine;
+mod safeguards;
+pub(crate) mod sharers;
+
+cfg_if::cfg_if! {
+    if #[cfg(any(miri, flagstone_portable))] {
+        #[path = "tls_portable.rs"]
+        pub(crate) mod tls;
+    } else {
+        #[macro_use]
+        mod symbol;
+        #[cfg_attr(feature = "dynamic-tls", path = "tls_dynamic.rs")]
+        pub(crate) mod tls;
+    }
+}
+mod tls_words;
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use static_assertions::const_assert;
+
+use self::capacity::Record;
+use self::tls::EMPTY;
+use crate::config;
+use crate::os::Lock;
+use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
+use crate::size_map::{self, FAR, MEDIUM_MAX, MagazineOffset};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering, Slot};
+
+pub(crate) use capacity::{Move, SHARES};
+pub(crate) use magazine::Magazine;
+pub(crate) use safeguards::Safeguards;
+pub(crate) use tls_words::{EXITED, REGISTERING, is_marker};
+
+/// One thread's magazines and what goes with them. All zero is a cache without blocks.
+///
+/// The magazines are the thread's own; everything else is guarded by the gate, which the thread
+/// takes on each slow path and others take to hold it off.
+///
+/// The magazines of small classes lie [`FAR`] bytes from the others, and in the gap lie other
+/// threads' caches: pages of the far parts, which most threads never touch, cost nothing.
+#[repr(C, align(64))]
+pub(crate) struct ThreadCache {
+    /// Always without room: where what is no block leads, see [`MagazineOffset::NONE`].
+    none: Magazine,
+    near: [Magazine; SMALL_CLASSES],
+    records: [Record; CLASSES],
+    pub(crate) gate: Lock<()>,
+    /// Index of the thread's heap.
+    pub(crate) heap: GuardedU8,
+    /// The class that a slow path is working on, [`NO_CLASS`] otherwise: for a child of `fork`.
+    pub(crate) busy: GuardedU8,
+    /// 1 if a look came by since the cache was parked.
+    pub(crate) was_seen: GuardedU8,
+    /// Slow paths taken.
+    pub(crate) ticks: GuardedU64,
+    /// Capacity of all magazines, in bytes of blocks.
+    pub(crate) capacity: GuardedUsize,
+    /// The thread's words; guarded by the registry's lock.
+    pub(crate) words: AtomicPtr<tls::Words>,
+    /// The thread's number in the kernel.
+    pub(crate) thread: GuardedUsize,
+    /// The process that the thread belongs to, see `fork::generation`.
+    pub(crate) generation: GuardedUsize,
+    /// What a hardened or sampled process keeps for each thread.
+    pub(crate) safeguards: Link<Safeguards>,
+    /// The registry's list.
+    pub(crate) next: Link<Self>,
+    pub(crate) previous: Link<Self>,
+    /// The slots of every magazine with room for one block: slot 1 of such a one is always null.
+    nil: [Slot; 2],
+    gap: Gap,
+    far: [Magazine; CLASSES - SMALL_CLASSES],
+}
+
+/// Other caches' memory, never accessed as part of this one.
+#[repr(C)]
+struct Gap(UnsafeCell<[MaybeUninit<u8>; FAR - NEAR]>);
+
+// SAFETY: 1. the bytes are what blocks the auto impl; nobody accesses them through this type.
+unsafe impl Sync for Gap {}
+
+/// Where the gap begins.
+const NEAR: usize = (size_of::<[Magazine; 1 + SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
+    .next_multiple_of(size_of::<u64>())
+    + size_of::<[u64; 10]>();
+/// Bytes from one cache of a bank to the next.
+pub(crate) const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
+/// Caches whose near parts fit in front of the first one's far part.
+pub(crate) const BANK: usize = FAR / STRIDE;
+
+/// [`ThreadCache::busy`] when no slow path runs.
+pub(crate) const NO_CLASS: u8 = u8::MAX;
+
+const_assert!(CLASSES < NO_CLASS as usize);
+const_assert!(size_of::<Magazine>() == size_map::HEADER);
+const_assert!(core::mem::offset_of!(ThreadCache, none) == MagazineOffset::NONE.bytes());
+const_assert!(
+    core::mem::offset_of!(ThreadCache, near) == MagazineOffset::of(SizeClass::MIN).bytes()
+);
+const_assert!(core::mem::offset_of!(ThreadCache, gap) == NEAR);
+const_assert!(core::mem::offset_of!(ThreadCache, far) == FAR);
+// The far parts of a bank do not overlap either.
+const_assert!(size_of::<[Magazine; CLASSES - SMALL_CLASSES]>() <= STRIDE);
+
+impl ThreadCache {
+    pub(crate) fn magazine(&self, class: SizeClass) -> &Magazine {
+        match class.index().checked_sub(SMALL_CLASSES) {
+            None => &self.near[class.index()],
+            Some(far) => &self.far[far],
+        }
+    }
+
+    pub(crate) fn record(&self, class: SizeClass) -> &Record {
+        &self.records[class.index()]
+    }
+
+    /// The class whose magazine may be half changed.
+    pub(crate) fn busy_with(&self) -> Option<SizeClass> {
+        let busy = usize::from(self.busy.get());
+        (busy < CLASSES).then(|| SizeClass::new(busy))
+    }
+
+    /// Notes which magazine may be half changed from here on.
+    pub(crate) fn work_on(&self, class: SizeClass) {
+        #[expect(clippy::cast_possible_truncation, reason = "CLASSES is below NO_CLASS")]
+        self.busy.set(class.index() as u8);
+    }
+
+    /// The calling thread's cache, if it has one.
+    pub(crate) fn own() -> Option<&'static Self> {
+        // ORDERING: this thread's own word.
+        let own = tls::words().own.load(Ordering::Relaxed);
+        if own.is_null() || is_marker(own) {
+            return None;
+        }
+        // SAFETY: 1. neither null nor a marker, so the thread's cache, which is never unmapped.
+        Some(unsafe { &*own.cast::<Self>() })
+    }
+
+    /// Brings the thread back to its fast paths, if it was diverted. Its own gate is held.
+    pub(crate) fn come_back(&'static self) {
+        // ORDERING: only this thread reads the word, others write it under the gate.
+        tls::words()
+            .active()
+            .store(ptr::from_ref(self).cast_mut().cast(), Ordering::Relaxed);
+    }
+
+    /// Whether this is a thread's cache, not `EMPTY`.
+    #[inline]
+    pub(crate) fn is_real(&self) -> bool {
+        !ptr::eq(ptr::from_ref(self).cast(), &raw const EMPTY)
+    }
+}
+
+/// The magazine at `offset` of the cache that the thread's hot word leads to.
+#[inline(always)]
+pub(crate) fn hot_magazine(offset: MagazineOffset) -> &'static Magazine {
+    let magazine = tls::hot_at(offset.bytes()).cast::<Magazine>();
+    // SAFETY: 1. the word leads to a cache or to `EMPTY`, and `offset` is that of a class or of none.
+    // Caches are never unmapped; the magazines of `EMPTY` have no block and no capacity, so that
+    // nothing is written to them.
+    unsafe { &*magazine }
+}
+
+/// Whether the magazine of `class` is reached through the gate alone. The blocks of these classes are
+/// so long that the newest of each would be most of what a sleeping thread pins. A hardened process, which
+/// pins what is in quarantine anyhow, has no use for gates.
+pub(crate) fn is_gated(class: SizeClass) -> bool {
+    class.size() > MEDIUM_MAX && !config::mode().is_hardened()
+}

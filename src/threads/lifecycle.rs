@@ -1,0 +1,250 @@
+//! The life of a thread cache: initialisation of the process, registration, thread exit.
+
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+
+use super::fork;
+use super::key::{self, is_ready, key};
+use super::registry::{REGISTRY, dissolve_dead, new_bank};
+use crate::config::{self, Config, Refusal};
+use crate::heap::{self, Wrong};
+use crate::os::{self, ThreadKey, failpoints};
+use crate::random;
+use crate::sample;
+use crate::size_class::{CLASS_MAX, Request, SizeClass, classify_to};
+use crate::sync::Ordering;
+use crate::thread_cache::tls::{self, EMPTY, Words};
+use crate::thread_cache::{EXITED, NO_CLASS, REGISTERING, ThreadCache, is_marker, sharers};
+use crate::valgrind;
+use crate::wakeup;
+
+/// Begins every slow path, with no lock held: initialises the process, and repairs a forked child.
+/// `false` without memory.
+pub(crate) fn prepare(config: &Config) -> bool {
+    // First: a thread of the parent may have been initialising, with locks.
+    repair_child();
+    is_ready() || initialise(config)
+}
+
+/// Initialises the process, if no call has yet; without memory the first call that needs it tries again.
+pub(crate) fn begin(config: &Config) {
+    let _ = prepare(config);
+}
+
+/// In a forked child, makes the allocator whole before anything else happens in it.
+pub(crate) fn repair_child() {
+    os::after_fork(|| {
+        fork::recover();
+        if key::is_missing() {
+            // Who was about to make it is gone.
+            make_key();
+        }
+    });
+    fork::settle();
+}
+
+/// Initialises the process. What the C library or the program's own functions of its names allocate on the way, they get
+/// without a cache as soon as there is something to serve them, and null before.
+#[cold]
+fn initialise(config: &Config) -> bool {
+    let words = tls::words();
+    // ORDERING: this thread's own word, here and below.
+    let own = words.own.load(Ordering::Relaxed);
+    if ptr::eq(own, &raw const REGISTERING) {
+        return false;
+    }
+    words
+        .own
+        .store((&raw const REGISTERING).cast_mut(), Ordering::Relaxed);
+    let is_ready = make_ready(config);
+    words.own.store(own, Ordering::Relaxed);
+    is_ready
+}
+
+/// Threads that get here at the same time write the same, but for the key, which who comes first makes (and for the
+/// options, if the program declares two allocators that differ): no lock is held meanwhile but for tables.
+fn make_ready(config: &Config) -> bool {
+    // The clock is looked for here: it will be read under locks.
+    let _ = os::now_ms();
+    // Before anything is complained about, which is not to happen with each call that finds no memory.
+    if !os::watch_forks() {
+        return false;
+    }
+    let config = if os::is_privileged() {
+        *config
+    } else {
+        config.overridden(os::env, |name, value, wanted| {
+            let value = core::str::from_utf8(value).unwrap_or("?");
+            os::complain(format_args!(
+                "{name}={value}: not {wanted}; ignored, the program's own setting holds"
+            ));
+        })
+    };
+    if config.wants_care() {
+        // Before the mode is known: whoever knows it may want a number.
+        random::seed(os::random());
+    }
+    config::apply(config);
+    heap::initialise();
+    if config::mode().samples() {
+        sample::initialise();
+    }
+    if !key::set_ready() {
+        return true;
+    }
+    // In other objects the program's own code calls first, when its libraries are ready.
+    if !config.stays_loaded() {
+        sample::begin();
+        os::stay_loaded((&raw const REGISTRY).cast());
+    }
+    make_key();
+    true
+}
+
+fn make_key() {
+    if let Some(key) = ThreadKey::new(at_exit) {
+        key::set(key);
+    }
+}
+
+/// Changes an option of the running process, which is initialised first: that would undo it.
+pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<(), Refusal> {
+    if prepare(config) {
+        config::change(name, value)
+    } else {
+        Err(Refusal::NoMemory)
+    }
+}
+
+/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or there is no
+/// memory for a cache. Not for an allocation, which asks [`enter_for`].
+pub(crate) fn enter(config: &Config) -> Option<&'static ThreadCache> {
+    if !prepare(config) {
+        return None;
+    }
+    let words = tls::words();
+    // ORDERING: only this thread writes `own`.
+    let own = words.own.load(Ordering::Relaxed);
+    if own.is_null() {
+        return register(words);
+    }
+    if is_marker(own) {
+        return None;
+    }
+    // SAFETY: 1. not a marker, so the thread's cache, which is never unmapped.
+    Some(unsafe { &*own.cast::<ThreadCache>() })
+}
+
+/// As [`enter`], for an allocation from `class`. `None` as well while a thread is not registered and the block may be
+/// one of the C library's [tables of keys' values](ThreadKey::TABLE), about to hold this thread's: what
+/// [`ThreadKey::arm`] sets now, in another such table, would be lost with that when the call returns.
+pub(crate) fn enter_for(class: SizeClass, config: &Config) -> Option<&'static ThreadCache> {
+    if is_for_a_table(class) && ThreadCache::own().is_none() {
+        // The next call of any other kind registers the thread.
+        let _ = prepare(config);
+        return None;
+    }
+    enter(config)
+}
+
+fn is_for_a_table(class: SizeClass) -> bool {
+    let size = ThreadKey::TABLE + config::mode().canary_bytes();
+    let is_long_enough = classify_to(CLASS_MAX, size, 1) == Request::Block(class);
+    is_long_enough && key().is_some_and(ThreadKey::is_in_a_table)
+}
+
+#[cold]
+fn register(words: &'static Words) -> Option<&'static ThreadCache> {
+    let key = key()?;
+    let cache = new_cache().unwrap_or_else(|wrong| wrong.report())?;
+    // ORDERING: this thread's own words, here and below.
+    words
+        .own
+        .store((&raw const REGISTERING).cast_mut(), Ordering::Relaxed);
+    // May call the allocator, which serves this thread without a cache meanwhile.
+    if !key.arm(NonNull::from(cache).cast()) {
+        words.own.store(ptr::null_mut(), Ordering::Relaxed);
+        let emptied = {
+            let _held = REGISTRY.lock.lock();
+            cache.empty_all().map(|()| cache.recycle())
+        };
+        emptied.unwrap_or_else(|wrong| wrong.report());
+        return None;
+    }
+    cache.busy.set(NO_CLASS);
+    cache.take_safeguards();
+    {
+        let _held = REGISTRY.lock.lock();
+        failpoints::at(failpoints::Point::Registry);
+        let heap = sharers::least_used();
+        sharers::join(heap);
+        #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
+        cache.heap.set(heap as u8);
+        // ORDERING: guarded by the registry's lock.
+        cache
+            .words
+            .store(ptr::from_ref(words).cast_mut(), Ordering::Relaxed);
+        cache.belong_here();
+        cache.link();
+    }
+    let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
+    words.own.store(own, Ordering::Relaxed);
+    words.active().store(own, Ordering::Relaxed);
+    Some(cache)
+}
+
+/// A cache for the calling thread: a parked one, one without blocks, or, if there is none, a new one.
+fn new_cache() -> Result<Option<&'static ThreadCache>, Wrong> {
+    loop {
+        {
+            let _held = REGISTRY.lock.lock();
+            if let Some(cache) = ThreadCache::next_parked() {
+                return Ok(Some(cache));
+            }
+            if REGISTRY.unused.get().is_none() {
+                dissolve_dead()?;
+            }
+            if let Some(cache) = REGISTRY.unused.get() {
+                REGISTRY.unused.set(cache.next.get());
+                return Ok(Some(cache));
+            }
+        }
+        if new_bank().is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+/// The pthread destructor: gives back, or leaves to the next thread, everything that the thread holds.
+unsafe extern "C" fn at_exit(cache: *mut c_void) {
+    // SAFETY: 1. `register` armed the key with the thread's cache.
+    valgrind::quietly(|| end(unsafe { &*cache.cast::<ThreadCache>() }));
+}
+
+fn end(cache: &'static ThreadCache) {
+    repair_child();
+    let words = tls::words();
+    // ORDERING: this thread's own word. Later calls are served without a cache.
+    words
+        .own
+        .store((&raw const EXITED).cast_mut(), Ordering::Relaxed);
+    let keeps = {
+        let _held = cache.gate.lock();
+        let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
+        // ORDERING: only this thread reads the word, others write it under the gate.
+        words.active().store(empty, Ordering::Relaxed);
+        // Still in the registry: a child of a fork meanwhile takes back what is left.
+        cache.leave()
+    };
+    let keeps = keeps.unwrap_or_else(|wrong| wrong.report());
+    {
+        let _held = REGISTRY.lock.lock();
+        cache.unlink();
+        if keeps {
+            cache.park();
+        } else {
+            cache.recycle();
+        }
+    }
+    wakeup::notice();
+}

@@ -1,0 +1,12 @@
+//! The threads of the program: how each gets its cache and gives it up, and what a forked child makes of those that are
+//! gone.
+
+mod fork;
+mod key;
+mod lifecycle;
+pub(crate) mod parked;
+mod registry;
+
+pub(crate) use key::is_ready;
+pub(crate) use lifecycle::{begin, enter, enter_for, prepare, repair_child, set_option};
+pub(crate) use registry::{REGISTRY, is_own};
