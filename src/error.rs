@@ -25,17 +25,17 @@ impl fmt::Display for Violation {
 
 impl core::error::Error for Violation {}
 
-/// The system refused to start the helper's thread, or there is no memory for it.
+/// The system refused to start the background thread's thread, or there is no memory for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoHelper;
+pub struct StartError;
 
-impl fmt::Display for NoHelper {
+impl fmt::Display for StartError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("no thread could be started for the helper")
+        out.write_str("no thread could be started for the background thread")
     }
 }
 
-impl core::error::Error for NoHelper {}
+impl core::error::Error for StartError {}
 
 /// What a program called the allocator for when it was found to be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

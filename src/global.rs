@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use crate::cache;
 use crate::config::Config;
-use crate::error::{NoHelper, Violation};
+use crate::error::{StartError, Violation};
 use crate::reclaim;
 use crate::stats::Stats;
 use crate::valgrind;
@@ -63,13 +63,13 @@ impl Flagstone {
         valgrind::quietly(reclaim::purge)
     }
 
-    /// Starts the helper, a thread that gives memory back when the program has gone idle: once no thread has freed
+    /// Starts the background thread, a thread that gives memory back when the program has gone idle: once no thread has freed
     /// or fetched anything by a slow path for [`Config::purge_delay_ms`], it [purges](Self::purge), about twice
     /// that delay after the last of them. While the program is busy it looks, once in a delay, at what is due. Then it sleeps until
     /// something is freed: a program that frees nothing pays nothing, a busy one some wake-ups a second.
     ///
     /// Not started by default: a process of one thread then stays one (`unshare`, `setns` and some sandboxes
-    /// insist), and a thread costs a stack of some pages. One helper at most: further calls do nothing, not even
+    /// insist), and a thread costs a stack of some pages. One at most: further calls do nothing, not even
     /// wait for one that is starting it, and may fail to. It blocks all signals. A child of `fork` has none until it
     /// starts its own; a signal handler that forks does so beside another thread now (ALGORITHM.md, Fork). It ends
     /// with the process, so a program whose first thread calls `pthread_exit` does not end when its other threads
@@ -81,8 +81,8 @@ impl Flagstone {
     /// #[global_allocator]
     /// static ALLOCATOR: Flagstone = Flagstone::new();
     ///
-    /// fn main() -> Result<(), flagstone::NoHelper> {
-    ///     ALLOCATOR.start_helper()?;
+    /// fn main() -> Result<(), flagstone::StartError> {
+    ///     ALLOCATOR.start_background()?;
     ///     // ...
     ///     Ok(())
     /// }
@@ -90,8 +90,8 @@ impl Flagstone {
     ///
     /// # Errors
     ///
-    /// [`NoHelper`] if the system refuses the thread.
-    pub fn start_helper(&self) -> Result<(), NoHelper> {
+    /// [`StartError`] if the system refuses the thread.
+    pub fn start_background(&self) -> Result<(), StartError> {
         reclaim::start_background(&self.config)
     }
 

@@ -62,19 +62,19 @@ impl Hardening {
 
     /// These and `others`.
     #[must_use]
-    pub const fn with(self, others: Self) -> Self {
+    pub const fn union(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
     /// These without `others`.
     #[must_use]
-    pub const fn without(self, others: Self) -> Self {
+    pub const fn difference(self, others: Self) -> Self {
         Self(self.0 & !others.0)
     }
 
     /// Whether all of `others` are among these.
     #[must_use]
-    pub const fn has(self, others: Self) -> bool {
+    pub const fn contains(self, others: Self) -> bool {
         self.0 & others.0 == others.0
     }
 
@@ -92,7 +92,7 @@ impl Hardening {
         let mut found = Self::NONE;
         for word in text.split(|byte| *byte == b',') {
             let (_, switch) = SWITCHES.iter().find(|(name, _)| name.as_bytes() == word)?;
-            found = found.with(*switch);
+            found = found.union(*switch);
         }
         Some(found)
     }
@@ -119,7 +119,7 @@ impl fmt::Debug for Hardening {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut set = out.debug_set();
         for (name, switch) in SWITCHES {
-            if self.has(switch) {
+            if self.contains(switch) {
                 set.entry(&format_args!("{name}"));
             }
         }
@@ -136,7 +136,7 @@ mod tests {
     fn words_are_switches() {
         assert_eq!(Hardening::parse(b"1"), Some(Hardening::ALL));
         assert_eq!(Hardening::parse(b"off"), Some(Hardening::NONE));
-        let two = Hardening::ZERO.with(Hardening::GUARDS);
+        let two = Hardening::ZERO.union(Hardening::GUARDS);
         assert_eq!(Hardening::parse(b"guards,zero"), Some(two));
         assert_eq!(format!("{two:?}"), "{zero, guards}");
         for text in [&b""[..], b"2", b"zero,", b"zero guards", b"ALL", b"\xff"] {
@@ -144,7 +144,7 @@ mod tests {
         }
         let all = SWITCHES
             .iter()
-            .fold(Hardening::NONE, |sum, (_, switch)| sum.with(*switch));
+            .fold(Hardening::NONE, |sum, (_, switch)| sum.union(*switch));
         assert_eq!(all, Hardening::ALL);
     }
 }

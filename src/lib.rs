@@ -78,8 +78,8 @@ cfg_if::cfg_if! {
         #[doc = include_str!("../README.md")]
         struct Readme;
 
-        pub use config::{Config, HugePages, Refusal};
-        pub use error::{NoHelper, Violation};
+        pub use config::{Config, HugePages, OptionError};
+        pub use error::{StartError, Violation};
         pub use global::Flagstone;
         pub use hardening::Hardening;
         #[cfg(feature = "counters")]

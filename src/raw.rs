@@ -26,8 +26,8 @@
 use core::ptr::{self, NonNull};
 
 use crate::cache;
-use crate::config::{Config, Refusal};
-use crate::error::NoHelper;
+use crate::config::{Config, OptionError};
+use crate::error::StartError;
 use crate::os;
 use crate::reclaim;
 use crate::sample;
@@ -135,12 +135,12 @@ pub fn begin() {
     threads::begin(&CONFIG);
 }
 
-/// Starts the helper: see [`Flagstone::start_helper`](crate::Flagstone::start_helper).
+/// Starts the background thread: see [`Flagstone::start_background`](crate::Flagstone::start_background).
 ///
 /// # Errors
 ///
-/// [`NoHelper`] if the system refuses the thread.
-pub fn start_helper() -> Result<(), NoHelper> {
+/// [`StartError`] if the system refuses the thread.
+pub fn start_background() -> Result<(), StartError> {
     reclaim::start_background(&CONFIG)
 }
 
@@ -150,6 +150,6 @@ pub fn start_helper() -> Result<(), NoHelper> {
 /// # Errors
 ///
 /// What is wrong with it; then nothing has changed. Safeguards and sampling are decided at the first call.
-pub fn set_option(name: &str, value: &[u8]) -> Result<(), Refusal> {
+pub fn set_option(name: &str, value: &[u8]) -> Result<(), OptionError> {
     threads::set_option(name, value, &CONFIG)
 }

@@ -29,12 +29,12 @@ static ALLOC: Flagstone = Flagstone::new();
 const MIB: usize = 1 << 20;
 /// Which kernel calls are refused: one, or that one and all after it.
 #[derive(Clone, Copy, Debug)]
-struct Refusal {
+struct OptionError {
     pass: usize,
     forever: bool,
 }
 
-impl Refusal {
+impl OptionError {
     /// Runs [`program`] under this refusal and says how many calls were refused; then everything has to
     /// work again, and the process has to hold what it held `before`.
     ///
@@ -78,7 +78,7 @@ extern "C" fn before_main() {
     let Some((b"first", rest)) = text.split_at_checked(5) else {
         return;
     };
-    let refusal = Refusal {
+    let refusal = OptionError {
         forever: rest.first() == Some(&b'+'),
         pass: rest[1..]
             .iter()
@@ -119,7 +119,7 @@ fn refusals_at_any_time() {
     alone("refusals_at_any_time", &[], || {
         let before = held_after_purge();
         for forever in [false, true] {
-            let end = (0..CALLS).find(|&pass| Refusal { pass, forever }.check(before) == 0);
+            let end = (0..CALLS).find(|&pass| OptionError { pass, forever }.check(before) == 0);
             println!("{forever} {end:?}");
             assert!(end.is_some_and(|end| end > 20), "calls: {end:?}");
         }

@@ -16,7 +16,7 @@ use common::block::Block;
 use common::child::{Exit, again, run_child, run_child_with, scenario};
 use common::process::{expect_flat, live, verify};
 use common::program::{generate, run};
-use flagstone::{Flagstone, Refusal, raw};
+use flagstone::{Flagstone, OptionError, raw};
 
 /// Keeps no layout.
 struct ByAddress;
@@ -455,16 +455,16 @@ fn options_change_while_the_process_runs() {
     Flagstone::purge();
     assert_eq!(
         raw::set_option("FLAGSTONE_LARGE_CACHE", b"much"),
-        Err(Refusal::Value)
+        Err(OptionError::Value)
     );
-    assert_eq!(raw::set_option("LARGE_CACHE", b"0"), Err(Refusal::Name));
+    assert_eq!(raw::set_option("LARGE_CACHE", b"0"), Err(OptionError::Name));
     assert_eq!(
         raw::set_option("FLAGSTONE_HARDENED", b"1"),
-        Err(Refusal::Decided)
+        Err(OptionError::Decided)
     );
     assert_eq!(
         raw::set_option("FLAGSTONE_SAMPLE", b"1"),
-        Err(Refusal::Decided)
+        Err(OptionError::Decided)
     );
     assert!(live() > 0);
 }

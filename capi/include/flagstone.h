@@ -1,6 +1,6 @@
 /* flagstone: what the allocator offers besides malloc and its kin. See flagstone(1).
  *
- * Thread-safe. Nothing here allocates, but for the thread that flagstone_start_helper starts.
+ * Thread-safe. Nothing here allocates, but for the thread that flagstone_start_background starts.
  */
 #ifndef FLAGSTONE_H
 #define FLAGSTONE_H
@@ -29,10 +29,10 @@ void flagstone_get_stats(struct flagstone_stats *out);
  * next call for a block until it ends. */
 size_t flagstone_purge(void);
 
-/* Starts a thread that gives memory back when the program has gone idle, as FLAGSTONE_HELPER=1 does before main:
+/* Starts a thread that gives memory back when the program has gone idle, as FLAGSTONE_BACKGROUND=1 does before main:
  * 0, or EAGAIN if the system refuses a thread. A second call does nothing; a child of fork has none.
  * It is a thread like any other to who counts on having one only: unshare, setns, a fork in a signal handler. */
-int flagstone_start_helper(void);
+int flagstone_start_background(void);
 
 /* Checks the allocator's tables, under its locks: 0, or -1 after a line on standard error that says what is
  * wrong, which is a bug of the allocator or a stray write. */

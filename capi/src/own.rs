@@ -3,7 +3,7 @@
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-use engine::{Flagstone, Refusal, Stats, raw};
+use engine::{Flagstone, OptionError, Stats, raw};
 
 use crate::text::Text;
 
@@ -63,11 +63,11 @@ pub extern "C" fn flagstone_verify() -> c_int {
     }
 }
 
-/// Starts the helper, which gives memory back when the program has gone idle: 0, or `EAGAIN` if the system
+/// Starts the background thread, which gives memory back when the program has gone idle: 0, or `EAGAIN` if the system
 /// refuses a thread. A second call does nothing; a child of `fork` has none.
 #[unsafe(no_mangle)]
-pub extern "C" fn flagstone_start_helper() -> c_int {
-    match raw::start_helper() {
+pub extern "C" fn flagstone_start_background() -> c_int {
+    match raw::start_background() {
         Ok(()) => 0,
         Err(_) => libc::EAGAIN,
     }
@@ -89,8 +89,8 @@ pub unsafe extern "C" fn flagstone_set_option(name: *const c_char, value: *const
     };
     match raw::set_option(name, value.to_bytes()) {
         Ok(()) => 0,
-        Err(Refusal::Decided) => libc::EBUSY,
-        Err(Refusal::NoMemory) => libc::ENOMEM,
+        Err(OptionError::Decided) => libc::EBUSY,
+        Err(OptionError::NoMemory) => libc::ENOMEM,
         Err(_) => libc::EINVAL,
     }
 }
@@ -121,8 +121,8 @@ extern "C" fn prepare() {
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return;
     }
-    if wishes(c"FLAGSTONE_HELPER")
-        && let Err(error) = raw::start_helper()
+    if wishes(c"FLAGSTONE_BACKGROUND")
+        && let Err(error) = raw::start_background()
     {
         let mut line = Text::<128>::new();
         line.add(format_args!("flagstone: {error}\n"));

@@ -49,15 +49,15 @@ fn the_program_has_the_library_and_the_options() {
 }
 
 #[test]
-fn the_helper_is_there_if_asked_for() {
+fn the_background_thread_is_there_if_asked_for() {
     // A thread gives itself its name, so not at once.
     let script = "for look in 1 2 3 4 5 6 7 8 9; do cat /proc/$$/task/*/comm; sleep 0.1; done; :";
     let names = ["sh", "-c", script];
-    for (options, expected) in [(&[][..], false), (&["--helper"], true)] {
+    for (options, expected) in [(&[][..], false), (&["--background"], true)] {
         let found = exit(&[&["run"], options, &names].concat());
         assert_eq!(found.code, Some(0), "{found:?}");
-        let has_helper = found.stdout.lines().any(|name| name == "flagstone");
-        assert_eq!(has_helper, expected, "{found:?}");
+        let is_there = found.stdout.lines().any(|name| name == "flagstone");
+        assert_eq!(is_there, expected, "{found:?}");
     }
 }
 

@@ -9,7 +9,7 @@ const MODES: [&[(&str, &str)]; 5] = [
     &[("FLAGSTONE_HARDENED", "1")],
     &[("FLAGSTONE_SAMPLE", "2")],
     &[
-        ("FLAGSTONE_HELPER", "1"),
+        ("FLAGSTONE_BACKGROUND", "1"),
         ("FLAGSTONE_PURGE_DELAY_MS", "10"),
     ],
     &[

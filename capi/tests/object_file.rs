@@ -20,7 +20,7 @@ const SYMBOLS: &str = "
     _ZdlPv _ZdaPv _ZdlPvm _ZdaPvm _ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t _ZdlPvSt11align_val_t
     _ZdaPvSt11align_val_t _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
     _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
-    flagstone_get_stats flagstone_purge flagstone_start_helper flagstone_verify flagstone_set_option flagstone_version";
+    flagstone_get_stats flagstone_purge flagstone_start_background flagstone_verify flagstone_set_option flagstone_version";
 
 #[test]
 fn exactly_the_api_is_exported() {

@@ -107,7 +107,7 @@ fn hardened(value: &[u8]) -> Option<Config> {
             let mut sum = Hardening::NONE;
             for word in words.split(|byte| *byte == b',') {
                 let known = SAFEGUARDS.iter().find(|(name, _)| *name == word);
-                sum = sum.with(known?.1);
+                sum = sum.union(known?.1);
             }
             sum
         }

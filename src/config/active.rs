@@ -1,7 +1,7 @@
 //! The options in force: decided at the first call of the process, or changed since.
 #![forbid(unsafe_code)]
 
-use super::{Config, HARDENED, HugePages, Refusal, SAMPLE};
+use super::{Config, HARDENED, HugePages, OptionError, SAMPLE};
 use crate::hardening::{CANARY, Hardening};
 use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
 
@@ -117,11 +117,11 @@ pub(crate) fn forget() {
 }
 
 /// Changes one option in force, named as in the environment.
-pub(crate) fn change(name: &str, value: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn change(name: &str, value: &[u8]) -> Result<(), OptionError> {
     let before = current();
     let after = before.with_option(name, value)?;
     if name == HARDENED || name == SAMPLE {
-        return Err(Refusal::Decided);
+        return Err(OptionError::Decided);
     }
     settle(&before, &after);
     Ok(())

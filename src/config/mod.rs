@@ -80,7 +80,7 @@ impl Config {
     /// How long free pages stay resident before they go back to the kernel, in milliseconds: they go when they
     /// were free and unused at two looks, half of this apart. The clock is looked at when slabs, spans and mappings are freed and every 256 slow paths of a
     /// thread, so an idle process keeps them until [`crate::Flagstone::purge`], unless it has
-    /// [started the helper](crate::Flagstone::start_helper).
+    /// [started the background thread](crate::Flagstone::start_background).
     #[must_use]
     pub const fn purge_delay_ms(mut self, milliseconds: u32) -> Self {
         self.purge_delay_ms = milliseconds as usize;
@@ -139,8 +139,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Name`] or [`Refusal::Value`].
-    pub fn with_option(self, name: &str, value: &[u8]) -> Result<Self, Refusal> {
+    /// [`OptionError::Name`] or [`OptionError::Value`].
+    pub fn with_option(self, name: &str, value: &[u8]) -> Result<Self, OptionError> {
         let (known, bad) = (Cell::new(false), Cell::new(false));
         let lookup = |asked: &str| {
             let is_it = asked == name;
@@ -149,8 +149,8 @@ impl Config {
         };
         let config = self.overridden(lookup, |_, _, _| bad.set(true));
         match (known.get(), bad.get()) {
-            (false, _) => Err(Refusal::Name),
-            (true, true) => Err(Refusal::Value),
+            (false, _) => Err(OptionError::Name),
+            (true, true) => Err(OptionError::Value),
             (true, false) => Ok(config),
         }
     }
@@ -214,7 +214,7 @@ impl Config {
 /// Why an option could not be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum OptionError {
     /// There is no option of that name.
     Name,
     /// The value does not parse.
@@ -225,7 +225,7 @@ pub enum Refusal {
     NoMemory,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for OptionError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Name => "no option has this name",
@@ -236,7 +236,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl core::error::Error for Refusal {}
+impl core::error::Error for OptionError {}
 
 impl Default for Config {
     fn default() -> Self {
@@ -308,9 +308,12 @@ mod tests {
         );
         assert_eq!(
             config.with_option("THREAD_CACHE", b"1M"),
-            Err(Refusal::Name)
+            Err(OptionError::Name)
         );
-        assert_eq!(config.with_option(HARDENED, b"a lot"), Err(Refusal::Value));
+        assert_eq!(
+            config.with_option(HARDENED, b"a lot"),
+            Err(OptionError::Value)
+        );
         assert_eq!(
             config.with_option(SAMPLE, b"7"),
             Ok(config.sample_one_in(7))

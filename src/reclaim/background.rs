@@ -1,4 +1,4 @@
-//! The helper: a thread of the allocator's own, which gives back what the program's threads freed once they
+//! The background thread: a thread of the allocator's own, which gives back what the program's threads freed once they
 //! have gone idle. While nothing is freed it sleeps in the kernel; nobody else notices it but by one load on
 //! slow paths that free.
 //!
@@ -11,7 +11,7 @@ use super::purge::purge;
 use super::quiesce::ticks;
 use crate::arena;
 use crate::config::{self, Config};
-use crate::error::NoHelper;
+use crate::error::StartError;
 use crate::large;
 use crate::os;
 use crate::threads;
@@ -21,14 +21,14 @@ use crate::wakeup;
 /// The least time between two looks, in milliseconds.
 const LEAST: u64 = 10;
 
-/// Starts the helper, if there is none and nobody else is starting one.
-pub(crate) fn start(config: &Config) -> Result<(), NoHelper> {
+/// Starts the background thread, if there is none and nobody else is starting one.
+pub(crate) fn start(config: &Config) -> Result<(), StartError> {
     if !threads::prepare(config) {
-        return Err(NoHelper);
+        return Err(StartError);
     }
     if wakeup::begin() && !os::start_thread(work) {
         wakeup::end();
-        return Err(NoHelper);
+        return Err(StartError);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use core::ptr::{self, NonNull};
 use super::fork;
 use super::key::{self, is_ready, key};
 use super::registry::{REGISTRY, dissolve_dead, new_bank};
-use crate::config::{self, Config, Refusal};
+use crate::config::{self, Config, OptionError};
 use crate::heap::{self, Wrong};
 use crate::os::{self, ThreadKey, failpoints};
 use crate::random;
@@ -108,11 +108,11 @@ fn make_key() {
 }
 
 /// Changes an option of the running process, which is initialised first: that would undo it.
-pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<(), Refusal> {
+pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<(), OptionError> {
     if prepare(config) {
         config::change(name, value)
     } else {
-        Err(Refusal::NoMemory)
+        Err(OptionError::NoMemory)
     }
 }
 

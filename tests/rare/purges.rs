@@ -171,7 +171,7 @@ fn fronts_are_zero_after_an_aligned_span() {
     );
 }
 
-/// Fills magazines by fast paths and slabs by refills only: what a tick returns to slabs meanwhile wakes the helper, too.
+/// Fills magazines by fast paths and slabs by refills only: what a tick returns to slabs meanwhile wakes the background thread, too.
 #[test]
 fn what_a_tick_flushes_is_heard() {
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -190,11 +190,14 @@ fn what_a_tick_flushes_is_heard() {
                     .for_each(|block| unsafe { raw::free(block) });
             }
         }
-        raw::start_helper().expect("a helper");
+        raw::start_background().expect("a background thread");
         let resident = || Flagstone::stats().resident;
         let begin = Instant::now();
         while resident() > 256 << 10 {
-            assert!(begin.elapsed() < PATIENCE, "the helper does not work");
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "the background thread does not work"
+            );
             thread::sleep(Duration::from_millis(5));
         }
         thread::sleep(Duration::from_millis(100));

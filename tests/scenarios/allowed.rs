@@ -128,7 +128,7 @@ const SCENARIOS: [Scenario; 6] = [
         ends_by: 0,
     },
     Scenario {
-        name: "helper",
+        name: "background",
         variables: &[("FLAGSTONE_PURGE_DELAY_MS", "10")],
         ends_by: 0,
     },
@@ -238,7 +238,7 @@ fn what_others_need_is_apart() {
 /// In the child: does what the scenario is about, and ends the process.
 fn act(name: &str) -> ! {
     match name {
-        "helper" => use_helper(),
+        "background" => use_background(),
         "misuse" => {
             let block = Block::filled(&ALLOC, 100, 8, 1);
             free_twice(block);
@@ -404,10 +404,10 @@ fn wait_for_a_lock() {
     waiter.join().expect("no panic");
 }
 
-/// The helper gives memory back, sleeps, and is woken.
-fn use_helper() {
+/// The background thread gives memory back, sleeps, and is woken.
+fn use_background() {
     without_huge_pages();
-    ALLOC.start_helper().expect("a thread");
+    ALLOC.start_background().expect("a thread");
     let block = Block::filled(&ALLOC, 40 * MIB, 8, 1);
     let before = resident();
     block.free(&ALLOC);

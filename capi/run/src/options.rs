@@ -40,7 +40,7 @@ pub(crate) struct Tuning {
     sample: Option<String>,
     /// Give memory back when the program has gone idle, by a thread of the library's own.
     #[arg(long)]
-    helper: bool,
+    background: bool,
     /// Milliseconds that free pages stay in memory.
     #[arg(long, value_name = "MILLISECONDS", value_parser = Value("FLAGSTONE_PURGE_DELAY_MS"))]
     purge_delay_ms: Option<String>,
@@ -72,7 +72,7 @@ impl Tuning {
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-        .chain(self.helper.then_some(("FLAGSTONE_HELPER", "1")))
+        .chain(self.background.then_some(("FLAGSTONE_BACKGROUND", "1")))
     }
 
     /// Whether allocations will be sampled.

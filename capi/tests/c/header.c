@@ -23,8 +23,8 @@ int main(void) {
     CHECK(flagstone_set_option("FLAGSTONE_HARDENED", "1") == EBUSY);
     CHECK(flagstone_set_option("FLAGSTONE_SAMPLE", "100") == EBUSY);
     CHECK(flagstone_purge() > 0);
-    CHECK(flagstone_start_helper() == 0);
-    CHECK(flagstone_start_helper() == 0);
+    CHECK(flagstone_start_background() == 0);
+    CHECK(flagstone_start_background() == 0);
     CHECK(flagstone_set_option("FLAGSTONE_LARGE_CACHE", "8M") == 0);
     /* With a delay of 10 ms. Volatile, or the compiler leaves all of it out. */
     char *volatile seen = malloc(3000000);

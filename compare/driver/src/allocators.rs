@@ -173,9 +173,9 @@ const fn variant(
 
 const HARDENED: &str = "FLAGSTONE_HARDENED";
 
-/// Ours with its helper or with safeguards: run when they are named, for what they bring and cost.
+/// Ours with its background thread or with safeguards: run when they are named, for what they bring and cost.
 pub(crate) const VARIANTS: &[Allocator] = &[
-    variant("helper", "help", &[("WITH_HELPER", "1")]),
+    variant("background", "back", &[("WITH_BACKGROUND", "1")]),
     variant("hardened", "hard", &[(HARDENED, "1")]),
     variant("checks", "chk", &[(HARDENED, "checks")]),
     variant("canaries", "can", &[(HARDENED, "canaries")]),

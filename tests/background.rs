@@ -1,4 +1,4 @@
-//! Without this, the helper may sleep through memory that waits to go back, be started twice, take signals that
+//! Without this, the background thread may sleep through memory that waits to go back, be started twice, take signals that
 //! are the program's, or leave a child of `fork` waiting for a thread that is not there.
 
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
@@ -15,7 +15,7 @@ use std::time::Instant;
 use common::block::Block;
 use common::child::{again, alone};
 use common::process::{mapped, resident, verify, without_huge_pages};
-use flagstone::{Config, Flagstone, NoHelper, failpoints};
+use flagstone::{Config, Flagstone, StartError, failpoints};
 
 #[global_allocator]
 static ALLOC: Flagstone = Flagstone::with_config(Config::new().purge_delay_ms(20));
@@ -34,14 +34,14 @@ fn until(has_happened: impl Fn() -> bool) {
     }
 }
 
-/// The kernel's directories of the threads that bear the helper's name.
-fn helpers() -> Vec<std::path::PathBuf> {
+/// The kernel's directories of the threads that bear the background thread's name.
+fn background_threads() -> Vec<std::path::PathBuf> {
     let tasks = fs::read_dir("/proc/self/task").expect("a list of threads");
     let paths = tasks.map(|task| task.expect("a thread").path());
-    let is_helper = |path: &std::path::PathBuf| {
+    let is_ours = |path: &std::path::PathBuf| {
         fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim_end() == "flagstone")
     };
-    paths.filter(is_helper).collect()
+    paths.filter(is_ours).collect()
 }
 
 /// Fills 64 MiB with small blocks, frees them, and waits until most of it has gone back, to about the `before` of all
@@ -61,14 +61,14 @@ fn what_an_idle_program_freed_goes_back() {
     alone("what_an_idle_program_freed_goes_back", &[], || {
         without_huge_pages();
         let mut at_hand = Vec::with_capacity(128 << 10);
-        ALLOC.start_helper().expect("a helper");
-        ALLOC.start_helper().expect("the same helper");
+        ALLOC.start_background().expect("a background thread");
+        ALLOC.start_background().expect("the same thread");
         // The second time it sleeps already, or is about to.
         let before = resident();
         for _ in 0..3 {
             spike(&mut at_hand, before);
         }
-        assert_eq!(helpers().len(), 1);
+        assert_eq!(background_threads().len(), 1);
     });
 }
 
@@ -76,7 +76,7 @@ fn what_an_idle_program_freed_goes_back() {
 fn what_a_sleeping_thread_freed_goes_back() {
     alone("what_a_sleeping_thread_freed_goes_back", &[], || {
         without_huge_pages();
-        ALLOC.start_helper().expect("a helper");
+        ALLOC.start_background().expect("a background thread");
         let before = resident();
         let (done, all_done) = mpsc::channel();
         let (end, is_end) = mpsc::channel::<()>();
@@ -95,7 +95,7 @@ fn what_a_sleeping_thread_freed_goes_back() {
     });
 }
 
-/// Without the helper.
+/// Without the background thread.
 #[test]
 fn what_an_ended_thread_left_goes_back() {
     // With safeguards nothing is left.
@@ -125,7 +125,7 @@ fn what_an_ended_thread_left_goes_back() {
 #[test]
 fn a_freed_mapping_alone_wakes_it() {
     alone("a_freed_mapping_alone_wakes_it", &[], || {
-        ALLOC.start_helper().expect("a helper");
+        ALLOC.start_background().expect("a background thread");
         for _ in 0..3 {
             let block = Block::filled(&ALLOC, 20 * MIB, 8, 1);
             let full = mapped();
@@ -144,9 +144,9 @@ fn a_freed_mapping_alone_wakes_it() {
     });
 }
 
-/// How often the helper has gone to sleep.
+/// How often the background thread has gone to sleep.
 fn sleeps() -> u64 {
-    let status = fs::read_to_string(helpers()[0].join("status")).expect("a status");
+    let status = fs::read_to_string(background_threads()[0].join("status")).expect("a status");
     let switches = |line: &str| {
         line.strip_prefix("voluntary_ctxt_switches:")?
             .trim()
@@ -168,8 +168,8 @@ fn a_busy_program_does_not_wake_it() {
                 (0..100).for_each(|tag| Block::filled(&ALLOC, 100, 8, tag).free(&ALLOC));
             }
         };
-        ALLOC.start_helper().expect("a helper");
-        until(|| helpers().len() == 1);
+        ALLOC.start_background().expect("a background thread");
+        until(|| background_threads().len() == 1);
         // Magazines grow to what they need first, and then nothing is to be heard.
         until(|| {
             let before = sleeps();
@@ -183,11 +183,11 @@ fn a_busy_program_does_not_wake_it() {
 fn a_thread_that_is_refused_is_an_error() {
     alone("a_thread_that_is_refused_is_an_error", &[], || {
         failpoints::refuse_after(0, false);
-        assert_eq!(ALLOC.start_helper(), Err(NoHelper));
+        assert_eq!(ALLOC.start_background(), Err(StartError));
         assert!(failpoints::refuse_none() > 0);
-        assert!(helpers().is_empty());
-        ALLOC.start_helper().expect("a helper");
-        until(|| helpers().len() == 1);
+        assert!(background_threads().is_empty());
+        ALLOC.start_background().expect("a background thread");
+        until(|| background_threads().len() == 1);
     });
 }
 
@@ -198,7 +198,7 @@ fn signals_are_the_programs() {
         let mut before: libc::sigset_t = unsafe { core::mem::zeroed() };
         // SAFETY: asks only.
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, core::ptr::null(), &raw mut before) };
-        ALLOC.start_helper().expect("a helper");
+        ALLOC.start_background().expect("a background thread");
         // SAFETY: all zero is an empty set.
         let mut after: libc::sigset_t = unsafe { core::mem::zeroed() };
         // SAFETY: asks only.
@@ -211,8 +211,8 @@ fn signals_are_the_programs() {
             };
             assert_eq!(old, new, "signal {signal}");
         }
-        until(|| helpers().len() == 1);
-        let status = fs::read_to_string(helpers()[0].join("status")).expect("a status");
+        until(|| background_threads().len() == 1);
+        let status = fs::read_to_string(background_threads()[0].join("status")).expect("a status");
         let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
         let blocked = u64::from_str_radix(blocked.expect("a mask").trim(), 16).expect("a number");
         // Those that can be blocked, of the first 31.
@@ -226,10 +226,10 @@ fn a_child_starts_its_own() {
     alone("a_child_starts_its_own", &[], || {
         without_huge_pages();
         let mut at_hand = Vec::with_capacity(128 << 10);
-        ALLOC.start_helper().expect("a helper");
+        ALLOC.start_background().expect("a background thread");
         spike(&mut at_hand, resident());
         for _ in 0..4 {
-            // Now and then while the helper holds locks.
+            // Now and then while the background thread holds locks.
             at_hand.extend((0..at_hand.capacity()).map(|tag| Block::filled(&ALLOC, 512, 8, tag)));
             at_hand.drain(..).for_each(|block| block.free(&ALLOC));
             // SAFETY: the child goes on with this thread alone, which calls the allocator only.
@@ -239,10 +239,10 @@ fn a_child_starts_its_own() {
                 unsafe { libc::alarm(60) };
                 let begins = AssertUnwindSafe(|| {
                     Flagstone::purge();
-                    assert!(helpers().is_empty());
-                    ALLOC.start_helper().expect("a helper");
+                    assert!(background_threads().is_empty());
+                    ALLOC.start_background().expect("a background thread");
                     spike(&mut at_hand, resident());
-                    assert_eq!(helpers().len(), 1);
+                    assert_eq!(background_threads().len(), 1);
                 });
                 let failed = catch_unwind(begins).is_err();
                 // SAFETY: ends the child at once, which is what is wanted.
