@@ -20,7 +20,7 @@ use crate::wakeup;
 /// Alignment of a block if none is asked for: fit for every type of C.
 pub(crate) const ALIGN: usize = 16;
 
-/// Whether this process takes the careful way, which its first call decides.
+/// Whether this process is hardened, which its first call decides.
 fn is_hardened(config: &Config) -> bool {
     config::mode().is_hardened() && threads::prepare(config) && config::mode().is_hardened()
 }

@@ -38,7 +38,7 @@ pub(crate) unsafe extern "C" fn realloc_slow(
         }
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_long(block, size, align, new, config) }
+    unsafe { realloc_any(block, size, align, new, config) }
 }
 
 /// [`realloc_slow`] of long blocks, or where none is at hand.
@@ -47,7 +47,7 @@ pub(crate) unsafe extern "C" fn realloc_slow(
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
 #[inline(never)]
-unsafe fn realloc_long(
+unsafe fn realloc_any(
     block: NonNull<u8>,
     size: usize,
     align: usize,
@@ -59,5 +59,5 @@ unsafe fn realloc_long(
         return unsafe { hardened::realloc(block, size, align, new, config) };
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { resize::realloc_plain(block, size, align, new, config) }
+    unsafe { resize::realloc(block, size, align, new, config) }
 }

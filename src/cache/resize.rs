@@ -17,7 +17,7 @@ use crate::wakeup;
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
 #[inline(always)]
-pub(super) unsafe fn realloc_plain(
+pub(super) unsafe fn realloc(
     block: NonNull<u8>,
     size: usize,
     align: usize,

@@ -155,8 +155,8 @@ impl Config {
         }
     }
 
-    /// Whether calls have to take the careful way.
-    pub(crate) fn wants_care(&self) -> bool {
+    /// Whether the process is hardened: calls look for safeguards and samples.
+    pub(crate) fn wants_hardening(&self) -> bool {
         Mode::of(self).is_hardened()
     }
 

@@ -80,7 +80,7 @@ fn make_ready(config: &Config) -> bool {
             ));
         })
     };
-    if config.wants_care() {
+    if config.wants_hardening() {
         // Before the mode is known: whoever knows it may want a number.
         random::seed(os::random());
     }

@@ -96,7 +96,7 @@ pub(super) fn request(size: usize, align: usize, mode: Mode) -> Request {
     }
 }
 
-/// [`super::alloc`] and [`super::alloc_zeroed`]; `SIZED` as in [`slow::alloc_rest`].
+/// [`super::alloc`] and [`super::alloc_zeroed`]; `SIZED` as in [`super::alloc_slow`].
 pub(super) fn alloc<const SIZED: bool>(
     size: usize,
     align: usize,
@@ -114,7 +114,7 @@ pub(super) fn alloc<const SIZED: bool>(
     };
     match block {
         Some(block) => block.as_ptr(),
-        None => alloc_long::<SIZED>(size, align, zeroed, config),
+        None => alloc_slow::<SIZED>(size, align, zeroed, config),
     }
 }
 
@@ -162,12 +162,12 @@ fn alloc_uncounted<const SIZED: bool>(
     {
         return block.as_ptr();
     }
-    alloc_long::<SIZED>(size, align, zeroed, config)
+    alloc_slow::<SIZED>(size, align, zeroed, config)
 }
 
 /// [`alloc`] of what is no sample, whatever is at hand.
 #[inline(never)]
-fn alloc_long<const SIZED: bool>(
+fn alloc_slow<const SIZED: bool>(
     size: usize,
     align: usize,
     zeroed: Zeroed,
@@ -305,7 +305,7 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
     };
     if !done {
         // SAFETY: 1. and 2. the caller's.
-        unsafe { free_long(block, size, align, config) };
+        unsafe { free_slow(block, size, align, config) };
     }
 }
 
@@ -362,7 +362,7 @@ fn wait(
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
 #[inline(never)]
-unsafe fn free_long(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
+unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     // Without memory for its first call a process can have nothing to free.
     let Some(cache) = prepared(config) else {
         return;

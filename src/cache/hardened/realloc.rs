@@ -47,14 +47,14 @@ pub(in crate::cache) unsafe fn realloc(
         return unsafe { moves::realloc_by_copy::<true>(block, size, align, new, config) };
     }
     // SAFETY: 1. and 2. the caller's.
-    unsafe { realloc_long(block, size, align, new, config) }
+    unsafe { realloc_slow(block, size, align, new, config) }
 }
 
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. On success nobody uses the old block any more.
 #[inline(never)]
-unsafe fn realloc_long(
+unsafe fn realloc_slow(
     block: NonNull<u8>,
     size: usize,
     align: usize,
@@ -67,7 +67,7 @@ unsafe fn realloc_long(
     let mode = config::mode();
     if !mode.is_hardened() {
         // SAFETY: 1. and 2. the caller's.
-        return unsafe { moves::realloc_plain(block, size, align, new, config) };
+        return unsafe { moves::realloc(block, size, align, new, config) };
     }
     if is_sampled(block, mode) {
         sample::expect(block, size, Call::Realloc);
