@@ -94,3 +94,21 @@ fn threads_whose_first_allocation_is_a_table_of_keys() {
         }
     }
 }
+
+/// A cache is one thread's, whatever a stack remembers, and whichever process shares the memory.
+#[test]
+fn a_cache_has_one_owner() {
+    let Some(program) = Program::compile("owners.c", Link::Shared) else {
+        return;
+    };
+    for way in ["stack", "vfork"] {
+        for mode in MODES {
+            expect_ok(program.command().arg(way).envs(mode.iter().copied()));
+        }
+    }
+}
+
+#[test]
+fn a_program_without_keys_forks() {
+    check("no_key.c", &[Link::Shared, Link::Preload]);
+}

@@ -29,7 +29,7 @@ unsafe fn try_to_make_room(
     class: SizeClass,
     config: &Config,
 ) -> Result<(), Wrong> {
-    let Some(cache) = threads::enter(config) else {
+    let Some(cache) = threads::enter_for(class, config) else {
         // SAFETY: 1. the caller's.
         return unsafe { flush_shared(block, class) };
     };

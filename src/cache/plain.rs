@@ -13,7 +13,7 @@ use crate::size_class::{Request, classify};
 use crate::size_map::MagazineOffset;
 use crate::thread_cache::{hot_magazine, is_gated};
 use crate::threads;
-use crate::units::ADDRESS_BITS;
+use crate::units::{ADDRESS_BITS, UNIT};
 
 #[inline(always)]
 pub(super) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
@@ -66,6 +66,7 @@ fn alloc_large(
         return None;
     }
     let found = or_reclaim(|| match request {
+        Request::Span(units) if align > UNIT => large::alloc_aligned(units, size, align, wanted),
         Request::Span(units) => large::alloc_span(units, size, align),
         _ => large::alloc(size, align, wanted),
     });

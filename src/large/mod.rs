@@ -21,7 +21,7 @@ use crate::config;
 use crate::error::{Call, Misuse, Violation};
 use crate::os::{self, Lock, failpoints};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
-use crate::units::{CHUNK, round_up};
+use crate::units::{CHUNK, UnitCount, round_up};
 use crate::valgrind;
 
 pub(crate) use arena::Age;
@@ -35,6 +35,13 @@ const BUCKETS: usize = 4096;
 /// Live mappings from which on, where they are kept apart, blocks that fit a chunk come from one: each
 /// costs the kernel up to three mappings of 65530.
 const MOST_APART: usize = 1 << 14;
+
+/// Blocks of less than one in so many parts of their alignment are sparse: in a chunk they would take at least as many
+/// times the addresses that they need.
+const SPARSE: usize = 4;
+
+/// Live mappings up to which sparse blocks have mappings: a sixteenth of the kernel's 65530.
+const MOST_SPARSE: usize = 1 << 12;
 
 /// Mappings from this length on may have huge pages, unless their pages are wanted zero: then they
 /// may be meant to stay so.
@@ -156,6 +163,23 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         os::advise_huge(start, whole);
     }
     Some((hand_out(mapping, length), Zeroed::Yes))
+}
+
+/// A block of `size` bytes that `units` hold, aligned to more than a unit, from a chunk. But what is much shorter than its
+/// alignment leaves most of a chunk to others that may never come: while there are few mappings it has one of its own,
+/// which takes no more addresses than it needs.
+pub(crate) fn alloc_aligned(
+    units: UnitCount,
+    size: usize,
+    align: usize,
+    wanted: Zeroed,
+) -> Option<(NonNull<u8>, Zeroed)> {
+    let length = units.bytes();
+    let is_sparse = length < align / SPARSE && LARGE.count.get() < MOST_SPARSE;
+    let in_mapping = is_sparse.then(|| alloc(length, align, wanted)).flatten();
+    in_mapping
+        .or_else(|| alloc_span(units, size, align))
+        .or_else(|| alloc(length, align, wanted))
 }
 
 /// As [`alloc`], if a cached mapping is long enough, in a process whose calls take no care.

@@ -276,7 +276,7 @@ pub(crate) fn thread_id() -> usize {
     unsafe { call(libc::SYS_gettid, []) }.map_or(0, Word::addr)
 }
 
-fn process_id() -> usize {
+pub(super) fn process_id() -> usize {
     // SAFETY: 1. no precondition.
     unsafe { call(libc::SYS_getpid, []) }.map_or(0, Word::addr)
 }

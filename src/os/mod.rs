@@ -77,6 +77,20 @@ pub(crate) use imp::{
 };
 pub(crate) use posix::{ThreadKey, abort, cpus, env, write, yield_now};
 
+/// The process that the memory belongs to.
+static HOME: AtomicUsize = AtomicUsize::new(0);
+
+/// Notes that this is it.
+pub(crate) fn be_at_home() {
+    // ORDERING: a number, here and below; nothing is published through it.
+    HOME.store(imp::process_id(), Ordering::Relaxed);
+}
+
+/// Whether this is the process that the memory belongs to, not a child that shares it.
+pub(crate) fn is_at_home() -> bool {
+    HOME.load(Ordering::Relaxed) == imp::process_id()
+}
+
 /// Bytes of a page, or 0 before the first call of [`page_size`].
 static PAGE: AtomicUsize = AtomicUsize::new(0);
 

@@ -223,6 +223,11 @@ pub(crate) fn pause() {
     super::yield_now();
 }
 
+/// Nobody shares memory here with a process that is another.
+pub(super) fn process_id() -> usize {
+    1
+}
+
 pub(crate) fn is_first_thread() -> bool {
     false
 }

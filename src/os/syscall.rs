@@ -61,7 +61,8 @@ unsafe fn enter(number: c_long, arguments: [Word; 6]) -> Word {
         );
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: 1. the caller's. The kernel changes one register, and no memory but what the call is about.
+    // SAFETY: 1. the caller's. The kernel changes one register, and no memory but what the call is about. It drops what
+    // SVE adds to the vector registers, of which only the whole can be said to be lost.
     unsafe {
         asm!(
             "svc 0",
@@ -72,6 +73,19 @@ unsafe fn enter(number: c_long, arguments: [Word; 6]) -> Word {
             in("x3") fourth,
             in("x4") fifth,
             in("x5") sixth,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+            out("v12") _, out("v13") _, out("v14") _, out("v15") _,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+            out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+            out("v24") _, out("v25") _, out("v26") _, out("v27") _,
+            out("v28") _, out("v29") _, out("v30") _, out("v31") _,
+            out("p0") _, out("p1") _, out("p2") _, out("p3") _,
+            out("p4") _, out("p5") _, out("p6") _, out("p7") _,
+            out("p8") _, out("p9") _, out("p10") _, out("p11") _,
+            out("p12") _, out("p13") _, out("p14") _, out("p15") _,
+            out("ffr") _,
             options(nostack),
         );
     }

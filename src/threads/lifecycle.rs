@@ -12,7 +12,7 @@ use crate::os::{self, ThreadKey, failpoints};
 use crate::random;
 use crate::sample;
 use crate::size_class::{CLASS_MAX, Request, SizeClass, classify_to};
-use crate::sync::Ordering;
+use crate::sync::{GuardedU8, Ordering};
 use crate::thread_cache::tls::{self, EMPTY, Words};
 use crate::thread_cache::{EXITED, NO_CLASS, REGISTERING, ThreadCache, is_marker, sharers};
 use crate::valgrind;
@@ -23,8 +23,16 @@ use crate::wakeup;
 pub(crate) fn prepare(config: &Config) -> bool {
     // First: a thread of the parent may have been initialising, with locks.
     repair_child();
+    if UNFINISHED.get() != 0 {
+        UNFINISHED.set(0);
+        // Not in the midst of the repairs: it may allocate.
+        while_registering(|| finish(config));
+    }
     is_ready() || initialise(config)
 }
+
+/// 1 in a forked child without a key, until it has tried to make one.
+static UNFINISHED: GuardedU8 = GuardedU8::new(0);
 
 /// Initialises the process, if no call has yet; without memory the first call that needs it tries again.
 pub(crate) fn begin(config: &Config) {
@@ -35,10 +43,9 @@ pub(crate) fn begin(config: &Config) {
 pub(crate) fn repair_child() {
     os::after_fork(|| {
         fork::recover();
-        if key::is_missing() {
-            // Who was about to make it is gone.
-            make_key();
-        }
+        os::be_at_home();
+        // Who was about to make it may be gone.
+        UNFINISHED.set(u8::from(key::is_missing()));
     });
     fork::settle();
 }
@@ -47,23 +54,28 @@ pub(crate) fn repair_child() {
 /// without a cache as soon as there is something to serve them, and null before.
 #[cold]
 fn initialise(config: &Config) -> bool {
+    // ORDERING: this thread's own word.
+    let own = tls::words().own.load(Ordering::Relaxed);
+    !ptr::eq(own, &raw const REGISTERING) && while_registering(|| make_ready(config))
+}
+
+/// Runs what may allocate by means of the C library, which is served without a cache meanwhile.
+fn while_registering<R>(work: impl FnOnce() -> R) -> R {
     let words = tls::words();
     // ORDERING: this thread's own word, here and below.
     let own = words.own.load(Ordering::Relaxed);
-    if ptr::eq(own, &raw const REGISTERING) {
-        return false;
-    }
     words
         .own
         .store((&raw const REGISTERING).cast_mut(), Ordering::Relaxed);
-    let is_ready = make_ready(config);
+    let result = work();
     words.own.store(own, Ordering::Relaxed);
-    is_ready
+    result
 }
 
 /// Threads that get here at the same time write the same, but for the key, which who comes first makes (and for the
 /// options, if the program declares two allocators that differ): no lock is held meanwhile but for tables.
 fn make_ready(config: &Config) -> bool {
+    os::be_at_home();
     // The clock is looked for here: it will be read under locks.
     let _ = os::now_ms();
     // Before anything is complained about, which is not to happen with each call that finds no memory.
@@ -89,19 +101,19 @@ fn make_ready(config: &Config) -> bool {
     if config::mode().samples() {
         sample::initialise();
     }
-    if !key::set_ready() {
-        return true;
+    if key::set_ready() {
+        finish(&config);
     }
+    true
+}
+
+/// What is done once the process is ready, as it may allocate.
+fn finish(config: &Config) {
     // In other objects the program's own code calls first, when its libraries are ready.
     if !config.stays_loaded() {
         sample::begin();
         os::stay_loaded((&raw const REGISTRY).cast());
     }
-    make_key();
-    true
-}
-
-fn make_key() {
     if let Some(key) = ThreadKey::new(at_exit) {
         key::set(key);
     }
@@ -117,7 +129,7 @@ pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<()
 }
 
 /// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or there is no
-/// memory for a cache. Not for an allocation, which asks [`enter_for`].
+/// memory for a cache. Calls about a block of a class ask [`enter_for`].
 pub(crate) fn enter(config: &Config) -> Option<&'static ThreadCache> {
     if !prepare(config) {
         return None;
@@ -135,19 +147,21 @@ pub(crate) fn enter(config: &Config) -> Option<&'static ThreadCache> {
     Some(unsafe { &*own.cast::<ThreadCache>() })
 }
 
-/// As [`enter`], for an allocation from `class`. `None` as well while a thread is not registered and the block may be
-/// one of the C library's [tables of keys' values](ThreadKey::TABLE), about to hold this thread's: what
-/// [`ThreadKey::arm`] sets now, in another such table, would be lost with that when the call returns.
+/// As [`enter`], for a call about a block of `class`. `None` as well while a thread is not registered and the block may
+/// be one of the C library's [tables of keys' values](ThreadKey::TABLE). If it is about to hold this thread's, what
+/// [`ThreadKey::arm`] sets now, in another such table, would be lost with that when the call returns; if it is given
+/// back, the thread's keys were cleaned up, and the next thread on this stack would find what is set now.
 pub(crate) fn enter_for(class: SizeClass, config: &Config) -> Option<&'static ThreadCache> {
     if is_for_a_table(class) && ThreadCache::own().is_none() {
-        // The next call of any other kind registers the thread.
+        // The next call about any other block registers the thread.
         let _ = prepare(config);
         return None;
     }
     enter(config)
 }
 
-fn is_for_a_table(class: SizeClass) -> bool {
+/// Whether a block of `class` may be such a table, and the process's key stands in one.
+pub(crate) fn is_for_a_table(class: SizeClass) -> bool {
     let size = ThreadKey::TABLE + config::mode().canary_bytes();
     let is_long_enough = classify_to(CLASS_MAX, size, 1) == Request::Block(class);
     is_long_enough && key().is_some_and(ThreadKey::is_in_a_table)
@@ -156,14 +170,12 @@ fn is_for_a_table(class: SizeClass) -> bool {
 #[cold]
 fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     let key = key()?;
+    if !os::is_at_home() {
+        // A child of `vfork` shares the words of the thread that waits for it, and ends.
+        return None;
+    }
     let cache = new_cache().unwrap_or_else(|wrong| wrong.report())?;
-    // ORDERING: this thread's own words, here and below.
-    words
-        .own
-        .store((&raw const REGISTERING).cast_mut(), Ordering::Relaxed);
-    // May call the allocator, which serves this thread without a cache meanwhile.
-    if !key.arm(NonNull::from(cache).cast()) {
-        words.own.store(ptr::null_mut(), Ordering::Relaxed);
+    if !while_registering(|| key.arm(NonNull::from(cache).cast())) {
         let emptied = {
             let _held = REGISTRY.lock.lock();
             cache.empty_all().map(|()| cache.recycle())

@@ -8,5 +8,7 @@ pub(crate) mod parked;
 mod registry;
 
 pub(crate) use key::is_ready;
-pub(crate) use lifecycle::{begin, enter, enter_for, prepare, repair_child, set_option};
+pub(crate) use lifecycle::{
+    begin, enter, enter_for, is_for_a_table, prepare, repair_child, set_option,
+};
 pub(crate) use registry::{REGISTRY, is_own};

@@ -28,7 +28,7 @@ const CALLS: &[(&str, i64)] = numbers!(
     SYS_mmap SYS_munmap SYS_mremap SYS_mprotect SYS_madvise SYS_sched_getaffinity SYS_gettid
     SYS_sched_yield SYS_nanosleep SYS_getpid SYS_tgkill SYS_membarrier SYS_mincore SYS_write
     SYS_rt_sigprocmask SYS_rt_sigpending SYS_rt_sigtimedwait SYS_getrandom SYS_rt_sigaction
-    SYS_futex SYS_prctl SYS_clock_gettime
+    SYS_futex SYS_prctl SYS_clock_gettime SYS_rt_sigreturn
 );
 
 const ADVICES: &[(&str, c_int)] = &[
@@ -44,7 +44,7 @@ const ADVICES: &[(&str, c_int)] = &[
 const OTHERS: &[(&str, i64)] = numbers!(
     SYS_execve SYS_brk SYS_openat SYS_read SYS_pread64 SYS_fstat SYS_newfstatat SYS_statx SYS_close
     SYS_lseek SYS_set_tid_address SYS_set_robust_list SYS_rseq SYS_prlimit64 SYS_ppoll
-    SYS_sigaltstack SYS_rt_sigreturn SYS_exit SYS_exit_group SYS_clone SYS_clone3 SYS_wait4
+    SYS_sigaltstack SYS_exit SYS_exit_group SYS_clone SYS_clone3 SYS_wait4
     SYS_readlinkat SYS_fcntl SYS_setitimer SYS_tkill
 );
 #[cfg(target_arch = "x86_64")]

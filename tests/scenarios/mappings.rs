@@ -183,7 +183,7 @@ fn aligned_blocks_take_few_mappings() {
     const NAME: &str = "mappings::aligned_blocks_take_few_mappings";
     const COUNT: usize = 100_000;
     /// At most so many mappings for all of them.
-    const FEW: usize = COUNT / 100;
+    const FEW: usize = COUNT / 10;
     let _turn = begin();
     alone(NAME, &[], || {
         without_huge_pages();

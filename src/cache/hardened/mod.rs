@@ -21,7 +21,7 @@ use crate::error::{Call, Misuse};
 use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
-use crate::os::{self, ThreadKey};
+use crate::os;
 use crate::reclaim::or_reclaim;
 use crate::sample;
 use crate::size_class::{CLASS_MAX, Request, SizeClass, classify_to};
@@ -61,13 +61,15 @@ pub(super) fn prepared(config: &Config) -> Option<&'static ThreadCache> {
     Some(cache)
 }
 
-/// As [`prepared`], for an allocation of `size` bytes: as long as a table of the C library's, `refill` registers the
-/// thread, or does not.
-fn prepared_for(size: usize, config: &Config) -> Option<&'static ThreadCache> {
-    if size == ThreadKey::TABLE {
-        return threads::prepare(config).then(cache_at_hand);
+/// As [`prepared`], for a call about a block of so many bytes: what may be a table of the C library's does not register the
+/// thread ([`threads::enter_for`]).
+fn prepared_for(size: usize, align: usize, config: &Config) -> Option<&'static ThreadCache> {
+    match request(size, align, config::mode()) {
+        Request::Block(class) if threads::is_for_a_table(class) => {
+            threads::prepare(config).then(cache_at_hand)
+        }
+        _ => prepared(config),
     }
-    prepared(config)
 }
 
 #[cold]
@@ -152,7 +154,7 @@ fn alloc_uncounted<const SIZED: bool>(
     zeroed: Zeroed,
     config: &Config,
 ) -> *mut u8 {
-    let Some(cache) = prepared_for(size, config) else {
+    let Some(cache) = prepared_for(size, align, config) else {
         return ptr::null_mut();
     };
     if config::mode().samples()
@@ -173,7 +175,7 @@ fn alloc_slow<const SIZED: bool>(
     zeroed: Zeroed,
     config: &Config,
 ) -> *mut u8 {
-    let Some(cache) = prepared_for(size, config) else {
+    let Some(cache) = prepared_for(size, align, config) else {
         return ptr::null_mut();
     };
     let mode = config::mode();
@@ -364,7 +366,7 @@ fn wait(
 #[inline(never)]
 unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     // Without memory for its first call a process can have nothing to free.
-    let Some(cache) = prepared(config) else {
+    let Some(cache) = prepared_for(size, align, config) else {
         return;
     };
     let mode = config::mode();
