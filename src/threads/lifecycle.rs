@@ -131,6 +131,11 @@ pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<()
 /// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or there is no
 /// memory for a cache. Calls about a block of a class ask [`enter_for`].
 pub(crate) fn enter(config: &Config) -> Option<&'static ThreadCache> {
+    enter_if(|| true, config)
+}
+
+#[inline(always)]
+fn enter_if(may_register: impl FnOnce() -> bool, config: &Config) -> Option<&'static ThreadCache> {
     if !prepare(config) {
         return None;
     }
@@ -138,7 +143,7 @@ pub(crate) fn enter(config: &Config) -> Option<&'static ThreadCache> {
     // ORDERING: only this thread writes `own`.
     let own = words.own.load(Ordering::Relaxed);
     if own.is_null() {
-        return register(words);
+        return may_register().then(|| register(words))?;
     }
     if is_marker(own) {
         return None;
@@ -152,12 +157,8 @@ pub(crate) fn enter(config: &Config) -> Option<&'static ThreadCache> {
 /// [`ThreadKey::arm`] sets now, in another such table, would be lost with that when the call returns; if it is given
 /// back, the thread's keys were cleaned up, and the next thread on this stack would find what is set now.
 pub(crate) fn enter_for(class: SizeClass, config: &Config) -> Option<&'static ThreadCache> {
-    if is_for_a_table(class) && ThreadCache::own().is_none() {
-        // The next call about any other block registers the thread.
-        let _ = prepare(config);
-        return None;
-    }
-    enter(config)
+    // The next call about any other block registers the thread.
+    enter_if(|| !is_for_a_table(class), config)
 }
 
 /// Whether a block of `class` may be such a table, and the process's key stands in one.
