@@ -182,7 +182,7 @@ pub(crate) fn alloc_aligned(
         .or_else(|| alloc(length, align, wanted))
 }
 
-/// As [`alloc`], if a cached mapping is long enough, in a process whose calls take no care.
+/// As [`alloc`], if a cached mapping is long enough, in a process that is not hardened.
 pub(crate) fn alloc_cached(size: usize) -> Option<NonNull<u8>> {
     let length = round_up(size, os::page_size())?;
     cache::take_fitting(length).map(|mapping| hand_out(mapping, length))

@@ -69,7 +69,7 @@ pub(crate) fn expect(block: NonNull<u8>, length: usize, call: Call) {
 }
 
 /// Makes sure that `block` is a live mapping, or a span, that was handed out for `length` bytes, more than a block's, in
-/// a process whose calls take no care.
+/// a process that is not hardened.
 pub(crate) fn expect_for(block: NonNull<u8>, length: usize, call: Call) {
     let fits = match site::units_at(block) {
         Some(units) => Some(UnitCount::holding(length) == Some(units)),
