@@ -1,6 +1,6 @@
-//! The workload rows over flagstone, for counts of instructions: its random numbers are the same in
-//! every process. Which block the hardened mode hands out next, hence how much work it is, depends
-//! on them.
+//! The workload rows over flagstone, for counts of instructions: by nothing but what every commit has. The random
+//! numbers of commits that ask the C library for their seeds are the same in every process: which block
+//! the hardened mode hands out next, hence how much work it is, depends on them.
 
 use std::ffi::c_uint;
 use std::process::ExitCode;
