@@ -14,7 +14,7 @@ pub(crate) const HEADER: usize = 24;
 /// Where the magazines of the classes that are not small begin.
 pub(crate) const FAR: usize = 8192;
 
-/// Largest size that is reached without the gate: see `cache::slow`.
+/// Largest size that is reached without the gate: see `thread_cache::is_gated`.
 pub(crate) const MEDIUM_MAX: usize = 32 << 10;
 /// Every class of more than [`SMALL_MAX`] is a multiple of this.
 const MEDIUM_STEP: usize = SMALL_MAX / FINE;

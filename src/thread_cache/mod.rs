@@ -66,7 +66,7 @@ pub(crate) struct ThreadCache {
     pub(crate) words: AtomicPtr<tls::Words>,
     /// The thread's number in the kernel.
     pub(crate) thread: GuardedUsize,
-    /// The process that the thread belongs to, see `fork::generation`.
+    /// The process that the thread belongs to, see `threads::registry`.
     pub(crate) generation: GuardedUsize,
     /// What a hardened or sampled process keeps for each thread.
     pub(crate) safeguards: Link<Safeguards>,
