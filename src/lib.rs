@@ -34,6 +34,8 @@ cfg_if::cfg_if! {
         // The models' build: the lock-free protocols alone, each with its model beside it.
         #[path = "os/fork_detect.rs"]
         mod fork_detect;
+        #[path = "os/lock_word.rs"]
+        mod lock_word;
         #[path = "wakeup/word.rs"]
         mod wakeup;
         #[path = "thread_cache/magazine.rs"]

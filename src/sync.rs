@@ -52,6 +52,7 @@ macro_rules! in_statics {
 
 in_statics! {
     GuardedU8: AtomicU8 = u8,
+    GuardedU32: AtomicU32 = u32,
     GuardedU64: AtomicU64 = u64,
     GuardedUsize: AtomicUsize = usize,
 }
@@ -59,6 +60,7 @@ in_statics! {
 guarded! {
     GuardedU8: AtomicU8 = u8,
     GuardedU16: AtomicU16 = u16,
+    GuardedU32: AtomicU32 = u32,
     GuardedU64: AtomicU64 = u64,
     GuardedUsize: AtomicUsize = usize,
 }

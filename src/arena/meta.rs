@@ -201,6 +201,5 @@ pub(crate) fn resident() -> usize {
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
 pub(crate) unsafe fn recover() {
-    // SAFETY: 1. the caller's.
-    unsafe { META.lock.force_unlock() };
+    META.lock.break_inherited();
 }

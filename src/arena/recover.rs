@@ -10,8 +10,7 @@ pub(crate) unsafe fn recover() {
     if ARENA.lock.is_locked() {
         ARENA.broken.set(1);
     }
-    // SAFETY: 1. the caller's.
-    unsafe { ARENA.lock.force_unlock() };
+    ARENA.lock.break_inherited();
     let is_torn = |chunk: &Chunk| chunk.purging.get() != 0 || chunk.has_claimed();
     if ARENA.broken.get() != 0 || chunks().any(is_torn) {
         ARENA.broken.set(1);

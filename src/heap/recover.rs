@@ -23,8 +23,7 @@ pub(crate) unsafe fn locks() {
             if state.lock.is_locked() {
                 state.broken.set(1);
             }
-            // SAFETY: 1. the caller's.
-            unsafe { state.lock.force_unlock() };
+            state.lock.break_inherited();
             if state.broken.get() != 0 {
                 state.rebuild(class, index);
             }

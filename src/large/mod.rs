@@ -350,8 +350,7 @@ pub(crate) fn verify() -> Result<(), Violation> {
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
 pub(crate) unsafe fn recover() {
-    // SAFETY: 1. the caller's.
-    unsafe { LARGE.lock.force_unlock() };
+    LARGE.lock.break_inherited();
     let size = |list: &Link<Mapping>| {
         let (mut link, mut count, mut bytes) = (list, 0, 0);
         while let Some(mapping) = link.get() {

@@ -107,20 +107,39 @@ pub(crate) fn sleep_ms(milliseconds: u64) {
 
 /// Sleeps while `word` is `value`, until [`wake`]; now and then returns sooner.
 pub(crate) fn wait(word: &AtomicU32, value: u32) {
+    if !sleep_by(word, value, ptr::null()) {
+        // Forbidden, as by a filter: then by looking.
+        sleep_ms(100);
+    }
+}
+
+/// As [`wait`], for so many nanoseconds at most, of which there are less than a second's.
+pub(crate) fn wait_at_most(word: &AtomicU32, value: u32, nanoseconds: u32) {
+    debug_assert!(nanoseconds < 1_000_000_000);
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: nanoseconds.into(),
+    };
+    if failpoints::forbids_waiting() || !sleep_by(word, value, &raw const time) {
+        super::pause();
+    }
+}
+
+/// `false` if the kernel lets nobody sleep by a word.
+fn sleep_by(word: &AtomicU32, value: u32, at_most: *const libc::timespec) -> bool {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    let forever = number(0);
     let arguments = [
         word.as_ptr().cast(),
         number(operation as usize),
         number(value as usize),
-        forever,
+        at_most.cast_mut().cast(),
     ];
-    // SAFETY: 1. the word is readable for as long as the call.
+    // SAFETY: 1. the word is readable for as long as the call, and so is the time, or null.
     let answer = unsafe { call(libc::SYS_futex, arguments) };
-    if !matches!(answer, Ok(_) | Err(libc::EAGAIN | libc::EINTR)) {
-        // Forbidden, as by a filter: then by looking.
-        sleep_ms(100);
-    }
+    matches!(
+        answer,
+        Ok(_) | Err(libc::EAGAIN | libc::EINTR | libc::ETIMEDOUT)
+    )
 }
 
 /// Wakes who [waits](wait) for the word to change.

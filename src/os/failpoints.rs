@@ -43,6 +43,21 @@ pub(super) fn refuses() -> bool {
     true
 }
 
+/// Not 0 while waiters of locks may not sleep in the kernel.
+static NO_WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on the kernel forbids waiters of locks to sleep by a word, as a filter may, or allows it.
+pub fn forbid_waiting(forbidden: bool) {
+    // ORDERING: a flag, nothing is published through it.
+    NO_WAITING.store(usize::from(forbidden), Ordering::Relaxed);
+}
+
+/// Whether the kernel would refuse to let a waiter sleep.
+pub(super) fn forbids_waiting() -> bool {
+    // ORDERING: as above.
+    NO_WAITING.load(Ordering::Relaxed) != 0
+}
+
 /// A place inside a critical section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -23,4 +23,9 @@ pub(super) const fn refuses() -> bool {
 }
 
 #[inline(always)]
+pub(super) const fn forbids_waiting() -> bool {
+    false
+}
+
+#[inline(always)]
 pub(crate) const fn at(_: Point) {}

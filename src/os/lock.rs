@@ -1,76 +1,142 @@
 //! The lock that guards what threads share.
 
+use core::cell::UnsafeCell;
 use core::hint;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
 
-use spin::mutex::{SpinMutex, SpinMutexGuard};
+use super::lock_word::LockWord;
+use super::{fork_generation, wait_at_most, wake};
 
-/// A spin lock whose waiters give up the processor now and then, and sleep in the end: holders get preempted.
+/// A lock whose waiters look for some microseconds, then sleep until it is released.
 #[derive(Debug)]
-pub(crate) struct Lock<T>(SpinMutex<T>);
+pub(crate) struct Lock<T> {
+    word: LockWord,
+    guarded: UnsafeCell<T>,
+}
 
-/// Looks of a waiter before it yields: a few microseconds, of which most critical sections take one.
-const LOOKS: u32 = 128;
+// SAFETY: 1. what is guarded is reached through `Held`, of which there is one at a time: it goes from
+// thread to thread.
+unsafe impl<T: Send> Sync for Lock<T> {}
 
-/// Yields of a waiter before it sleeps: a holder of a lower priority gets the processor no other way.
-const YIELDS: u32 = 64;
+/// Pauses of a waiter between two looks, at most; they double from one. All together take some
+/// microseconds, which is longer than most holds, and about what it costs to sleep and be woken.
+const MOST_PAUSES: u32 = 64;
 
-/// Holds a [`Lock`] until it is dropped.
-pub(crate) type Held<'a, T> = SpinMutexGuard<'a, T>;
+/// A sleeping waiter looks again after so long, in case the release missed it ([`LockWord`]): so rare
+/// that it may be long beside a hold, short beside what a person notices.
+const SLEEP_NS: u32 = 1_000_000;
+
+/// Holds a [`Lock`] until it is dropped, by the thread that took it.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Held<'a, T> {
+    lock: &'a Lock<T>,
+    not_send: PhantomData<*const ()>,
+}
 
 impl<T> Lock<T> {
     pub(crate) const fn new(guarded: T) -> Self {
-        Self(SpinMutex::new(guarded))
+        Self {
+            word: LockWord::new(),
+            guarded: UnsafeCell::new(guarded),
+        }
     }
 
-    #[inline]
-    pub(crate) fn lock(&self) -> Held<'_, T> {
-        let free = self.0.try_lock();
-        #[cfg(feature = "counters")]
-        counters::count(free.is_none());
-        free.unwrap_or_else(|| self.lock_slow())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn lock_slow(&self) -> Held<'_, T> {
-        let mut yields = 0;
-        loop {
-            for _ in 0..LOOKS {
-                hint::spin_loop();
-                if !self.0.is_locked()
-                    && let Some(held) = self.0.try_lock()
-                {
-                    return held;
-                }
-            }
-            if yields < YIELDS {
-                yields += 1;
-                super::yield_now();
-            } else {
-                super::pause();
-            }
+    /// The proof of a lock just taken.
+    #[inline(always)]
+    fn held(&self) -> Held<'_, T> {
+        Held {
+            lock: self,
+            not_send: PhantomData,
         }
     }
 
     #[inline]
+    pub(crate) fn lock(&self) -> Held<'_, T> {
+        let is_taken = self.word.try_take(fork_generation());
+        #[cfg(feature = "counters")]
+        counters::count(!is_taken);
+        if !is_taken {
+            self.lock_slow();
+        }
+        self.held()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lock_slow(&self) {
+        let token = fork_generation();
+        let mut pauses = 1;
+        while pauses <= MOST_PAUSES {
+            for _ in 0..pauses {
+                hint::spin_loop();
+            }
+            if !self.word.is_held() && self.word.try_take(token) {
+                return;
+            }
+            pauses *= 2;
+        }
+        self.word
+            .take_sleeping(token, |word, holder| wait_at_most(word, holder, SLEEP_NS));
+    }
+
+    #[inline]
     pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
-        self.0.try_lock()
+        let is_taken = self.word.try_take(fork_generation());
+        is_taken.then(|| self.held())
     }
 
     pub(crate) fn is_locked(&self) -> bool {
-        self.0.is_locked()
+        self.word.is_held()
     }
 
-    /// Unlocks, whoever holds it.
+    #[inline(always)]
+    fn release(&self) {
+        if self.word.release() {
+            wake(self.word.word());
+        }
+    }
+
+    /// Unlocks it for a thread that let its [`Held`] go without a drop.
     ///
     /// # Safety
-    /// 1. The holder is this thread, which let its [`Held`] go without a drop, or is gone.
+    /// 1. This thread holds the lock and does not use its [`Held`] any more.
     pub(crate) unsafe fn force_unlock(&self) {
-        // SAFETY: 1. the caller's.
-        unsafe { self.0.force_unlock() };
+        self.release();
+    }
+
+    /// In a child of `fork`: unlocks it if it was locked when the parent forked. What it guards is
+    /// repaired before others may enter.
+    pub(crate) fn break_inherited(&self) {
+        self.word.break_unless(fork_generation());
     }
 }
 
+impl<T> Deref for Held<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: 1. the lock is held, so that nobody else reaches it.
+        unsafe { &*self.lock.guarded.get() }
+    }
+}
+
+impl<T> DerefMut for Held<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: 1. as in `deref`; `self` is borrowed for as long.
+        unsafe { &mut *self.lock.guarded.get() }
+    }
+}
+
+impl<T> Drop for Held<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.lock.release();
+    }
+}
 /// How often locks were taken: for benchmarks on machines too small to show contention by time.
 #[cfg(feature = "counters")]
 pub mod counters {
@@ -91,5 +157,45 @@ pub mod counters {
         // ORDERING: as above.
         let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         (read(&TAKEN), read(&WAITED_FOR))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// Adds to a count by four threads, whose holders sleep now and then, so that waiters do, too.
+    fn count_to(turns: usize) {
+        static LOCK: Lock<usize> = Lock::new(0);
+        *LOCK.lock() = 0;
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for turn in 0..turns {
+                        let mut count = LOCK.lock();
+                        let before = *count;
+                        if turn % 64 == 0 {
+                            super::super::pause();
+                        }
+                        *count = before + 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*LOCK.lock(), 4 * turns);
+        assert!(!LOCK.is_locked());
+    }
+
+    #[test]
+    fn waiters_that_sleep_lose_no_turn() {
+        let turns = if cfg!(miri) { 20 } else { 2000 };
+        count_to(turns);
+        #[cfg(feature = "failpoints")]
+        {
+            super::super::failpoints::forbid_waiting(true);
+            count_to(turns);
+            super::super::failpoints::forbid_waiting(false);
+        }
     }
 }

@@ -3,14 +3,16 @@
 //! Every verb reports failure by its value and leaves `errno` as it was. Ranges are whole pages.
 
 use core::fmt;
+use core::num::NonZeroU32;
 use core::ptr::NonNull;
 
 use cfg_if::cfg_if;
 
 use self::fork_detect::ForkWord;
+use self::lock_word::Token;
 
 use crate::error::Line;
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 cfg_if! {
     if #[cfg(all(any(miri, flagstone_portable), target_os = "linux"))] {
@@ -45,6 +47,7 @@ cfg_if! {
 mod background;
 mod fork_detect;
 mod lock;
+mod lock_word;
 mod posix;
 
 cfg_if! {
@@ -65,7 +68,7 @@ cfg_if! {
     }
 }
 
-pub(crate) use background::{name_thread, sleep_ms, start_thread, wait, wake};
+pub(crate) use background::{name_thread, sleep_ms, start_thread, wait, wait_at_most, wake};
 pub(crate) use fault::{backtrace, object_at, watch_faults};
 pub(crate) use lock::Lock;
 #[cfg(feature = "counters")]
@@ -75,7 +78,7 @@ pub(crate) use imp::{
     early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier, random,
     resident, stay_loaded, thread_id,
 };
-pub(crate) use posix::{ThreadKey, abort, cpus, env, write, yield_now};
+pub(crate) use posix::{ThreadKey, abort, cpus, env, write};
 
 /// The process that the memory belongs to.
 static HOME: AtomicUsize = AtomicUsize::new(0);
@@ -272,11 +275,37 @@ fn fork_word() -> Option<&'static ForkWord> {
     unsafe { word.as_ref() }
 }
 
-/// In a forked child, lets one thread run `recover` before any other goes on; nothing otherwise.
+/// Counts the forks between the first process and this one, from 1; 0 is left out.
+static GENERATION: AtomicU32 = AtomicU32::new(1);
+
+/// Names this process among those that have inherited memory from each other. What remembers another
+/// generation is of a process that this one is not.
+#[inline(always)]
+pub(crate) fn fork_generation() -> Token {
+    // ORDERING: written by the one thread of a child, before `ForkWord` lets others pass.
+    let generation = GENERATION.load(Ordering::Relaxed);
+    Token(NonZeroU32::new(generation).unwrap_or(NonZeroU32::MIN))
+}
+
+fn next_generation() {
+    let next = fork_generation()
+        .0
+        .checked_add(1)
+        .unwrap_or(NonZeroU32::MIN);
+    // ORDERING: see `fork_generation`.
+    GENERATION.store(next.get(), Ordering::Relaxed);
+}
+
+/// In a forked child, begins a new generation and lets one thread run `recover` before any other goes
+/// on; nothing otherwise.
 #[inline]
 pub(crate) fn after_fork(recover: impl FnOnce()) {
+    let repair = || {
+        next_generation();
+        recover();
+    };
     if let Some(word) = fork_word() {
-        word.pass(recover, pause);
+        word.pass(repair, pause);
     }
 }
 

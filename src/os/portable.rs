@@ -13,8 +13,10 @@
 use core::ffi::{c_char, c_void};
 use core::ptr::{self, NonNull};
 
+use spin::mutex::SpinMutex;
+
 use super::posix::keeping_errno;
-use super::{Access, Lock, failpoints};
+use super::{Access, failpoints};
 use crate::sync::Link;
 use crate::units::{ADDRESS_BITS, CHUNK, round_up};
 use crate::valgrind;
@@ -36,12 +38,12 @@ unsafe impl Sync for Front {}
 
 /// Every mapping, newest first.
 struct Fronts {
-    lock: Lock<()>,
+    lock: SpinMutex<()>,
     first: Link<Front>,
 }
 
 static FRONTS: Fronts = Fronts {
-    lock: Lock::new(()),
+    lock: SpinMutex::new(()),
     first: Link::none(),
 };
 
@@ -220,7 +222,8 @@ pub(crate) fn early_environment() -> Option<NonNull<*const c_char>> {
 }
 
 pub(crate) fn pause() {
-    super::yield_now();
+    // SAFETY: 1. no precondition.
+    let _ = unsafe { libc::sched_yield() };
 }
 
 /// Nobody shares memory here with a process that is another.

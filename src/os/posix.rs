@@ -42,11 +42,6 @@ pub(crate) fn cpus() -> usize {
     count.max(1) as usize
 }
 
-pub(crate) fn yield_now() {
-    // SAFETY: 1. no precondition.
-    let _ = unsafe { call(libc::SYS_sched_yield, []) };
-}
-
 /// Writes a message, as far as the file takes it. If nobody reads it any more, no `SIGPIPE` ends the program, which
 /// knows nothing of this.
 pub(crate) fn write(file: c_int, message: &[u8]) {

@@ -76,8 +76,6 @@ unsafe fn enter(number: c_long, arguments: [Word; 6]) -> Word {
             // SAFETY: 1. as above.
             return answer(unsafe { libc::write(int(first), second, third.addr()) } as c_long);
         }
-        // SAFETY: 1. as above.
-        libc::SYS_sched_yield => unsafe { libc::sched_yield() },
         libc::SYS_sched_getaffinity => {
             // SAFETY: 1. as above.
             unsafe { libc::sched_getaffinity(int(first), length, third.cast()) }

@@ -302,7 +302,6 @@ fn is_filled(start: NonNull<u8>, block: NonNull<u8>, size: usize) -> bool {
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
 pub(crate) unsafe fn recover() {
-    // SAFETY: 1. the caller's.
-    unsafe { POOL.lock.force_unlock() };
+    POOL.lock.break_inherited();
     report::recover();
 }

@@ -31,7 +31,9 @@ use crate::config;
 use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
 use crate::size_map::{self, FAR, MEDIUM_MAX, MagazineOffset};
-use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering, Slot};
+use crate::sync::{
+    AtomicPtr, GuardedU8, GuardedU32, GuardedU64, GuardedUsize, Link, Ordering, Slot,
+};
 
 pub(crate) use capacity::{Move, SHARES};
 pub(crate) use magazine::Magazine;
@@ -58,6 +60,8 @@ pub(crate) struct ThreadCache {
     pub(crate) busy: GuardedU8,
     /// 1 if a look came by since the cache was parked.
     pub(crate) was_seen: GuardedU8,
+    /// The process that the thread belongs to: its [`crate::os::fork_generation`].
+    pub(crate) generation: GuardedU32,
     /// Slow paths taken.
     pub(crate) ticks: GuardedU64,
     /// Capacity of all magazines, in bytes of blocks.
@@ -66,8 +70,6 @@ pub(crate) struct ThreadCache {
     pub(crate) words: AtomicPtr<tls::Words>,
     /// The thread's number in the kernel.
     pub(crate) thread: GuardedUsize,
-    /// The process that the thread belongs to, see `threads::registry`.
-    pub(crate) generation: GuardedUsize,
     /// What a hardened or sampled process keeps for each thread.
     pub(crate) safeguards: Link<Safeguards>,
     /// The registry's list.
@@ -89,7 +91,7 @@ unsafe impl Sync for Gap {}
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; 1 + SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 10]>();
+    + size_of::<[u64; 11]>();
 /// Bytes from one cache of a bank to the next.
 pub(crate) const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.

@@ -12,12 +12,12 @@ use crate::large;
 use crate::os;
 use crate::sample;
 use crate::size_class::SizeClass;
-use crate::sync::{GuardedUsize, Slot};
+use crate::sync::{GuardedU32, Slot};
 use crate::thread_cache::{NO_CLASS, ThreadCache, is_gated};
 use crate::wakeup;
 
-/// The generation in which caches of threads that are gone were last taken back.
-static SETTLED: GuardedUsize = GuardedUsize::new(0);
+/// The generation in which caches of threads that are gone were last taken back; the first has none.
+static SETTLED: GuardedU32 = GuardedU32::new(1);
 
 /// Runs once in a child, before any other thread of it enters a slow path.
 pub(crate) fn recover() {
@@ -41,20 +41,19 @@ pub(crate) fn recover() {
         // Who was putting the options in force is gone, and nothing was allocated.
         config::forget();
     }
-    registry::begin_generation();
 }
 
 /// On the thread that forked, once in a child: takes back what the others held.
 #[inline]
 pub(crate) fn settle() {
-    if SETTLED.get() != registry::generation() && os::is_first_thread() {
+    if SETTLED.get() != os::fork_generation().number() && os::is_first_thread() {
         take_over();
     }
 }
 
 #[cold]
 fn take_over() {
-    SETTLED.set(registry::generation());
+    SETTLED.set(os::fork_generation().number());
     // Under the lock: who holds threads off must see this one for a stranger or for what it is.
     let _held = REGISTRY.lock.lock();
     if let Some(own) = ThreadCache::own() {

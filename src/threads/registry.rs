@@ -30,19 +30,6 @@ pub(crate) static REGISTRY: Registry = Registry {
     patience: GuardedUsize::new(2 * BANK),
 };
 
-/// Forks between the first process and this one. Caches remember it: those of an earlier one are of
-/// threads that are gone, except for that of the thread that forked.
-static GENERATION: GuardedUsize = GuardedUsize::new(0);
-/// In a forked child: one process more.
-pub(super) fn begin_generation() {
-    GENERATION.set(GENERATION.get() + 1);
-}
-
-/// How many processes there were before this one.
-pub(super) fn generation() -> usize {
-    GENERATION.get()
-}
-
 /// Takes back the caches of threads that ended without their clean-up: whenever there are twice as many caches as had
 /// a living thread at the last look. So they stay within twice what lives at once, for one question to the kernel
 /// or so for each thread. The registry's lock is held.
@@ -152,12 +139,12 @@ impl ThreadCache {
     /// Notes the calling thread, whose cache this is. The registry's lock is held.
     pub(crate) fn belong_here(&self) {
         self.thread.set(os::thread_id());
-        self.generation.set(GENERATION.get());
+        self.generation.set(os::fork_generation().number());
     }
 
     /// Whether the cache is known to be that of a thread of this process.
     pub(crate) fn is_of_this_process(&self) -> bool {
-        self.generation.get() == GENERATION.get()
+        self.generation.get() == os::fork_generation().number()
     }
 }
 
@@ -166,15 +153,13 @@ impl ThreadCache {
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it holds no lock.
 pub(crate) unsafe fn break_locks() {
-    // SAFETY: 1. the caller's.
-    unsafe { REGISTRY.lock.force_unlock() };
+    REGISTRY.lock.break_inherited();
     // A thread that was entering or leaving may have set one link of two: `next` is the truth.
     sharers::forget();
     let mut previous = None;
     let mut next = REGISTRY.first.get();
     while let Some(cache) = next {
-        // SAFETY: 1. the caller's: who held the gate is gone, or is this thread before its first lock.
-        unsafe { cache.gate.force_unlock() };
+        cache.gate.break_inherited();
         cache.previous.set(previous);
         sharers::join(cache.heap.get() as usize);
         previous = Some(cache);
