@@ -13,7 +13,7 @@ use crate::large;
 use crate::sample;
 use crate::size_class::{Request, SizeClass, classify};
 use crate::size_map::{MagazineOffset, table_offset};
-use crate::thread_cache::{hot_magazine, is_gated};
+use crate::thread_cache::{alloc_magazine, free_magazine, is_gated};
 use crate::threads;
 use crate::wakeup;
 
@@ -38,7 +38,7 @@ pub(super) unsafe extern "C" fn free_slow(block: *mut u8, config: &Config) {
     }
     match heap::class_at(block.addr().get()) {
         Some(class) => {
-            if is_gated(class) || !hot_magazine(MagazineOffset::of(class)).push(block) {
+            if is_gated(class) || !free_magazine(MagazineOffset::of(class)).push(block) {
                 // SAFETY: 1. the caller's.
                 unsafe { make_room(block, class, config) };
             }
@@ -121,11 +121,11 @@ pub(crate) unsafe extern "C" fn realloc_by_address(
         if here == there {
             return block.as_ptr();
         }
-        if let Some(target) = NonNull::new(hot_magazine(there).pop()) {
+        if let Some(target) = NonNull::new(alloc_magazine(there).pop()) {
             let length = here.class().size().min(new);
             // SAFETY: 1. both are live and at least this long, and different.
             unsafe { target.copy_from_nonoverlapping(block, length) };
-            if !hot_magazine(here).push(block) {
+            if !free_magazine(here).push(block) {
                 // SAFETY: 1. the caller's. 2. the contents were moved.
                 unsafe { free_slow(block.as_ptr(), config) };
             }

@@ -1,9 +1,9 @@
-//! The two fast paths. A table leads from the size to the class's magazine (`size_map`), the thread's hot word to
+//! The two fast paths. A table leads from the size to the class's magazine (`size_map`), the thread's words to
 //! its cache (`thread_cache::tls`); `alloc` pops the newest block, `free` pushes one (`thread_cache::magazine`):
 //!
 //! ```text
 //! alloc: offset = TABLE[size - 1 | align - 1]          free: the same
-//!        magazine = hot + offset                             magazine = hot + offset
+//!        magazine = alloc word + offset                      magazine = free word + offset
 //!        block = magazine.head; null? slow path              magazine.top == magazine.end? slow path
 //!        magazine.head = *magazine.top                       *(magazine.top + 1) = magazine.head
 //!        magazine.top -= 1                                   magazine.top += 1; magazine.head = block
@@ -29,7 +29,7 @@ use core::ptr::NonNull;
 use crate::arena;
 use crate::config::Config;
 use crate::size_map::table_offset;
-use crate::thread_cache::hot_magazine;
+use crate::thread_cache::{alloc_magazine, free_magazine};
 
 pub(crate) use by_address::{ALIGN, realloc_by_address, usable_size};
 pub(crate) use realloc::realloc_slow;
@@ -38,7 +38,7 @@ pub(crate) use slow::{alloc_slow, alloc_zeroed_slow, free_slow};
 /// A block that is at hand, or null.
 #[inline(always)]
 pub(crate) fn at_hand(size: usize, align: usize) -> *mut u8 {
-    table_offset(size, align).map_or(core::ptr::null_mut(), |offset| hot_magazine(offset).pop())
+    table_offset(size, align).map_or(core::ptr::null_mut(), |offset| alloc_magazine(offset).pop())
 }
 
 /// A block for `size` bytes aligned to `align`, or null. `SIZED`: who frees it knows both.
@@ -74,7 +74,7 @@ pub(crate) fn alloc_zeroed<const SIZED: bool>(
 #[inline(always)]
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     if let Some(offset) = table_offset(size, align)
-        && hot_magazine(offset).push(block)
+        && free_magazine(offset).push(block)
     {
         return;
     }
@@ -91,7 +91,7 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
 pub(crate) unsafe fn free_by_address(block: *mut u8, config: &Config) {
     // What is no block, as null may be, leads to a magazine without capacity.
     if let Some(offset) = arena::magazine_offset(block.addr())
-        && hot_magazine(offset).push_any(block)
+        && free_magazine(offset).push_any(block)
     {
         return;
     }

@@ -11,7 +11,7 @@ use crate::large;
 use crate::reclaim::or_reclaim;
 use crate::size_class::{Request, classify};
 use crate::size_map::MagazineOffset;
-use crate::thread_cache::{hot_magazine, is_gated};
+use crate::thread_cache::{alloc_magazine, free_magazine, is_gated};
 use crate::threads;
 use crate::units::{ADDRESS_BITS, UNIT};
 
@@ -22,7 +22,7 @@ pub(super) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
             let block = if is_gated(class) {
                 ptr::null_mut()
             } else {
-                hot_magazine(MagazineOffset::of(class)).pop()
+                alloc_magazine(MagazineOffset::of(class)).pop()
             };
             if block.is_null() {
                 refill(class, config)
@@ -80,7 +80,7 @@ fn alloc_large(
 pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     match classify(size, align) {
         Request::Block(class) => {
-            if is_gated(class) || !hot_magazine(MagazineOffset::of(class)).push(block) {
+            if is_gated(class) || !free_magazine(MagazineOffset::of(class)).push(block) {
                 // SAFETY: 1. the caller's.
                 unsafe { make_room(block, class, config) };
             }

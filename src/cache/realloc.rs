@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use super::{hardened, resize, slow};
 use crate::config::{self, Config};
 use crate::size_map::table_offset;
-use crate::thread_cache::hot_magazine;
+use crate::thread_cache::{alloc_magazine, free_magazine};
 
 /// Changes the size of a block, in place or by moving its contents; null leaves it as it was.
 ///
@@ -27,10 +27,10 @@ pub(crate) unsafe extern "C" fn realloc_slow(
             if !config::mode().is_hardened() {
                 return block.as_ptr();
             }
-        } else if let Some(target) = NonNull::new(hot_magazine(there).pop()) {
+        } else if let Some(target) = NonNull::new(alloc_magazine(there).pop()) {
             // SAFETY: 1. both are live and at least this long, and different.
             unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
-            if !hot_magazine(here).push(block) {
+            if !free_magazine(here).push(block) {
                 // SAFETY: 1. the caller's. 2. the contents were moved.
                 unsafe { slow::free_slow(block, size, align, config) };
             }

@@ -2,7 +2,7 @@
 //!
 //! A purge cannot touch the magazines of running threads, and does not have to: it holds every
 //! thread off and purges the pages *under* the blocks that lie in their magazines, which are free.
-//! Holding off means: take the thread's gate, divert its hot word, have the kernel run a barrier on
+//! Holding off means: take the thread's gate, divert its words, have the kernel run a barrier on
 //! every processor. From then on a thread can end at most the one operation it was in, which hands
 //! out at most the newest block of one magazine; its next one waits at the gate. So the newest block
 //! of each magazine is spared, and that is all that a sleeping thread pins. Magazines of long blocks

@@ -133,7 +133,7 @@ mod loom_tests {
     use std::boxed::Box;
     use std::vec::Vec;
 
-    /// A thread's magazine, its hot word, its gate, and four blocks' memory.
+    /// A thread's magazine, its words (one here), its gate, and four blocks' memory.
     struct Thread {
         magazine: Magazine,
         slots: &'static [Slot],

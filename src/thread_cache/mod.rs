@@ -148,10 +148,8 @@ impl ThreadCache {
 
     /// Brings the thread back to its fast paths, if it was diverted. Its own gate is held.
     pub(crate) fn come_back(&'static self) {
-        // ORDERING: only this thread reads the word, others write it under the gate.
-        tls::words()
-            .active()
-            .store(ptr::from_ref(self).cast_mut().cast(), Ordering::Relaxed);
+        // Others write the words under the gate.
+        tls::words().lead_to(ptr::from_ref(self).cast_mut().cast());
     }
 
     /// Whether this is a thread's cache, not `EMPTY`.
@@ -161,10 +159,22 @@ impl ThreadCache {
     }
 }
 
-/// The magazine at `offset` of the cache that the thread's hot word leads to.
+/// The magazine at `offset` of the cache that allocations take from.
 #[inline(always)]
-pub(crate) fn hot_magazine(offset: MagazineOffset) -> &'static Magazine {
-    let magazine = tls::hot_at(offset.bytes()).cast::<Magazine>();
+pub(crate) fn alloc_magazine(offset: MagazineOffset) -> &'static Magazine {
+    magazine_at(tls::alloc_at(offset.bytes()))
+}
+
+/// The magazine at `offset` of the cache that frees go to.
+#[inline(always)]
+pub(crate) fn free_magazine(offset: MagazineOffset) -> &'static Magazine {
+    magazine_at(tls::free_at(offset.bytes()))
+}
+
+/// The magazine at the place that a word and an offset add up to.
+#[inline(always)]
+fn magazine_at(place: *mut u8) -> &'static Magazine {
+    let magazine = place.cast::<Magazine>();
     // SAFETY: 1. the word leads to a cache or to `EMPTY`, and `offset` is that of a class or of none.
     // Caches are never unmapped; the magazines of `EMPTY` have no block and no capacity, so that
     // nothing is written to them.

@@ -8,11 +8,11 @@ use core::arch::global_asm;
 
 use super::tls_words::EMPTY;
 
-/// The name.
-macro_rules! words {
-    () => {
+/// A name with the crate's version.
+macro_rules! versioned {
+    ($name:literal) => {
         concat!(
-            "flagstone_words_",
+            $name,
             env!("CARGO_PKG_VERSION_MAJOR"),
             "_",
             env!("CARGO_PKG_VERSION_MINOR"),
@@ -22,14 +22,35 @@ macro_rules! words {
     };
 }
 
+/// The name of the words, and of the first of them: `alloc`.
+macro_rules! words {
+    () => {
+        versioned!("flagstone_words_")
+    };
+}
+
+/// The name of the second word: `free`. On aarch64 an offset from the first would be an instruction
+/// more.
+macro_rules! free_word {
+    () => {
+        versioned!("flagstone_free_word_")
+    };
+}
+
 global_asm!(
     ".pushsection .tdata,\"awT\",%progbits",
     ".balign 16",
     concat!(".globl ", words!()),
     concat!(".hidden ", words!()),
     concat!(".type ", words!(), ", %object"),
-    concat!(".size ", words!(), ", 24"),
+    concat!(".size ", words!(), ", 32"),
     concat!(words!(), ":"),
+    ".quad {empty}",
+    concat!(".globl ", free_word!()),
+    concat!(".hidden ", free_word!()),
+    concat!(".type ", free_word!(), ", %object"),
+    concat!(".size ", free_word!(), ", 8"),
+    concat!(free_word!(), ":"),
     ".quad {empty}",
     ".quad 0",
     ".quad {empty}",

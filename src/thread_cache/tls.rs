@@ -1,4 +1,4 @@
-//! The thread's words: three pointers in static thread-local storage, reached without a call.
+//! The thread's words: four pointers in static thread-local storage, reached without a call.
 //!
 //! They are read by the initial-exec sequence, which linkers relax to a constant offset in
 //! programs. A library that has it is marked: the loader places all of its thread-local storage in
@@ -9,7 +9,7 @@ use core::arch::asm;
 
 pub(crate) use super::tls_words::{EMPTY, Words};
 
-/// The thread's `hot` word plus `offset`.
+/// A function that returns the thread's word of this name plus an offset.
 ///
 /// Not `pure`: two reads must not be merged, and stores before must not sink below. Both bound what
 /// a thread can still do to its magazines after another has put [`EMPTY`] here: at most one
@@ -19,36 +19,51 @@ pub(crate) use super::tls_words::{EMPTY, Words};
 /// inlined copy: recent cores then forward the last operation's stores to the next one's loads
 /// without delay. With an index, or a register of the compiler's choice, some rows lose a third
 /// (ALGORITHM.md, constants).
-#[inline(always)]
-pub(crate) fn hot_at(offset: usize) -> *mut u8 {
-    let place: *mut u8;
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: 1. reads the word defined above, of this thread.
-    unsafe {
-        asm!(
-            concat!("mov {word}, qword ptr [rip + ", words!(), "@GOTTPOFF]"),
-            "add r8, qword ptr fs:[{word}]",
-            word = out(reg) _,
-            inout("r8") offset => place,
-            options(nostack, readonly),
-        );
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: 1. reads the word defined above, of this thread.
-    unsafe {
-        asm!(
-            "mrs {thread}, tpidr_el0",
-            concat!("adrp {word}, :gottprel:", words!()),
-            concat!("ldr {word}, [{word}, :gottprel_lo12:", words!(), "]"),
-            "ldr {word}, [{thread}, {word}]",
-            "add {place}, {place}, {word}",
-            thread = out(reg) _,
-            word = out(reg) _,
-            place = inout(reg) offset => place,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-    place
+macro_rules! word_plus_offset {
+    ($(#[$doc:meta])* $function:ident, $word:ident) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $function(offset: usize) -> *mut u8 {
+            let place: *mut u8;
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: 1. reads the word of this name, of this thread.
+            unsafe {
+                asm!(
+                    concat!("mov {word}, qword ptr [rip + ", $word!(), "@GOTTPOFF]"),
+                    "add r8, qword ptr fs:[{word}]",
+                    word = out(reg) _,
+                    inout("r8") offset => place,
+                    options(nostack, readonly),
+                );
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: 1. reads the word of this name, of this thread.
+            unsafe {
+                asm!(
+                    "mrs {thread}, tpidr_el0",
+                    concat!("adrp {word}, :gottprel:", $word!()),
+                    concat!("ldr {word}, [{word}, :gottprel_lo12:", $word!(), "]"),
+                    "ldr {word}, [{thread}, {word}]",
+                    "add {place}, {place}, {word}",
+                    thread = out(reg) _,
+                    word = out(reg) _,
+                    place = inout(reg) offset => place,
+                    options(nostack, preserves_flags, readonly),
+                );
+            }
+            place
+        }
+    };
+}
+
+word_plus_offset! {
+    /// The thread's `alloc` word plus `offset`.
+    alloc_at, words
+}
+
+word_plus_offset! {
+    /// The thread's `free` word plus `offset`.
+    free_at, free_word
 }
 
 /// The thread's words. They stay where they are until the thread ends.

@@ -33,10 +33,10 @@ pub(crate) use super::tls_words::{EMPTY, Words};
 /// its result's.
 #[cfg(target_arch = "x86_64")]
 macro_rules! asm_descriptor {
-    ($($part:tt)*) => {
+    ($word:ident, $($part:tt)*) => {
         asm!(
-            concat!("lea rax, [rip + ", words!(), "@tlsdesc]"),
-            concat!("call qword ptr [rax + ", words!(), "@tlscall]"),
+            concat!("lea rax, [rip + ", $word!(), "@tlsdesc]"),
+            concat!("call qword ptr [rax + ", $word!(), "@tlscall]"),
             $($part)*
             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
             out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
@@ -59,12 +59,12 @@ macro_rules! asm_descriptor {
 /// As above. The thread's register is read after the call, whose sequence allows nothing between.
 #[cfg(target_arch = "aarch64")]
 macro_rules! asm_descriptor {
-    ($($part:tt)*) => {
+    ($word:ident, $($part:tt)*) => {
         asm!(
-            concat!("adrp x0, :tlsdesc:", words!()),
-            concat!("ldr x1, [x0, :tlsdesc_lo12:", words!(), "]"),
-            concat!("add x0, x0, :tlsdesc_lo12:", words!()),
-            concat!(".tlsdesccall ", words!()),
+            concat!("adrp x0, :tlsdesc:", $word!()),
+            concat!("ldr x1, [x0, :tlsdesc_lo12:", $word!(), "]"),
+            concat!("add x0, x0, :tlsdesc_lo12:", $word!()),
+            concat!(".tlsdesccall ", $word!()),
             "blr x1",
             "mrs x1, tpidr_el0",
             $($part)*
@@ -77,36 +77,53 @@ macro_rules! asm_descriptor {
     };
 }
 
-/// The thread's `hot` word plus `offset`.
+/// A function that returns the thread's word of this name plus an offset.
 ///
 /// As in `tls`: not `pure`, so that the word is read once for each operation; it is read behind the
 /// call. `readonly`: what the loader writes in the call is its own, and stores before are done
 /// first. The sum is made in one register.
-#[inline(always)]
-pub(crate) fn hot_at(offset: usize) -> *mut u8 {
-    let place: *mut u8;
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: 1. reads the word of this thread; what the call changes is said.
-    unsafe {
-        asm_descriptor!(
-            "add r8, qword ptr fs:[rax]",
-            inout("r8") offset => place,
-            out("rax") _,
-            options(readonly),
-        );
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: 1. as above.
-    unsafe {
-        asm_descriptor!(
-            "ldr x0, [x1, x0]",
-            "add {place}, {place}, x0",
-            place = inout(reg) offset => place,
-            out("x0") _,
-            options(readonly),
-        );
-    }
-    place
+macro_rules! word_plus_offset {
+    ($(#[$doc:meta])* $function:ident, $word:ident) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $function(offset: usize) -> *mut u8 {
+            let place: *mut u8;
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: 1. reads the word of this thread; what the call changes is said.
+            unsafe {
+                asm_descriptor!(
+                    $word,
+                    "add r8, qword ptr fs:[rax]",
+                    inout("r8") offset => place,
+                    out("rax") _,
+                    options(readonly),
+                );
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: 1. reads the word of this thread; what the call changes is said.
+            unsafe {
+                asm_descriptor!(
+                    $word,
+                    "ldr x0, [x1, x0]",
+                    "add {place}, {place}, x0",
+                    place = inout(reg) offset => place,
+                    out("x0") _,
+                    options(readonly),
+                );
+            }
+            place
+        }
+    };
+}
+
+word_plus_offset! {
+    /// The thread's `alloc` word plus `offset`.
+    alloc_at, words
+}
+
+word_plus_offset! {
+    /// The thread's `free` word plus `offset`.
+    free_at, free_word
 }
 
 /// The thread's words. They stay where they are until the thread ends: the library is never
@@ -117,6 +134,7 @@ pub(crate) fn words() -> &'static Words {
     // SAFETY: 1. computes the address of the words of this thread; what the call changes is said.
     unsafe {
         asm_descriptor!(
+            words,
             "add rax, qword ptr fs:[0]",
             out("rax") words,
             options(readonly, pure),
@@ -126,6 +144,7 @@ pub(crate) fn words() -> &'static Words {
     // SAFETY: 1. as above.
     unsafe {
         asm_descriptor!(
+            words,
             "add x0, x0, x1",
             out("x0") words,
             options(readonly, pure),

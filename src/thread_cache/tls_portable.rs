@@ -12,17 +12,24 @@ std::thread_local! {
     // Constant and without a destructor: there from the thread's first instruction to its last.
     static WORDS: Words = const {
         Words {
-            hot: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
+            alloc: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
+            free: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
             own: AtomicPtr::new(null_mut()),
             hardened: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
         }
     };
 }
 
-/// The thread's `hot` word plus `offset`.
-pub(crate) fn hot_at(offset: usize) -> *mut u8 {
+/// The thread's `alloc` word plus `offset`.
+pub(crate) fn alloc_at(offset: usize) -> *mut u8 {
     // ORDERING: this thread's own word.
-    words().hot.load(Ordering::Relaxed).wrapping_add(offset)
+    words().alloc.load(Ordering::Relaxed).wrapping_add(offset)
+}
+
+/// The thread's `free` word plus `offset`.
+pub(crate) fn free_at(offset: usize) -> *mut u8 {
+    // ORDERING: this thread's own word.
+    words().free.load(Ordering::Relaxed).wrapping_add(offset)
 }
 
 /// The thread's words. They stay where they are until the thread ends.

@@ -202,7 +202,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     }
     let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
     words.own.store(own, Ordering::Relaxed);
-    words.active().store(own, Ordering::Relaxed);
+    words.lead_to(own);
     Some(cache)
 }
 
@@ -244,8 +244,8 @@ fn end(cache: &'static ThreadCache) {
     let keeps = {
         let _held = cache.gate.lock();
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
-        // ORDERING: only this thread reads the word, others write it under the gate.
-        words.active().store(empty, Ordering::Relaxed);
+        // Others write the words under the gate.
+        words.lead_to(empty);
         // Still in the registry: a child of a fork meanwhile takes back what is left.
         cache.leave()
     };

@@ -132,8 +132,7 @@ impl ThreadCache {
         let words = self.words.load(Ordering::Relaxed);
         // SAFETY: 1. the words of a thread that has not ended, see above.
         let words = unsafe { &*words };
-        // ORDERING: `os::process_barrier` orders it before what the diverting thread reads next.
-        words.active().store(empty, Ordering::Relaxed);
+        words.lead_to(empty);
     }
 
     /// Notes the calling thread, whose cache this is. The registry's lock is held.

@@ -1,5 +1,5 @@
 //! The way of calls in a hardened process, which is one with safeguards or sampling: every call comes here, because its
-//! hot words lead to [`tls::EMPTY`]. So a process without pays nothing.
+//! `alloc` and `free` words lead to [`tls::EMPTY`]. So a process without pays nothing.
 //!
 //! Another word leads to the same magazines, and the protocol of holding threads off is the same: one
 //! look at the word, at most one block pushed or popped for each call.
@@ -39,7 +39,7 @@ pub(super) use validate::{expect, expect_live};
 /// The cache that the hardened word leads to: the thread's own, or `EMPTY`.
 #[inline(always)]
 pub(super) fn cache_at_hand() -> &'static ThreadCache {
-    // ORDERING: as with the hot word: read once for each call.
+    // ORDERING: as with the other words: read once for each call.
     let place = tls::words().hardened.load(Ordering::Relaxed);
     // SAFETY: 1. a cache, never unmapped, or `EMPTY`, which is as long, aligned and all zero: a cache
     // without blocks, to whose magazines nothing is written.
