@@ -1,7 +1,7 @@
 //! Atomics, cells that a lock guards, and links. The models' builds swap the atomics for the model
 //! checker's; nothing else in the crate names an atomic by another path.
 
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 #[cfg(not(all(test, loom)))]
 pub(crate) use core::sync::atomic::{
@@ -63,6 +63,30 @@ guarded! {
     GuardedU32: AtomicU32 = u32,
     GuardedU64: AtomicU64 = u64,
     GuardedUsize: AtomicUsize = usize,
+}
+
+/// A pointer that a lock guards, as the cells above.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct GuardedPtr<T>(core::sync::atomic::AtomicPtr<T>);
+
+impl<T> GuardedPtr<T> {
+    pub(crate) const fn null() -> Self {
+        Self(core::sync::atomic::AtomicPtr::new(ptr::null_mut()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Option<NonNull<T>> {
+        // ORDERING: the guarding lock orders it.
+        NonNull::new(self.0.load(core::sync::atomic::Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, target: Option<NonNull<T>>) {
+        let target = target.map_or(ptr::null_mut(), NonNull::as_ptr);
+        // ORDERING: as in `get`.
+        self.0.store(target, core::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// A link to something that is never unmapped. Written under a lock, or once; a reader without the

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use crate::config;
 use crate::hardening::Hardening;
 use crate::os::{self, Access, Lock, failpoints};
-use crate::sync::{AtomicPtr, GuardedUsize, Ordering};
+use crate::sync::{GuardedPtr, GuardedUsize};
 use crate::units::{LINE, round_up};
 
 /// Bytes of one mapping, unless a table needs more.
@@ -19,47 +19,48 @@ const ARRAY_MAX: u32 = 16;
 const ARRAYS: usize = (ARRAY_MAX - ARRAY_MIN + 1) as usize;
 
 /// First words of each mapping, so that [`resident`] can walk them.
+#[derive(Clone, Copy)]
 struct Region {
-    next: *const Self,
+    next: Option<NonNull<Self>>,
     length: usize,
 }
 
+/// What the lock guards: who has a reference holds it. Cells, not plain fields: whatever moment a
+/// fork catches a thread at, its child finds what the stores before that one left.
 struct Meta {
-    lock: Lock<()>,
     /// The part of the newest mapping not yet handed out.
-    cursor: AtomicPtr<u8>,
+    cursor: GuardedPtr<u8>,
     left: GuardedUsize,
-    regions: AtomicPtr<Region>,
+    regions: GuardedPtr<Region>,
     /// Recycled arrays by log2 of their length, LIFO; the first word of each is the link.
-    arrays: [AtomicPtr<u8>; ARRAYS],
+    arrays: [GuardedPtr<u8>; ARRAYS],
 }
 
-static META: Meta = Meta {
-    lock: Lock::new(()),
-    cursor: AtomicPtr::new(core::ptr::null_mut()),
+static META: Lock<Meta> = Lock::new(Meta {
+    cursor: GuardedPtr::null(),
     left: GuardedUsize::new(0),
-    regions: AtomicPtr::new(core::ptr::null_mut()),
-    arrays: [const { AtomicPtr::new(core::ptr::null_mut()) }; ARRAYS],
-};
+    regions: GuardedPtr::null(),
+    arrays: [const { GuardedPtr::null() }; ARRAYS],
+});
 
 /// `bytes` of zeroed memory on a cache line, forever.
 pub(crate) fn alloc(bytes: usize) -> Option<NonNull<u8>> {
     let bytes = round_up(bytes, LINE)?;
-    from_region(bytes, || bump(bytes))
+    from_region(bytes, |meta| meta.bump(bytes))
 }
 
 /// As [`alloc`], in whole pages.
 pub(crate) fn alloc_pages(bytes: usize) -> Option<NonNull<u8>> {
     let bytes = round_up(bytes, os::page_size())?;
-    from_region(bytes, || bump_pages(bytes))
+    from_region(bytes, |meta| meta.bump_pages(bytes))
 }
 
 /// What `take` finds in the newest mapping, or else in a fresh one that has room for `bytes`.
-fn from_region(bytes: usize, take: impl Fn() -> Option<NonNull<u8>>) -> Option<NonNull<u8>> {
+fn from_region(bytes: usize, take: impl Fn(&Meta) -> Option<NonNull<u8>>) -> Option<NonNull<u8>> {
     {
-        let _held = META.lock.lock();
+        let meta = META.lock();
         failpoints::at(failpoints::Point::Meta);
-        if let Some(table) = take() {
+        if let Some(table) = take(&meta) {
             return Some(table);
         }
     }
@@ -67,9 +68,9 @@ fn from_region(bytes: usize, take: impl Fn() -> Option<NonNull<u8>>) -> Option<N
     // get here at once: addresses that were never touched.
     let length = round_up(bytes + os::page_size(), REGION)?;
     let base = map(length)?;
-    let _held = META.lock.lock();
-    add_region(base, length);
-    take()
+    let meta = META.lock();
+    meta.add_region(base, length);
+    take(&meta)
 }
 
 /// A mapping for tables; between inaccessible pages, if they are to be isolated.
@@ -91,59 +92,74 @@ fn map(length: usize) -> Option<NonNull<u8>> {
     Some(base)
 }
 
-/// The next `bytes` of the newest mapping. The lock is held.
-fn bump(bytes: usize) -> Option<NonNull<u8>> {
-    let left = META.left.get().checked_sub(bytes)?;
-    // ORDERING: guarded by `META.lock`, here and below.
-    let table = NonNull::new(META.cursor.load(Ordering::Relaxed))?;
-    // SAFETY: 1. `left` counted these bytes.
-    let rest = unsafe { crate::ptr::advance::<u8>(table, bytes) };
-    // A fork between these two leaks `bytes` in the child: `left` shrinks first.
-    META.left.set(left);
-    META.cursor.store(rest.as_ptr(), Ordering::Relaxed);
-    Some(table)
-}
+impl Meta {
+    /// The next `bytes` of the newest mapping.
+    fn bump(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let left = self.left.get().checked_sub(bytes)?;
+        let table = self.cursor.get()?;
+        // SAFETY: 1. `left` counted these bytes.
+        let rest = unsafe { crate::ptr::advance::<u8>(table, bytes) };
+        // A fork between these two leaks `bytes` in the child: `left` shrinks first.
+        self.left.set(left);
+        self.cursor.set(Some(rest));
+        Some(table)
+    }
 
-/// The last `bytes` of whole pages of the newest mapping: pages keep together at its end, and what is
-/// shorter at its beginning. The lock is held.
-fn bump_pages(bytes: usize) -> Option<NonNull<u8>> {
-    // ORDERING: guarded by `META.lock`.
-    let cursor = NonNull::new(META.cursor.load(Ordering::Relaxed))?;
-    let start = (cursor.addr().get() + META.left.get()).checked_sub(bytes)?;
-    let start = start & !(os::page_size() - 1);
-    let left = start.checked_sub(cursor.addr().get())?;
-    META.left.set(left);
-    // SAFETY: 1. `left` counted these bytes.
-    Some(unsafe { crate::ptr::advance(cursor, left) })
-}
+    /// The last `bytes` of whole pages of the newest mapping: pages keep together at its end, and
+    /// what is shorter at its beginning.
+    fn bump_pages(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let cursor = self.cursor.get()?;
+        let start = (cursor.addr().get() + self.left.get()).checked_sub(bytes)?;
+        let start = start & !(os::page_size() - 1);
+        let left = start.checked_sub(cursor.addr().get())?;
+        self.left.set(left);
+        // SAFETY: 1. `left` counted these bytes.
+        Some(unsafe { crate::ptr::advance(cursor, left) })
+    }
 
-/// Makes a fresh mapping the newest. The lock is held.
-fn add_region(base: NonNull<u8>, length: usize) {
-    let region = base.cast::<Region>();
-    // ORDERING: guarded by `META.lock`.
-    let next = META.regions.load(Ordering::Relaxed);
-    // SAFETY: 1. a fresh mapping, long enough and aligned to a page.
-    unsafe { region.write(Region { next, length }) };
-    META.regions.store(region.as_ptr(), Ordering::Relaxed);
-    META.left.set(0);
-    // SAFETY: 1. the mapping is longer than a line.
-    let first = unsafe { crate::ptr::advance::<u8>(base, LINE) };
-    META.cursor.store(first.as_ptr(), Ordering::Relaxed);
-    META.left.set(length - LINE);
+    /// Makes a fresh mapping the newest.
+    fn add_region(&self, base: NonNull<u8>, length: usize) {
+        let region = base.cast::<Region>();
+        let next = self.regions.get();
+        // SAFETY: 1. a fresh mapping, long enough and aligned to a page.
+        unsafe { region.write(Region { next, length }) };
+        self.regions.set(Some(region));
+        // Nothing is left while the cursor moves on: a child of a fork in between takes a new
+        // mapping.
+        self.left.set(0);
+        // SAFETY: 1. the mapping is longer than a line.
+        let first = unsafe { crate::ptr::advance::<u8>(base, LINE) };
+        self.cursor.set(Some(first));
+        self.left.set(length - LINE);
+    }
+
+    /// Takes a recycled array off its list.
+    fn pop_array(&self, index: usize) -> Option<NonNull<u8>> {
+        let array = self.arrays[index].get()?;
+        // SAFETY: 1. `push_array` left the link in the first word.
+        let next = unsafe { array.cast::<Option<NonNull<u8>>>().read() };
+        self.arrays[index].set(next);
+        Some(array)
+    }
+
+    /// Puts an array on the list of those of its length.
+    ///
+    /// # Safety
+    /// 1. The array is of a length that belongs to the list, and nobody uses it.
+    unsafe fn push_array(&self, index: usize, array: NonNull<u8>) {
+        let next = self.arrays[index].get();
+        // SAFETY: 1. of the shortest length it is 16 bytes, aligned to as many, and unused.
+        unsafe { array.cast::<Option<NonNull<u8>>>().write(next) };
+        self.arrays[index].set(Some(array));
+    }
 }
 
 /// An array of at least `bytes`, a power of two, contents unknown; [`free_array`] recycles it.
 pub(crate) fn alloc_array(bytes: usize) -> Option<NonNull<u8>> {
     let index = array_index(bytes)?;
-    {
-        let _held = META.lock.lock();
-        // ORDERING: guarded by `META.lock`.
-        if let Some(array) = NonNull::new(META.arrays[index].load(Ordering::Relaxed)) {
-            // SAFETY: 1. `free_array` left the link in the first word.
-            let next = unsafe { array.cast::<*mut u8>().read() };
-            META.arrays[index].store(next, Ordering::Relaxed);
-            return Some(array);
-        }
+    let recycled = META.lock().pop_array(index);
+    if recycled.is_some() {
+        return recycled;
     }
     let length = 1 << (ARRAY_MIN as usize + index);
     let array = alloc(length)?;
@@ -165,12 +181,8 @@ pub(crate) unsafe fn free_array(array: NonNull<u8>, bytes: usize) {
     let Some(index) = array_index(bytes) else {
         return;
     };
-    let _held = META.lock.lock();
-    // ORDERING: guarded by `META.lock`.
-    let next = META.arrays[index].load(Ordering::Relaxed);
-    // SAFETY: 1. at least 16 bytes and aligned to as many, the caller's to give.
-    unsafe { array.cast::<*mut u8>().write(next) };
-    META.arrays[index].store(array.as_ptr(), Ordering::Relaxed);
+    // SAFETY: 1. `alloc_array` gave one of this length for as many bytes; its last user gives it.
+    unsafe { META.lock().push_array(index, array) };
 }
 
 fn array_index(bytes: usize) -> Option<usize> {
@@ -181,12 +193,9 @@ fn array_index(bytes: usize) -> Option<usize> {
 /// Bytes of the tables that are in memory.
 pub(crate) fn resident() -> usize {
     let mut bytes = 0;
-    // ORDERING: guarded by `META.lock`; regions are never unmapped, so the walk needs no lock.
-    let mut region = {
-        let _held = META.lock.lock();
-        META.regions.load(Ordering::Relaxed).cast_const()
-    };
-    while let Some(base) = NonNull::new(region.cast_mut()) {
+    // Regions are never unmapped nor changed: only the first is read under the lock.
+    let mut region = META.lock().regions.get();
+    while let Some(base) = region {
         // SAFETY: 1. written by `add_region`, never changed.
         let Region { next, length } = unsafe { base.read() };
         bytes += os::resident(base.cast(), length);
@@ -201,5 +210,5 @@ pub(crate) fn resident() -> usize {
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
 pub(crate) unsafe fn recover() {
-    META.lock.break_inherited();
+    META.break_inherited();
 }
