@@ -5,8 +5,9 @@
 
 use core::ptr::NonNull;
 
-use super::ARENA;
+use super::masks::Masks;
 use super::tags::Tags;
+use super::{ARENA, Locked};
 use crate::os;
 use crate::size_map::MagazineOffset;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
@@ -47,38 +48,40 @@ pub(super) struct Links {
     pub(super) previous: Link<Chunk>,
 }
 
+/// What is reached only under the arena's lock, by [`Chunk::listed`].
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Listed {
+    /// Which units are free, dirty, old, or being purged.
+    pub(super) masks: Masks,
+    /// When there was first a dirty unit again, or they were looked at, in milliseconds.
+    pub(super) looked_at: GuardedU64,
+    /// Which list of free runs the chunk is in, or [`super::NO_BIN`].
+    pub(super) bin: GuardedU8,
+    /// Chunks by longest free run.
+    pub(super) by_run: Links,
+    /// Chunks with dirty units, the one not looked at for longest first.
+    pub(super) by_age: Links,
+    /// Descriptors without a chunk.
+    pub(super) next_unused: Link<Chunk>,
+}
+
 /// One chunk's descriptor. Never unmapped: when the chunk's addresses go back to the kernel the
-/// descriptor waits for another chunk. All fields are guarded by the arena's lock, except that who
-/// holds a span says what it is; the table of units may be read without a lock.
+/// descriptor waits for another chunk. Who holds a span says what it is in the table of units,
+/// which may be read without a lock.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Chunk {
     /// First byte; null while the descriptor has no chunk.
     base: AtomicPtr<u8>,
-    /// Units in no span.
-    pub(super) free: GuardedU64,
-    /// Free units whose pages may hold old bytes.
-    pub(super) dirty: GuardedU64,
-    /// Free units taken out of `free` while their pages are purged.
-    pub(super) purging: GuardedU64,
-    /// Dirty units that were dirty at the last look too, and have not been used since.
-    pub(super) old: GuardedU64,
-    /// When `dirty` last ceased to be 0, or was looked at, in milliseconds.
-    pub(super) looked_at: GuardedU64,
-    /// Which list of free runs the chunk is in, or [`super::NO_BIN`].
-    pub(super) bin: GuardedU8,
-    /// 1 where the chunk serves spans of one unit, 0 where it serves longer ones.
-    pub(super) dense: GuardedU8,
+    listed: Listed,
+    /// 1 where the chunk serves spans of one unit, 0 where it serves longer ones. Set before the
+    /// chunk is in any list.
+    dense: GuardedU8,
     /// 1 where the kernel was told to keep huge pages out, see [`Chunk::stay_small`].
     pub(super) small_pages: GuardedU8,
-    /// Chunks by longest free run.
-    pub(super) by_run: Links,
-    /// Chunks with dirty units, the one not looked at for longest first.
-    pub(super) by_age: Links,
-    /// Every descriptor, newest first.
-    pub(super) next_of_all: Link<Chunk>,
-    /// Descriptors without a chunk.
-    pub(super) next_unused: Link<Chunk>,
+    /// Every descriptor, newest first. Set before the descriptor is in this list, and never again.
+    pub(super) next_of_all: Link<Self>,
     /// In the hardened mode, which blocks are live. Set before the chunk is entered in the owner map.
     pub(super) tags: Link<Tags>,
     kind: [GuardedU8; UNITS_PER_CHUNK],
@@ -124,10 +127,19 @@ impl Span {
         self.chunk.fronts[self.first.get()].get()
     }
 
-    /// Leaves a note about the contents of the span for whoever has it next; those about spans that begin
-    /// inside do not hold any more. One about a span that began before and reached in here cannot be met
-    /// again before this one's end: [`first_run`] finds the lowest units first, and a span that begins there
-    /// with such a note was the last to be there. (One that is aligned may lie higher, and forgets all notes.)
+    /// Leaves a note about the contents of the span for whoever has one next that begins at the
+    /// same unit.
+    ///
+    /// Such a note, when it is found, is about the last span that lay there, as
+    /// 1. notes about spans that began inside this one are taken back here;
+    /// 2. a span that is claimed in the midst of where this one was finds this one's first unit
+    ///    taken: by one that began there and left a note of its own, or at a lower unit and took
+    ///    this note back. For [`first_run`](super::runs::first_run) finds the lowest units first,
+    ///    and the units of a span stay together until they are claimed anew, as they become dirty
+    ///    together (`Masks::release`) and, after a purge, are all clean or all dirty
+    ///    (`Masks::end_purge`);
+    /// 3. one that is aligned need not be the lowest: its claim takes back all notes of the chunk
+    ///    (`Locked::claim_in`).
     pub(crate) fn set_fronts(&self, note: u8) {
         let first = self.first.get();
         for kept in self.chunk.fronts[first..]
@@ -166,6 +178,21 @@ impl Chunk {
     pub(super) fn set_base(&self, base: *mut u8) {
         // ORDERING: publishes the emptied tables to readers of `base`.
         self.base.store(base, Ordering::Release);
+    }
+
+    /// What the arena's lock guards: whoever shows that they hold it may have it.
+    pub(super) fn listed(&self, _: &Locked) -> &Listed {
+        &self.listed
+    }
+
+    /// Whether the chunk serves spans of one unit.
+    pub(super) fn is_dense(&self) -> bool {
+        self.dense.get() != 0
+    }
+
+    /// Says what a chunk that is in no list yet is going to serve.
+    pub(super) fn set_dense(&self, dense: bool) {
+        self.dense.set(u8::from(dense));
     }
 
     /// Before pages of the chunk are purged while others stay: keeps huge pages out from here on. The
@@ -294,7 +321,11 @@ impl Chunk {
     }
 
     /// In a forked child: frees the spans that threads which are gone had claimed, or half freed.
-    pub(super) fn free_claimed(&'static self) {
+    /// Each step leaves the table such that a child of this child, which begins anew, comes to the
+    /// same.
+    pub(super) fn free_claimed(&'static self, _: &Locked) {
+        // What a span is stands with its first unit (`mark`): as long as that one says that it is
+        // free or claimed, the others, half-written or not, are free.
         for unit in 0..UNITS_PER_CHUNK {
             let head = self.head[unit].get() as usize % UNITS_PER_CHUNK;
             let kind = UnitKind::from_bits(self.kind[head].get());
@@ -302,6 +333,8 @@ impl Chunk {
                 self.kind[unit].set(UnitKind::Free as u8);
             }
         }
+        // Now the first units, each free last: until then it is known as one whose leavings are to
+        // be cleared.
         for unit in
             (0..UNITS_PER_CHUNK).filter(|unit| self.kind[*unit].get() == UnitKind::Claimed as u8)
         {
@@ -313,18 +346,14 @@ impl Chunk {
             self.fronts[unit].set(0);
             self.kind[unit].set(UnitKind::Free as u8);
         }
-        // A slab on its way in or out had noted a magazine, or not yet taken it back.
+        // Only when the kinds are right can be told which units have a magazine wrongly: those of a
+        // slab on its way in or out, which had noted it, or had not yet taken it back.
         while let Some(unit) = self.misplaced() {
             let address = self.unit(unit).addr().get();
             ARENA
                 .owners
                 .set_magazine(address, UnitCount::new(1), MagazineOffset::NONE);
         }
-    }
-
-    /// Whether no unit belongs to a span.
-    pub(super) fn is_empty(&self) -> bool {
-        self.free.get() == u64::MAX
     }
 
     /// The first byte's address divided by the chunk's size.

@@ -2,7 +2,7 @@
 
 use super::chunk::{Chunk, Span, UnitKind};
 use super::runs::{Want, first_run};
-use super::{ARENA, Bins, insert_held, rebin, reserve, set_dirty};
+use super::{ARENA, Locked, reserve};
 use crate::os::failpoints;
 use crate::sync::Link;
 use crate::units::{UNIT, UNITS_PER_CHUNK, UnitCount};
@@ -19,16 +19,6 @@ pub(crate) enum Zeroed {
 }
 
 impl Want {
-    /// The lists of chunks that it shares, and of those that it does not.
-    fn bins(self) -> [&'static Bins; 2] {
-        let [dense, sparse] = &ARENA.bins;
-        if self.is_dense() {
-            [dense, sparse]
-        } else {
-            [sparse, dense]
-        }
-    }
-
     /// Units of a run that holds it wherever the run begins.
     fn sure(self) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "64")]
@@ -52,64 +42,64 @@ pub(crate) fn claim_aligned(units: UnitCount, align: usize) -> Option<(Span, Zer
 }
 
 fn claim_wanted(want: Want) -> Option<(Span, Zeroed)> {
-    let [own, others] = want.bins();
-    {
-        let _held = ARENA.lock.lock();
-        if let Some(found) = claim_held(want, own) {
-            return Some(found);
-        }
+    let found = ARENA.lock().claim(want, want.is_dense());
+    if found.is_some() {
+        return found;
     }
     let fresh = reserve::new_chunk(want);
-    let _held = ARENA.lock.lock();
+    let arena = ARENA.lock();
     let Some(chunk) = fresh else {
         // Rather beside spans of the other kind than not at all.
-        return claim_held(want, others);
+        return arena.claim(want, !want.is_dense());
     };
-    insert_held(chunk);
-    claim_in(chunk, want)
+    arena.insert(chunk);
+    arena.claim_in(chunk, want)
 }
 
-fn claim_held(want: Want, bins: &Bins) -> Option<(Span, Zeroed)> {
-    let unsure = want.units.get().ilog2() as usize;
-    let sure = want.sure().next_power_of_two().ilog2() as usize;
-    for list in &bins[unsure..sure] {
-        let mut candidate = list.get();
-        for _ in 0..TRIES {
-            let Some(chunk) = candidate else { break };
-            if let Some(span) = claim_in(chunk, want) {
-                return Some(span);
+impl Locked {
+    /// Claims in a chunk that serves spans of one unit, or in one that serves longer ones.
+    fn claim(&self, want: Want, dense: bool) -> Option<(Span, Zeroed)> {
+        let bins = self.bins(dense);
+        let unsure = want.units.get().ilog2() as usize;
+        let sure = want.sure().next_power_of_two().ilog2() as usize;
+        for list in &bins[unsure..sure] {
+            let mut candidate = list.get();
+            for _ in 0..TRIES {
+                let Some(chunk) = candidate else { break };
+                if let Some(span) = self.claim_in(chunk, want) {
+                    return Some(span);
+                }
+                candidate = chunk.listed(self).by_run.next.get();
             }
-            candidate = chunk.by_run.next.get();
         }
+        // Every chunk of the longer lists has room: the shortest run that is long enough.
+        let chunk = bins[sure..].iter().find_map(Link::get)?;
+        self.claim_in(chunk, want)
     }
-    // Every chunk of the longer lists has room: the shortest run that is long enough.
-    let chunk = bins[sure..].iter().find_map(Link::get)?;
-    claim_in(chunk, want)
-}
 
-/// Claims in one chunk, where old pages are before where fresh ones are.
-fn claim_in(chunk: &'static Chunk, want: Want) -> Option<(Span, Zeroed)> {
-    let (free, dirty) = (chunk.free.get(), chunk.dirty.get());
-    let first = first_run(free & dirty, want).or_else(|| first_run(free, want))?;
-    let units = want.units;
-    let mask = first.mask(units);
-    chunk.mark(first, units, UnitKind::Claimed);
-    failpoints::at(failpoints::Point::Claim);
-    chunk.free.set(free & !mask);
-    if want.step.get() > 1 {
-        chunk.forget_fronts();
+    /// Claims in one chunk, where old pages are before where fresh ones are.
+    fn claim_in(&self, chunk: &'static Chunk, want: Want) -> Option<(Span, Zeroed)> {
+        let masks = &chunk.listed(self).masks;
+        let (free, dirty) = (masks.free(), masks.dirty());
+        let first = first_run(free & dirty, want).or_else(|| first_run(free, want))?;
+        let units = want.units;
+        let mask = first.mask(units);
+        chunk.mark(first, units, UnitKind::Claimed);
+        failpoints::at(failpoints::Point::Claim);
+        if want.step.get() > 1 {
+            chunk.forget_fronts();
+        }
+        let zeroed = if dirty & mask == 0 {
+            Zeroed::Yes
+        } else {
+            Zeroed::No
+        };
+        self.change(chunk, |masks| masks.claim(mask));
+        let span = Span {
+            chunk,
+            first,
+            units,
+        };
+        Some((span, zeroed))
     }
-    let zeroed = if dirty & mask == 0 {
-        Zeroed::Yes
-    } else {
-        Zeroed::No
-    };
-    set_dirty(chunk, dirty & !mask);
-    rebin(chunk);
-    let span = Span {
-        chunk,
-        first,
-        units,
-    };
-    Some((span, zeroed))
 }

@@ -6,6 +6,8 @@
 
 mod chunk;
 mod claim;
+mod counts;
+mod masks;
 pub(crate) mod meta;
 mod owner_map;
 mod purge;
@@ -23,23 +25,28 @@ pub(crate) use reserve::unreserve;
 use core::convert::Infallible;
 
 use self::chunk::Links;
+use self::counts::Counts;
+use self::masks::{Change, Masks};
 use self::owner_map::OwnerMap;
 use self::runs::longest_run;
 use crate::error::{Misuse, Violation};
-use crate::os::{self, Lock, failpoints};
+use crate::os::{self, Held, Lock, failpoints};
 use crate::size_map::MagazineOffset;
-use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, same};
+use crate::sync::{GuardedPtr, GuardedU8, GuardedUsize, Link, same};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 
 /// Free-run lists: chunks whose longest free run is `2^i` to `2^(i+1) - 1` units.
 const BINS: usize = 7;
-/// [`Chunk::bin`] of a chunk without free units.
+/// What [`chunk::Listed::bin`] is for a chunk without free units.
 const NO_BIN: u8 = u8::MAX;
 /// Chunks by longest free run, shortest runs first.
 type Bins = [Link<Chunk>; BINS];
 
-struct Arena {
-    lock: Lock<()>,
+/// What the arena's lock guards. Who has a reference to it holds the lock: only [`Arena::lock`]
+/// gives one, and, to the repair of a forked child, [`Arena::break_lock`]. So functions that need
+/// the lock are methods here, or ask for a reference (`_: &Locked`). Cells, not plain fields: a
+/// child finds them as the stores before the fork left them.
+struct Locked {
     /// For spans of one unit, and for longer ones.
     bins: [Bins; 2],
     /// Chunks with dirty units: the one not looked at for longest, and the newest.
@@ -50,34 +57,55 @@ struct Arena {
     /// Descriptors without a chunk.
     unused: Link<Chunk>,
     /// The reservation that chunks are cut from.
-    fresh: AtomicPtr<u8>,
+    fresh: GuardedPtr<u8>,
     fresh_left: GuardedUsize,
-    /// Chunks that are there.
-    chunks: GuardedUsize,
     /// Dirty units of all chunks.
     dirty_units: GuardedUsize,
-    /// Spans released since the process began.
-    released: GuardedU64,
-    /// 1 while a forked child rebuilds: it may fork in turn.
+}
+
+struct Arena {
+    lock: Lock<Locked>,
+    counts: Counts,
+    /// 1 from when a forked child finds the lock held until it has rebuilt: it may fork in turn.
     broken: GuardedU8,
     owners: OwnerMap,
 }
 
 static ARENA: Arena = Arena {
-    lock: Lock::new(()),
-    bins: [const { [const { Link::none() }; BINS] }; 2],
-    oldest: Link::none(),
-    newest: Link::none(),
-    all: Link::none(),
-    unused: Link::none(),
-    fresh: AtomicPtr::new(core::ptr::null_mut()),
-    fresh_left: GuardedUsize::new(0),
-    chunks: GuardedUsize::new(0),
-    dirty_units: GuardedUsize::new(0),
-    released: GuardedU64::new(0),
+    lock: Lock::new(Locked {
+        bins: [const { [const { Link::none() }; BINS] }; 2],
+        oldest: Link::none(),
+        newest: Link::none(),
+        all: Link::none(),
+        unused: Link::none(),
+        fresh: GuardedPtr::null(),
+        fresh_left: GuardedUsize::new(0),
+        dirty_units: GuardedUsize::new(0),
+    }),
+    counts: Counts::new(),
     broken: GuardedU8::new(0),
     owners: OwnerMap::new(),
 };
+
+impl Arena {
+    fn lock(&self) -> Held<'_, Locked> {
+        self.lock.lock()
+    }
+
+    /// The repair's way in: takes the lock from a thread that is gone, and keeps in mind that it
+    /// had it.
+    ///
+    /// # Safety
+    /// 1. This is the only thread inside the allocator, and it does not hold the lock.
+    unsafe fn break_lock(&self) -> Held<'_, Locked> {
+        // Before the lock is broken: a child of this child finds it free, and what it guards torn.
+        if self.lock.is_locked() {
+            self.broken.set(1);
+        }
+        self.lock.break_inherited();
+        self.lock()
+    }
+}
 
 /// The chunk that holds `address`, if it is ours. Lock-free.
 #[inline]
@@ -106,10 +134,13 @@ pub(crate) fn why_none(address: usize, kind: UnitKind) -> Misuse {
 
 /// Every chunk that is there.
 pub(crate) fn chunks() -> impl Iterator<Item = &'static Chunk> {
-    let mut next = {
-        let _held = ARENA.lock.lock();
-        ARENA.all.get()
-    };
+    let first = ARENA.lock().all.get();
+    chunks_from(first)
+}
+
+/// Those from a descriptor on. A descriptor's link to the next is never changed once it is in the
+/// list.
+fn chunks_from(mut next: Option<&'static Chunk>) -> impl Iterator<Item = &'static Chunk> {
     core::iter::from_fn(move || {
         let chunk = next?;
         next = chunk.next_of_all.get();
@@ -120,7 +151,7 @@ pub(crate) fn chunks() -> impl Iterator<Item = &'static Chunk> {
 
 /// Bytes of all chunks.
 pub(crate) fn committed() -> usize {
-    ARENA.chunks.get() * CHUNK
+    ARENA.counts.chunks() * CHUNK
 }
 
 /// Bytes of all chunks that are in memory.
@@ -141,9 +172,9 @@ pub(crate) fn release(span: Span) {
 /// under the lock: of two frees of a span at the same time, the second finds none.
 pub(crate) fn release_found<E>(find: impl FnOnce() -> Result<Span, E>) -> Result<(), E> {
     {
-        let _held = ARENA.lock.lock();
-        release_held(&find()?);
-        ARENA.released.set(ARENA.released.get() + 1);
+        let arena = ARENA.lock();
+        arena.release(&find()?);
+        ARENA.counts.add_released(&arena);
     }
     decay(Age::Due);
     Ok(())
@@ -151,131 +182,143 @@ pub(crate) fn release_found<E>(find: impl FnOnce() -> Result<Span, E>) -> Result
 
 /// Spans released since the process began.
 pub(crate) fn released() -> u64 {
-    ARENA.released.get()
+    ARENA.counts.released()
 }
 
-fn release_held(span: &Span) {
-    let Span {
-        chunk,
-        first,
-        units,
-    } = *span;
-    chunk.mark(first, units, UnitKind::Free);
-    failpoints::at(failpoints::Point::Release);
-    let mask = first.mask(units);
-    // Dirty before free: a child of a fork in between knows that old bytes are there.
-    set_dirty(chunk, chunk.dirty.get() | mask);
-    chunk.free.set(chunk.free.get() | mask);
-    rebin(chunk);
-}
-
-/// Sets the dirty units of a chunk, and with them its place in the list by age. Locked.
-fn set_dirty(chunk: &'static Chunk, dirty: u64) {
-    let before = chunk.dirty.get();
-    if before == dirty {
-        return;
+impl Locked {
+    fn release(&self, span: &Span) {
+        let Span {
+            chunk,
+            first,
+            units,
+        } = *span;
+        chunk.mark(first, units, UnitKind::Free);
+        failpoints::at(failpoints::Point::Release);
+        self.change(chunk, |masks| masks.release(first.mask(units)));
     }
-    chunk.dirty.set(dirty);
-    chunk.old.set(chunk.old.get() & dirty);
-    let units = ARENA.dirty_units.get() + dirty.count_ones() as usize;
-    ARENA.dirty_units.set(units - before.count_ones() as usize);
-    if before == 0 {
-        chunk.looked_at.set(os::now_ms());
-        append_by_age(chunk);
-    } else if dirty == 0 {
-        remove_by_age(chunk);
+
+    /// Changes a chunk's masks, and what follows from them: counts, and its places in the lists.
+    fn change(&self, chunk: &'static Chunk, step: impl FnOnce(&Masks) -> Change) {
+        let change = step(&chunk.listed(self).masks);
+        self.note_dirty(chunk, change);
+        self.rebin(chunk);
     }
-}
 
-fn append_by_age(chunk: &'static Chunk) {
-    let last = ARENA.newest.get();
-    chunk.by_age.previous.set(last);
-    chunk.by_age.next.set(None);
-    last.map_or(&ARENA.oldest, |last| &last.by_age.next)
-        .set(Some(chunk));
-    ARENA.newest.set(Some(chunk));
-}
-
-fn remove_by_age(chunk: &'static Chunk) {
-    let Links { next, previous } = &chunk.by_age;
-    previous
-        .get()
-        .map_or(&ARENA.oldest, |before| &before.by_age.next)
-        .set(next.get());
-    next.get()
-        .map_or(&ARENA.newest, |after| &after.by_age.previous)
-        .set(previous.get());
-}
-
-/// Moves a chunk to the list of its longest free run. Locked.
-fn rebin(chunk: &'static Chunk) {
-    let longest = longest_run(chunk.free.get());
-    #[expect(clippy::cast_possible_truncation, reason = "log2 of at most 64")]
-    let bin = if longest == 0 {
-        NO_BIN
-    } else {
-        longest.ilog2() as u8
-    };
-    if bin == chunk.bin.get() {
-        return;
-    }
-    unbin(chunk);
-    if let Some(list) = bins_of(chunk).get(bin as usize) {
-        let first = list.get();
-        chunk.by_run.previous.set(None);
-        chunk.by_run.next.set(first);
-        if let Some(first) = first {
-            first.by_run.previous.set(Some(chunk));
+    /// Counts a chunk's dirty units anew, and sees to its place in the list by age.
+    fn note_dirty(&self, chunk: &'static Chunk, change: Change) {
+        let Change { before, after } = change;
+        if before == after {
+            return;
         }
-        list.set(Some(chunk));
-        chunk.bin.set(bin);
+        let units = self.dirty_units.get() + after.count_ones() as usize;
+        self.dirty_units.set(units - before.count_ones() as usize);
+        if before == 0 {
+            chunk.listed(self).looked_at.set(os::now_ms());
+            self.append_by_age(chunk);
+        } else if after == 0 {
+            self.remove_by_age(chunk);
+        }
     }
-}
 
-fn unbin(chunk: &'static Chunk) {
-    let Some(list) = bins_of(chunk).get(chunk.bin.get() as usize) else {
-        return;
-    };
-    let Links { next, previous } = &chunk.by_run;
-    previous
-        .get()
-        .map_or(list, |before| &before.by_run.next)
-        .set(next.get());
-    if let Some(after) = next.get() {
-        after.by_run.previous.set(previous.get());
+    fn append_by_age(&self, chunk: &'static Chunk) {
+        let last = self.newest.get();
+        let own = &chunk.listed(self).by_age;
+        own.previous.set(last);
+        own.next.set(None);
+        last.map_or(&self.oldest, |last| &last.listed(self).by_age.next)
+            .set(Some(chunk));
+        self.newest.set(Some(chunk));
     }
-    chunk.bin.set(NO_BIN);
-}
 
-fn bins_of(chunk: &Chunk) -> &'static Bins {
-    &ARENA.bins[usize::from(chunk.dense.get() == 0)]
-}
-
-/// Enters a fresh chunk, all free and clean, into the lists and the owner map. Locked.
-fn insert_held(chunk: &'static Chunk) {
-    chunk.mark(UnitIndex::new(0), UnitCount::new(64), UnitKind::Free);
-    chunk.free.set(u64::MAX);
-    chunk.purging.set(0);
-    set_dirty(chunk, 0);
-    rebin(chunk);
-    enter(chunk);
-}
-
-/// Makes a chunk known by its address. Locked.
-fn enter(chunk: &'static Chunk) {
-    if let Some(base) = chunk.base() {
-        ARENA.owners.set(base.addr().get(), Some(chunk));
+    fn remove_by_age(&self, chunk: &'static Chunk) {
+        let Links { next, previous } = &chunk.listed(self).by_age;
+        previous
+            .get()
+            .map_or(&self.oldest, |before| &before.listed(self).by_age.next)
+            .set(next.get());
+        next.get()
+            .map_or(&self.newest, |after| &after.listed(self).by_age.previous)
+            .set(previous.get());
     }
-    ARENA.chunks.set(ARENA.chunks.get() + 1);
+
+    /// Moves a chunk to the list of its longest free run.
+    fn rebin(&self, chunk: &'static Chunk) {
+        let listed = chunk.listed(self);
+        let longest = longest_run(listed.masks.free());
+        #[expect(clippy::cast_possible_truncation, reason = "log2 of at most 64")]
+        let bin = if longest == 0 {
+            NO_BIN
+        } else {
+            longest.ilog2() as u8
+        };
+        if bin == listed.bin.get() {
+            return;
+        }
+        self.unbin(chunk);
+        if let Some(list) = self.bins(chunk.is_dense()).get(bin as usize) {
+            let first = list.get();
+            listed.by_run.previous.set(None);
+            listed.by_run.next.set(first);
+            if let Some(first) = first {
+                first.listed(self).by_run.previous.set(Some(chunk));
+            }
+            list.set(Some(chunk));
+            listed.bin.set(bin);
+        }
+    }
+
+    fn unbin(&self, chunk: &'static Chunk) {
+        let listed = chunk.listed(self);
+        let Some(list) = self.bins(chunk.is_dense()).get(listed.bin.get() as usize) else {
+            return;
+        };
+        let Links { next, previous } = &listed.by_run;
+        previous
+            .get()
+            .map_or(list, |before| &before.listed(self).by_run.next)
+            .set(next.get());
+        if let Some(after) = next.get() {
+            after.listed(self).by_run.previous.set(previous.get());
+        }
+        listed.bin.set(NO_BIN);
+    }
+
+    /// The lists of chunks that serve spans of one unit, or of those that serve longer ones.
+    fn bins(&self, dense: bool) -> &Bins {
+        &self.bins[usize::from(!dense)]
+    }
+
+    /// Enters a fresh chunk, all free and clean, into the lists and the owner map.
+    fn insert(&self, chunk: &'static Chunk) {
+        chunk.mark(UnitIndex::new(0), UnitCount::new(64), UnitKind::Free);
+        self.change(chunk, Masks::reset);
+        self.enter(chunk);
+    }
+
+    /// Makes a chunk known by its address.
+    fn enter(&self, chunk: &'static Chunk) {
+        if let Some(base) = chunk.base() {
+            ARENA.owners.set(self, base.addr().get(), Some(chunk));
+        }
+        ARENA.counts.set_chunks(self, ARENA.counts.chunks() + 1);
+    }
+
+    /// Every chunk that is there.
+    fn chunks(&self) -> impl Iterator<Item = &'static Chunk> {
+        chunks_from(self.all.get())
+    }
+
+    /// Bytes of free units whose pages may be resident.
+    fn dirty_bytes(&self) -> usize {
+        self.dirty_units.get() * UNIT
+    }
 }
 
 /// Checks what the arena derives from the unit tables (ALGORITHM.md, I7 and I8).
 pub(crate) fn verify() -> Result<(), Violation> {
-    let _held = ARENA.lock.lock();
+    let arena = ARENA.lock();
     let (mut count, mut dirty_units) = (0, 0);
-    let mut next = ARENA.all.get();
-    while let Some(chunk) = next {
-        next = chunk.next_of_all.get();
+    for chunk in arena.chunks() {
         let Some(base) = chunk.base() else { continue };
         let address = base.addr().get();
         let check = |holds: bool, invariant| {
@@ -290,48 +333,44 @@ pub(crate) fn verify() -> Result<(), Violation> {
             "I7: chunks are aligned to their size",
         )?;
         if !same(owner(address), chunk) {
-            // Between `new_chunk` and `insert_held`, or on its way out: not yet or no longer ours.
+            // Between `new_chunk` and `insert`, or on its way out: not yet or no longer ours.
             continue;
         }
-        let free = chunk.free.get() | chunk.purging.get();
+        let listed = chunk.listed(&arena);
+        let masks = &listed.masks;
         check(
-            free == chunk.free_by_table(),
+            masks.free() | masks.purging() == chunk.free_by_table(),
             "I7: the free mask agrees with the unit table",
         )?;
         check(
-            chunk.dirty.get() & !chunk.free.get() == 0,
+            masks.dirty() & !masks.free() == 0,
             "I7: dirty units are free",
         )?;
         check(
             chunk.misplaced().is_none(),
             "I10: only units of slabs have a magazine",
         )?;
-        let longest = longest_run(chunk.free.get());
+        let longest = longest_run(masks.free());
         let bin = longest.checked_ilog2().map_or(u32::from(NO_BIN), |log| log);
         check(
-            u32::from(chunk.bin.get()) == bin,
+            u32::from(listed.bin.get()) == bin,
             "I8: a chunk is in the list of its longest run",
         )?;
         count += 1;
-        dirty_units += chunk.dirty.get().count_ones() as usize;
+        dirty_units += masks.dirty().count_ones() as usize;
     }
     let address = 0;
-    if count != ARENA.chunks.get() {
+    if count != ARENA.counts.chunks() {
         return Err(Violation {
             invariant: "I8: chunks are counted",
             address,
         });
     }
-    if dirty_units != ARENA.dirty_units.get() {
+    if dirty_units != arena.dirty_units.get() {
         return Err(Violation {
             invariant: "I8: dirty units are counted",
             address,
         });
     }
     Ok(())
-}
-
-/// Bytes of free units whose pages may be resident.
-fn dirty_bytes() -> usize {
-    ARENA.dirty_units.get() * UNIT
 }

@@ -4,8 +4,8 @@
 use core::ptr::NonNull;
 
 use super::chunk::Chunk;
-use super::meta;
 use super::tags::Tags;
+use super::{Locked, meta};
 use crate::size_map::MagazineOffset;
 use crate::sync::{AtomicU32, Link, Ordering};
 use crate::units::{ADDRESS_BITS, CHUNK_SHIFT, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
@@ -92,16 +92,16 @@ impl OwnerMap {
             .is_some_and(|leaf| leaf.get().is_some())
     }
 
-    /// Hangs a leaf from [`prepare`](Self::prepare) in. The arena's lock is held.
-    pub(super) fn add_leaf(&self, address: usize, leaf: NonNull<u8>) {
+    /// Hangs a leaf from [`prepare`](Self::prepare) in.
+    pub(super) fn add_leaf(&self, _: &Locked, address: usize, leaf: NonNull<u8>) {
         // SAFETY: 1. zeroed metadata of a leaf's size, aligned to a line, never freed; all zero is
         // an empty leaf.
         let leaf: &'static Leaf = unsafe { leaf.cast::<Leaf>().as_ref() };
         self.0[Self::place(address).0].set(Some(leaf));
     }
 
-    /// Enters or removes a chunk. The arena's lock is held, and the leaf is there.
-    pub(super) fn set(&self, address: usize, chunk: Option<&'static Chunk>) {
+    /// Enters or removes a chunk, for whose address there is a leaf.
+    pub(super) fn set(&self, _: &Locked, address: usize, chunk: Option<&'static Chunk>) {
         let (root, leaf) = Self::place(address);
         if let Some(table) = self.0[root].get() {
             table.tags[leaf].set(chunk.and_then(|chunk| chunk.tags.get()));

@@ -2,9 +2,7 @@
 //! `munmap`.
 
 use super::chunk::Chunk;
-use super::{
-    ARENA, NO_BIN, append_by_age, dirty_bytes, enter, rebin, remove_by_age, set_dirty, unbin,
-};
+use super::{ARENA, Locked};
 use crate::config;
 use crate::os::{self, failpoints};
 use crate::sync::{AtomicUsize, Ordering};
@@ -47,7 +45,7 @@ struct Work {
     /// The dirty units among those claimed.
     units: u64,
     /// What was taken out of the free units: all of them where the addresses go too.
-    claimed: u64,
+    taken: u64,
 }
 
 /// Claims dirty units that are due, in the chunk not looked at for longest. After `refused` refusals of the
@@ -57,32 +55,19 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
     if refused >= REFUSALS {
         return None;
     }
-    let _held = ARENA.lock.lock();
+    let arena = ARENA.lock();
     loop {
-        let chunk = ARENA.oldest.get()?;
-        let is_any = age == Age::Any || dirty_bytes() > config::dirty_budget();
+        let chunk = arena.oldest.get()?;
+        let is_any = age == Age::Any || arena.dirty_bytes() > config::dirty_budget();
         let units = if is_any {
-            chunk.dirty.get()
+            chunk.listed(&arena).masks.dirty()
         } else {
-            look(chunk)?
+            arena.look(chunk)?
         };
         if units != 0 {
-            return Some(take(chunk, units));
+            return Some(arena.take(chunk, units));
         }
     }
-}
-
-/// Looks at a chunk if it is time; the units that are due.
-fn look(chunk: &'static Chunk) -> Option<u64> {
-    let now = os::now_ms();
-    let since = now.saturating_sub(chunk.looked_at.get());
-    let (dirty, old) = (chunk.dirty.get(), chunk.old.get());
-    let due = due_of(dirty, old, since, config::purge_delay_ms())?;
-    chunk.old.set(dirty);
-    chunk.looked_at.set(now);
-    remove_by_age(chunk);
-    append_by_age(chunk);
-    Some(due)
 }
 
 /// Which dirty units are due `since` milliseconds after the last look: every half a delay those that were dirty
@@ -93,29 +78,43 @@ fn due_of(dirty: u64, old: u64, since: u64, delay: u64) -> Option<u64> {
     (since >= delay.div_ceil(2)).then_some(if long_ago { dirty } else { old })
 }
 
-/// Takes dirty units out of the free ones, or the whole chunk, if there is nothing else in it. Locked.
-fn take(chunk: &'static Chunk, units: u64) -> Work {
-    let dirty = chunk.dirty.get();
-    let whole = chunk.is_empty() && units == dirty;
-    let claimed = if whole { u64::MAX } else { units };
-    // Another purger may be at work on other units of the chunk.
-    chunk.purging.set(chunk.purging.get() | claimed);
-    chunk.free.set(chunk.free.get() & !claimed);
-    set_dirty(chunk, dirty & !units);
-    if whole {
-        // Nobody may find the chunk once its addresses can belong to someone else.
-        unbin(chunk);
-        if let Some(base) = chunk.base() {
-            ARENA.owners.set(base.addr().get(), None);
-        }
-        ARENA.chunks.set(ARENA.chunks.get() - 1);
-    } else {
-        rebin(chunk);
+impl Locked {
+    /// Looks at a chunk if it is time; the units that are due.
+    fn look(&self, chunk: &'static Chunk) -> Option<u64> {
+        let listed = chunk.listed(self);
+        let now = os::now_ms();
+        let since = now.saturating_sub(listed.looked_at.get());
+        let (dirty, old) = (listed.masks.dirty(), listed.masks.old());
+        let due = due_of(dirty, old, since, config::purge_delay_ms())?;
+        listed.masks.look();
+        listed.looked_at.set(now);
+        self.remove_by_age(chunk);
+        self.append_by_age(chunk);
+        Some(due)
     }
-    Work {
-        chunk,
-        units,
-        claimed,
+
+    /// Takes dirty units out of the free ones, or the whole chunk, if there is nothing else in it.
+    fn take(&self, chunk: &'static Chunk, units: u64) -> Work {
+        let masks = &chunk.listed(self).masks;
+        let whole = masks.is_empty() && units == masks.dirty();
+        let taken = if whole { u64::MAX } else { units };
+        self.change(chunk, |masks| masks.begin_purge(taken, units));
+        if whole {
+            self.leave(chunk);
+        }
+        Work {
+            chunk,
+            units,
+            taken,
+        }
+    }
+
+    /// Nobody may find a chunk by its address once that can belong to someone else.
+    fn leave(&self, chunk: &'static Chunk) {
+        if let Some(base) = chunk.base() {
+            ARENA.owners.set(self, base.addr().get(), None);
+        }
+        ARENA.counts.set_chunks(self, ARENA.counts.chunks() - 1);
     }
 }
 
@@ -124,7 +123,7 @@ impl Work {
     /// was wanted.
     fn purge(self) -> usize {
         failpoints::at(failpoints::Point::Purge);
-        let whole = self.claimed == u64::MAX;
+        let whole = self.taken == u64::MAX;
         if whole && self.unmap() {
             return CHUNK;
         }
@@ -137,31 +136,15 @@ impl Work {
                 clean |= (u64::MAX >> (64 - length)) << first;
             }
         }
-        // An empty chunk that the kernel would not unmap stays dirty, so that it is tried again.
-        let left = if whole {
-            self.units
-        } else {
-            self.units & !clean
-        };
-        let _held = ARENA.lock.lock();
-        self.chunk.free.set(self.chunk.free.get() | self.claimed);
-        // Emptied by others meanwhile: dirty, so that its addresses go too. All that was purged, not a unit of it: what
-        // was a span stays together until it is claimed anew (`Span::set_fronts`).
-        let empty = if self.chunk.is_empty() { self.units } else { 0 };
-        set_dirty(self.chunk, self.chunk.dirty.get() | left | empty);
-        // Last: until then a child of a fork takes all of them for dirty.
-        self.chunk
-            .purging
-            .set(self.chunk.purging.get() & !self.claimed);
+        let arena = ARENA.lock();
+        arena.change(self.chunk, |masks| {
+            masks.end_purge(self.taken, self.units, clean)
+        });
         if whole {
-            enter(self.chunk);
+            arena.enter(self.chunk);
+            return 0;
         }
-        rebin(self.chunk);
-        if whole {
-            0
-        } else {
-            clean.count_ones() as usize * UNIT
-        }
+        clean.count_ones() as usize * UNIT
     }
 
     /// Gives an empty chunk's addresses back. `false` at the limit of mappings.
@@ -181,11 +164,9 @@ impl Work {
         if let Some(tags) = self.chunk.tags.get() {
             tags.discard();
         }
-        let _held = ARENA.lock.lock();
-        self.chunk.purging.set(0);
-        self.chunk.bin.set(NO_BIN);
-        self.chunk.next_unused.set(ARENA.unused.get());
-        ARENA.unused.set(Some(self.chunk));
+        let arena = ARENA.lock();
+        self.chunk.listed(&arena).masks.unmapped();
+        arena.put_unused(self.chunk);
         true
     }
 }

@@ -6,11 +6,10 @@ use core::ptr::NonNull;
 use super::chunk::{Chunk, DESCRIPTOR};
 use super::runs::Want;
 use super::tags::Tags;
-use super::{ARENA, NO_BIN, meta};
+use super::{ARENA, Locked, NO_BIN, meta};
 use crate::config;
 use crate::hardening::Hardening;
 use crate::os::{self, Access, failpoints};
-use crate::sync::Ordering;
 use crate::units::CHUNK;
 use crate::valgrind;
 
@@ -25,16 +24,14 @@ const HUGE_FROM: usize = 16;
 pub(super) fn new_chunk(want: Want) -> Option<&'static Chunk> {
     let chunk = new_descriptor()?;
     let Some(base) = has_tags(chunk).then(new_addresses).flatten() else {
-        let _held = ARENA.lock.lock();
-        chunk.next_unused.set(ARENA.unused.get());
-        ARENA.unused.set(Some(chunk));
+        ARENA.lock().put_unused(chunk);
         return None;
     };
     let dense = want.is_dense();
-    if dense && config::huge_pages() && ARENA.chunks.get() >= HUGE_FROM {
+    if dense && config::huge_pages() && ARENA.counts.chunks() >= HUGE_FROM {
         os::advise_huge(base, CHUNK);
     }
-    chunk.dense.set(u8::from(dense));
+    chunk.set_dense(dense);
     chunk.small_pages.set(0);
     chunk.set_base(base.as_ptr());
     Some(chunk)
@@ -42,22 +39,33 @@ pub(super) fn new_chunk(want: Want) -> Option<&'static Chunk> {
 
 /// A descriptor whose tables are empty.
 fn new_descriptor() -> Option<&'static Chunk> {
-    {
-        let _held = ARENA.lock.lock();
-        if let Some(chunk) = ARENA.unused.get() {
-            ARENA.unused.set(chunk.next_unused.get());
-            return Some(chunk);
-        }
+    let unused = ARENA.lock().take_unused();
+    if unused.is_some() {
+        return unused;
     }
     let table = meta::alloc(DESCRIPTOR)?;
     // SAFETY: 1. zeroed metadata of a descriptor's size, aligned to a line, never freed; all zero
     // is a descriptor without a chunk.
     let chunk: &'static Chunk = unsafe { table.cast::<Chunk>().as_ref() };
-    chunk.bin.set(NO_BIN);
-    let _held = ARENA.lock.lock();
-    chunk.next_of_all.set(ARENA.all.get());
-    ARENA.all.set(Some(chunk));
+    let arena = ARENA.lock();
+    chunk.listed(&arena).bin.set(NO_BIN);
+    chunk.next_of_all.set(arena.all.get());
+    arena.all.set(Some(chunk));
     Some(chunk)
+}
+
+impl Locked {
+    fn take_unused(&self) -> Option<&'static Chunk> {
+        let chunk = self.unused.get()?;
+        self.unused.set(chunk.listed(self).next_unused.get());
+        Some(chunk)
+    }
+
+    /// Keeps a descriptor without a chunk, which is in no list.
+    pub(super) fn put_unused(&self, chunk: &'static Chunk) {
+        chunk.listed(self).next_unused.set(self.unused.get());
+        self.unused.set(Some(chunk));
+    }
 }
 
 /// Whether the descriptor has the tags that the mode asks for, made on first use.
@@ -98,21 +106,21 @@ fn new_addresses() -> Option<NonNull<u8>> {
 
 /// The next chunk's worth of the reservation.
 fn cut() -> Option<NonNull<u8>> {
-    let _held = ARENA.lock.lock();
-    let left = ARENA.fresh_left.get().checked_sub(CHUNK)?;
-    // ORDERING: guarded by `ARENA.lock`.
-    let base = NonNull::new(ARENA.fresh.load(Ordering::Relaxed))?;
-    ARENA.fresh_left.set(left);
+    let arena = ARENA.lock();
+    let left = arena.fresh_left.get().checked_sub(CHUNK)?;
+    let base = arena.fresh.get()?;
+    // A child of a fork before the next store loses a chunk's worth: `fresh_left` shrinks first.
+    arena.fresh_left.set(left);
     // SAFETY: 1. `fresh_left` counted these bytes.
     let rest = unsafe { crate::ptr::advance::<u8>(base, CHUNK) };
-    ARENA.fresh.store(rest.as_ptr(), Ordering::Relaxed);
+    arena.fresh.set(Some(rest));
     Some(base)
 }
 
 /// Reserves address space for more chunks: less where the process may not have so much.
 fn reserve() -> Option<()> {
     // Read without the lock: about so many will do.
-    let chunks = ARENA.chunks.get();
+    let chunks = ARENA.counts.chunks();
     let least = chunks.clamp(1, RESERVATION_MIN);
     let mut length = (chunks / 4).clamp(least, RESERVATION_MAX) * CHUNK;
     let base = loop {
@@ -136,12 +144,11 @@ fn reserve() -> Option<()> {
 
 /// Makes a reservation the one that chunks are cut from, unless there is one with room.
 fn offer(base: NonNull<u8>, length: usize) -> bool {
-    let _held = ARENA.lock.lock();
-    let is_used_up = ARENA.fresh_left.get() < CHUNK;
+    let arena = ARENA.lock();
+    let is_used_up = arena.fresh_left.get() < CHUNK;
     if is_used_up {
-        // ORDERING: guarded by `ARENA.lock`.
-        ARENA.fresh.store(base.as_ptr(), Ordering::Relaxed);
-        ARENA.fresh_left.set(length);
+        arena.fresh.set(Some(base));
+        arena.fresh_left.set(length);
     }
     is_used_up
 }
@@ -150,15 +157,13 @@ fn offer(base: NonNull<u8>, length: usize) -> bool {
 /// of mappings chunks can still be had from it.
 pub(crate) fn unreserve() {
     let (base, length) = {
-        let _held = ARENA.lock.lock();
-        // ORDERING: guarded by `ARENA.lock`.
-        let base = ARENA.fresh.load(Ordering::Relaxed);
-        let length = ARENA.fresh_left.get();
-        ARENA.fresh_left.set(0);
-        (base, length)
+        let arena = ARENA.lock();
+        let length = arena.fresh_left.get();
+        arena.fresh_left.set(0);
+        (arena.fresh.get(), length)
     };
     if length > 0
-        && let Some(base) = NonNull::new(base)
+        && let Some(base) = base
         // SAFETY: 1. the rest of our own reservation, which nobody can be given any more.
         && !unsafe { os::unmap(base, length) }
     {
@@ -175,9 +180,9 @@ fn leaf_for(base: NonNull<u8>) -> bool {
     let Some(leaf) = ARENA.owners.prepare(address) else {
         return false;
     };
-    let _held = ARENA.lock.lock();
+    let arena = ARENA.lock();
     if !ARENA.owners.has_leaf(address) {
-        ARENA.owners.add_leaf(address, leaf);
+        ARENA.owners.add_leaf(&arena, address, leaf);
     }
     true
 }

@@ -70,9 +70,9 @@ cfg_if! {
 
 pub(crate) use background::{name_thread, sleep_ms, start_thread, wait, wait_at_most, wake};
 pub(crate) use fault::{backtrace, object_at, watch_faults};
-pub(crate) use lock::Lock;
 #[cfg(feature = "counters")]
 pub use lock::counters;
+pub(crate) use lock::{Held, Lock};
 
 pub(crate) use imp::{
     early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier, random,
