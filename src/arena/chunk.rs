@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use super::masks::Masks;
 use super::tags::Tags;
 use super::{ARENA, Locked};
-use crate::os;
+use crate::os::{self, PageLen};
 use crate::size_map::MagazineOffset;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
 use crate::units::{CHUNK, LINE, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
@@ -201,7 +201,7 @@ impl Chunk {
         // Two purgers at once may both ask, which does no harm.
         if let (Some(base), 0) = (self.base(), self.small_pages.get()) {
             self.small_pages.set(1);
-            os::refuse_huge(base, CHUNK);
+            os::refuse_huge(base, PageLen::CHUNK);
         }
     }
 
@@ -257,8 +257,8 @@ impl Chunk {
         let start = self.unit_meta(UnitIndex::new(0));
         let end = start.addr().get() + UNITS_PER_CHUNK * UNIT_META;
         let skipped = start.addr().get().next_multiple_of(page) - start.addr().get();
-        let whole = (end - start.addr().get()).saturating_sub(skipped) / page * page;
-        if whole > 0 {
+        let whole = PageLen::within((end - start.addr().get()).saturating_sub(skipped));
+        if whole != PageLen::NONE {
             // SAFETY: 1. inside the table.
             let first = unsafe { crate::ptr::advance::<u8>(start, skipped) };
             // SAFETY: 1. our own metadata. Nothing in it is in use: no unit belongs to a span, and who

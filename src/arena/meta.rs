@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 
 use crate::config;
 use crate::hardening::Hardening;
-use crate::os::{self, Access, Lock, failpoints};
+use crate::os::{self, Access, Lock, PageLen, failpoints};
 use crate::sync::{GuardedPtr, GuardedUsize};
 use crate::units::{LINE, round_up};
 
@@ -22,7 +22,7 @@ const ARRAYS: usize = (ARRAY_MAX - ARRAY_MIN + 1) as usize;
 #[derive(Clone, Copy)]
 struct Region {
     next: Option<NonNull<Self>>,
-    length: usize,
+    length: PageLen,
 }
 
 /// What the lock guards: who has a reference holds it. Cells, not plain fields: whatever moment a
@@ -51,7 +51,7 @@ pub(crate) fn alloc(bytes: usize) -> Option<NonNull<u8>> {
 
 /// As [`alloc`], in whole pages.
 pub(crate) fn alloc_pages(bytes: usize) -> Option<NonNull<u8>> {
-    let bytes = round_up(bytes, os::page_size())?;
+    let bytes = PageLen::holding(bytes)?.bytes();
     from_region(bytes, |meta| meta.bump_pages(bytes))
 }
 
@@ -66,7 +66,7 @@ fn from_region(bytes: usize, take: impl Fn(&Meta) -> Option<NonNull<u8>>) -> Opt
     }
     // No system call under the lock. The rest of the region before is lost, as it is if two threads
     // get here at once: addresses that were never touched.
-    let length = round_up(bytes + os::page_size(), REGION)?;
+    let length = PageLen::holding(round_up(bytes + os::page_size(), REGION)?)?;
     let base = map(length)?;
     let meta = META.lock();
     meta.add_region(base, length);
@@ -74,16 +74,17 @@ fn from_region(bytes: usize, take: impl Fn(&Meta) -> Option<NonNull<u8>>) -> Opt
 }
 
 /// A mapping for tables; between inaccessible pages, if they are to be isolated.
-fn map(length: usize) -> Option<NonNull<u8>> {
-    let page = os::page_size();
+fn map(length: PageLen) -> Option<NonNull<u8>> {
+    let page = PageLen::pages(1);
     if !config::mode().has(Hardening::ISOLATION) {
-        return os::map(length, page, Access::Committed);
+        return os::map(length, page.bytes(), Access::Committed);
     }
-    let first = os::map(length + 2 * page, page, Access::Committed)?;
-    // SAFETY: 1. two pages more than `length` were mapped.
-    let base = unsafe { crate::ptr::advance::<u8>(first, page) };
-    // SAFETY: 1. as above.
-    let last = unsafe { crate::ptr::advance::<u8>(base, length) };
+    let whole = length.plus(PageLen::pages(2))?;
+    let first = os::map(whole, page.bytes(), Access::Committed)?;
+    // SAFETY: 1. two pages more than `length` were mapped: this is behind the first.
+    let base = unsafe { crate::ptr::advance::<u8>(first, page.bytes()) };
+    // SAFETY: 1. the second of the two is behind this.
+    let last = unsafe { crate::ptr::advance::<u8>(base, length.bytes()) };
     for place in [first, last] {
         // Tables without a guard are better than none.
         // SAFETY: 1. a page mapped above, not used.
@@ -118,7 +119,7 @@ impl Meta {
     }
 
     /// Makes a fresh mapping the newest.
-    fn add_region(&self, base: NonNull<u8>, length: usize) {
+    fn add_region(&self, base: NonNull<u8>, length: PageLen) {
         let region = base.cast::<Region>();
         let next = self.regions.get();
         // SAFETY: 1. a fresh mapping, long enough and aligned to a page.
@@ -130,7 +131,7 @@ impl Meta {
         // SAFETY: 1. the mapping is longer than a line.
         let first = unsafe { crate::ptr::advance::<u8>(base, LINE) };
         self.cursor.set(Some(first));
-        self.left.set(length - LINE);
+        self.left.set(length.bytes() - LINE);
     }
 
     /// Takes a recycled array off its list.

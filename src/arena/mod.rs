@@ -30,7 +30,7 @@ use self::masks::{Change, Masks};
 use self::owner_map::OwnerMap;
 use self::runs::longest_run;
 use crate::error::{Misuse, Violation};
-use crate::os::{self, Held, Lock, failpoints};
+use crate::os::{self, Held, Lock, PageLen, failpoints};
 use crate::size_map::MagazineOffset;
 use crate::sync::{GuardedPtr, GuardedU8, GuardedUsize, Link, same};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
@@ -56,7 +56,7 @@ struct Locked {
     all: Link<Chunk>,
     /// Descriptors without a chunk.
     unused: Link<Chunk>,
-    /// The reservation that chunks are cut from.
+    /// The reservation that chunks are cut from, and how many can be.
     fresh: GuardedPtr<u8>,
     fresh_left: GuardedUsize,
     /// Dirty units of all chunks.
@@ -158,7 +158,7 @@ pub(crate) fn committed() -> usize {
 pub(crate) fn resident() -> usize {
     chunks()
         .filter_map(Chunk::base)
-        .map(|base| os::resident(base, CHUNK))
+        .map(|base| os::resident(base, PageLen::CHUNK))
         .sum()
 }
 

@@ -4,7 +4,7 @@
 use super::chunk::Chunk;
 use super::{ARENA, Locked};
 use crate::config;
-use crate::os::{self, failpoints};
+use crate::os::{self, PageLen, failpoints};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{CHUNK, UNIT, UnitIndex, runs};
 
@@ -132,7 +132,7 @@ impl Work {
         for (first, length) in runs(self.units) {
             let base = self.chunk.unit(UnitIndex::new(first));
             // SAFETY: 1. units of our chunk that `next_work` took out of the free ones.
-            if unsafe { os::purge(base, length as usize * UNIT) } {
+            if unsafe { os::purge(base, PageLen::units(length as usize)) } {
                 clean |= (u64::MAX >> (64 - length)) << first;
             }
         }
@@ -155,7 +155,7 @@ impl Work {
         // The base goes first: in a child of a fork in between, the chunk is lost, not used.
         self.chunk.set_base(core::ptr::null_mut());
         // SAFETY: 1. an empty chunk that no list and no map leads to any more.
-        if !unsafe { os::unmap(base, CHUNK) } {
+        if !unsafe { os::unmap(base, PageLen::CHUNK) } {
             self.chunk.set_base(base.as_ptr());
             return false;
         }

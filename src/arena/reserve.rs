@@ -9,7 +9,7 @@ use super::tags::Tags;
 use super::{ARENA, Locked, NO_BIN, meta};
 use crate::config;
 use crate::hardening::Hardening;
-use crate::os::{self, Access, failpoints};
+use crate::os::{self, Access, PageLen, failpoints};
 use crate::units::CHUNK;
 use crate::valgrind;
 
@@ -29,7 +29,7 @@ pub(super) fn new_chunk(want: Want) -> Option<&'static Chunk> {
     };
     let dense = want.is_dense();
     if dense && config::huge_pages() && ARENA.counts.chunks() >= HUGE_FROM {
-        os::advise_huge(base, CHUNK);
+        os::advise_huge(base, PageLen::CHUNK);
     }
     chunk.set_dense(dense);
     chunk.small_pages.set(0);
@@ -94,24 +94,24 @@ fn new_addresses() -> Option<NonNull<u8>> {
     };
     if leaf_for(base) {
         // SAFETY: 1. cut from our own reservation, for nobody else.
-        if unsafe { os::commit(base, CHUNK) } {
+        if unsafe { os::commit(base, PageLen::CHUNK) } {
             valgrind::fence_off(base, CHUNK);
             return Some(base);
         }
     }
     // SAFETY: 1. as above, never used. What stays reserved on failure costs no memory.
-    let _ = unsafe { os::unmap(base, CHUNK) };
+    let _ = unsafe { os::unmap(base, PageLen::CHUNK) };
     None
 }
 
 /// The next chunk's worth of the reservation.
 fn cut() -> Option<NonNull<u8>> {
     let arena = ARENA.lock();
-    let left = arena.fresh_left.get().checked_sub(CHUNK)?;
+    let left = arena.fresh_left.get().checked_sub(1)?;
     let base = arena.fresh.get()?;
     // A child of a fork before the next store loses a chunk's worth: `fresh_left` shrinks first.
     arena.fresh_left.set(left);
-    // SAFETY: 1. `fresh_left` counted these bytes.
+    // SAFETY: 1. `fresh_left` counted this chunk.
     let rest = unsafe { crate::ptr::advance::<u8>(base, CHUNK) };
     arena.fresh.set(Some(rest));
     Some(base)
@@ -122,33 +122,33 @@ fn reserve() -> Option<()> {
     // Read without the lock: about so many will do.
     let chunks = ARENA.counts.chunks();
     let least = chunks.clamp(1, RESERVATION_MIN);
-    let mut length = (chunks / 4).clamp(least, RESERVATION_MAX) * CHUNK;
+    let mut count = (chunks / 4).clamp(least, RESERVATION_MAX);
     let base = loop {
-        if let Some(base) = os::map(length, CHUNK, Access::Reserved) {
+        if let Some(base) = os::map(PageLen::chunks(count), CHUNK, Access::Reserved) {
             break base;
         }
-        length = (length / 2 / CHUNK * CHUNK).max(CHUNK);
-        if length == CHUNK {
-            break os::map(CHUNK, CHUNK, Access::Reserved)?;
+        count = (count / 2).max(1);
+        if count == 1 {
+            break os::map(PageLen::CHUNK, CHUNK, Access::Reserved)?;
         }
     };
     failpoints::at(failpoints::Point::Reserve);
-    if !offer(base, length) {
+    if !offer(base, count) {
         // Another thread reserved meanwhile, and there is room in its reservation.
         // SAFETY: 1. mapped above, never used.
-        let _ = unsafe { os::unmap(base, length) };
+        let _ = unsafe { os::unmap(base, PageLen::chunks(count)) };
         failpoints::at(failpoints::Point::Reserve);
     }
     Some(())
 }
 
-/// Makes a reservation the one that chunks are cut from, unless there is one with room.
-fn offer(base: NonNull<u8>, length: usize) -> bool {
+/// Makes a reservation of so many chunks the one that they are cut from, unless there is one with room.
+fn offer(base: NonNull<u8>, count: usize) -> bool {
     let arena = ARENA.lock();
-    let is_used_up = arena.fresh_left.get() < CHUNK;
+    let is_used_up = arena.fresh_left.get() == 0;
     if is_used_up {
         arena.fresh.set(Some(base));
-        arena.fresh_left.set(length);
+        arena.fresh_left.set(count);
     }
     is_used_up
 }
@@ -156,19 +156,19 @@ fn offer(base: NonNull<u8>, length: usize) -> bool {
 /// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on. Not for want of memory: at the limit
 /// of mappings chunks can still be had from it.
 pub(crate) fn unreserve() {
-    let (base, length) = {
+    let (base, count) = {
         let arena = ARENA.lock();
-        let length = arena.fresh_left.get();
+        let count = arena.fresh_left.get();
         arena.fresh_left.set(0);
-        (arena.fresh.get(), length)
+        (arena.fresh.get(), count)
     };
-    if length > 0
+    if count > 0
         && let Some(base) = base
         // SAFETY: 1. the rest of our own reservation, which nobody can be given any more.
-        && !unsafe { os::unmap(base, length) }
+        && !unsafe { os::unmap(base, PageLen::chunks(count)) }
     {
         // Lost if somebody reserved meanwhile: addresses without memory.
-        let _ = offer(base, length);
+        let _ = offer(base, count);
     }
 }
 

@@ -6,15 +6,17 @@
 use core::ptr::NonNull;
 
 use super::ARENA;
-use crate::os;
+use crate::os::{self, PageLen};
 use crate::size_class::{CLASSES, SizeClass};
 use crate::sync::{AtomicU8, Ordering};
-use crate::units::CHUNK;
+use crate::units::{CHUNK, UNIT};
 
 /// Bytes of a granule: no two blocks begin in one.
 const GRANULE: usize = 16;
 /// The tags of one chunk.
 const TAGS: usize = CHUNK / GRANULE;
+/// The same bytes, in units.
+const LENGTH: PageLen = PageLen::units(TAGS / UNIT);
 
 /// All tags of a chunk. All zero is no live block.
 #[derive(Debug)]
@@ -25,10 +27,11 @@ impl Tags {
     /// Gives their memory back; if the kernel refuses, they are as they were: without a live block, all zero.
     pub(super) fn discard(&'static self) {
         // SAFETY: 1. our own metadata, whole pages of zeros; who reads them with a stale pointer finds zeros still.
-        let _ = unsafe { os::purge(NonNull::from(self).cast(), TAGS) };
+        let _ = unsafe { os::purge(NonNull::from(self).cast(), LENGTH) };
     }
 }
 
+static_assertions::const_assert!(LENGTH.bytes() == TAGS);
 // A tag holds the class and one bit of the address.
 static_assertions::const_assert!(CLASSES < 128);
 

@@ -3,7 +3,7 @@
 use super::flush::release;
 use super::{ClassHeap, class_of, heaps};
 use crate::arena;
-use crate::os::{self, failpoints};
+use crate::os::{self, PageLen, failpoints};
 use crate::slab::{Slab, SlabState, holes};
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -128,7 +128,7 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
         let run = unsafe { crate::ptr::advance::<u8>(base, offset) };
         // SAFETY: 1. our slab; its free blocks cannot leave while it is in no list, nor idle ones
         // while their threads are held off.
-        if unsafe { os::purge(run, length) } {
+        if unsafe { os::purge(run, PageLen::within(length)) } {
             bytes += length;
         } else {
             refused = true;

@@ -4,7 +4,7 @@ use super::list::best;
 use super::stuck::unmap;
 use super::{LARGE, Mapping, descriptor, guarded, retire, retire_held};
 use crate::error::Violation;
-use crate::os;
+use crate::os::{self, PageLen};
 use crate::sync::Link;
 use crate::units::UNIT;
 
@@ -77,7 +77,7 @@ fn grow_longest(length: usize) -> Option<&'static Mapping> {
         mapping
     };
     // SAFETY: 1. taken out of the cache, so ours alone. 2. nobody uses a cached mapping.
-    match unsafe { os::remap(mapping.base(), mapping.length.get(), length) } {
+    match unsafe { os::remap(mapping.base(), mapping.pages(), PageLen::kept(length)) } {
         Some(base) => {
             mapping.set(base, length);
             Some(mapping)

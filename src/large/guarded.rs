@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::Mapping;
 use crate::config;
 use crate::hardening::Hardening;
-use crate::os::{self, Access};
+use crate::os::{self, Access, PageLen};
 
 /// Whether mappings are kept apart: not split, joined, or grown into each other.
 pub(super) fn is_apart() -> bool {
@@ -27,20 +27,21 @@ fn has_guards() -> bool {
 pub(super) fn map(length: usize, align: usize) -> Option<(NonNull<u8>, [usize; 2])> {
     let page = os::page_size();
     if !has_guards() {
-        return Some((os::map(length, align, Access::Committed)?, [0, 0]));
+        let base = os::map(PageLen::kept(length), align, Access::Committed)?;
+        return Some((base, [0, 0]));
     }
     let margins = if align > page {
         [0, page]
     } else {
         [page, page]
     };
-    let whole = length.checked_add(margins[0] + margins[1])?;
+    let whole = PageLen::kept(length).plus(PageLen::kept(margins[0] + margins[1]))?;
     let start = os::map(whole, align.max(page), Access::Committed)?;
     // SAFETY: 1. `whole` has room for it.
     let base = unsafe { crate::ptr::advance::<u8>(start, margins[0]) };
     if margins[0] > 0 {
         // SAFETY: 1. mapped above, not in use.
-        let _ = unsafe { os::guard(start, page) };
+        let _ = unsafe { os::guard(start, PageLen::kept(page)) };
     }
     // SAFETY: 1. mapped above, not in use.
     unsafe { guard_end(base, length, page) };
@@ -56,17 +57,17 @@ unsafe fn guard_end(base: NonNull<u8>, length: usize, bytes: usize) {
         // SAFETY: 1. the caller's.
         let end = unsafe { crate::ptr::advance::<u8>(base, length) };
         // SAFETY: 1. the caller's.
-        let _ = unsafe { os::guard(end, bytes) };
+        let _ = unsafe { os::guard(end, PageLen::kept(bytes)) };
     }
 }
 
 impl Mapping {
-    /// First byte and bytes, with what lies before and behind.
-    pub(super) fn whole(&self) -> (NonNull<u8>, usize) {
+    /// First byte and length, with what lies before and behind.
+    pub(super) fn whole(&self) -> (NonNull<u8>, PageLen) {
         let [before, behind] = self.margins.each_ref().map(|bytes| bytes.get());
         // SAFETY: 1. `map` put that many bytes before.
         let start = unsafe { self.base().sub(before) };
-        (start, before + self.length.get() + behind)
+        (start, PageLen::kept(before + self.length.get() + behind))
     }
 
     /// Takes back what [`open`](Self::open) left inaccessible behind a shorter block.
@@ -83,7 +84,7 @@ impl Mapping {
     /// 1. The mapping is in no list, and nobody uses it.
     pub(super) unsafe fn shut(&self) -> bool {
         // SAFETY: 1. the caller's.
-        !is_shut() || unsafe { os::protect(self.base(), self.length.get()) }
+        !is_shut() || unsafe { os::protect(self.base(), self.pages()) }
     }
 
     /// Makes the first `length` bytes of a freed mapping accessible again, and no more where there are
@@ -94,7 +95,7 @@ impl Mapping {
     pub(super) unsafe fn open(&self, length: usize) -> bool {
         let all = self.length.get();
         // SAFETY: 1. the caller's.
-        if !unsafe { os::expose(self.base(), all) } {
+        if !unsafe { os::expose(self.base(), self.pages()) } {
             return false;
         }
         if has_guards() {
@@ -102,7 +103,7 @@ impl Mapping {
             let rest = unsafe { crate::ptr::advance::<u8>(self.base(), length) };
             // Where guards are protected pages, they would stay in memory.
             // SAFETY: 1. the caller's.
-            let _ = all == length || unsafe { os::purge(rest, all - length) };
+            let _ = all == length || unsafe { os::purge(rest, PageLen::kept(all - length)) };
             // SAFETY: 1. the caller's.
             unsafe { guard_end(self.base(), length, all - length) };
             let behind = &self.margins[1];
@@ -120,15 +121,17 @@ impl Mapping {
     pub(super) unsafe fn resize(&self, length: usize) -> Option<NonNull<u8>> {
         let [before, behind] = self.margins.each_ref().map(|bytes| bytes.get());
         let (start, old) = self.whole();
+        let exposed = PageLen::kept(self.length.get() + behind);
         // What was inaccessible behind becomes part of the block.
         // SAFETY: 1. the mapping's own end.
-        if behind > 0 && !unsafe { os::expose(self.base(), self.length.get() + behind) } {
+        if behind > 0 && !unsafe { os::expose(self.base(), exposed) } {
             // SAFETY: 1. the mapping's own end.
             unsafe { guard_end(self.base(), self.length.get(), behind) };
             return None;
         }
-        // SAFETY: 1. the mapping is the caller's. 2. the caller's.
-        let moved = unsafe { os::remap(start, old, before + length + behind) };
+        let new = PageLen::kept(before + length + behind);
+        // SAFETY: 1. the mapping is in no list, so it is the caller's alone. 2. the caller's.
+        let moved = unsafe { os::remap(start, old, new) };
         if let Some(start) = moved {
             // SAFETY: 1. as long as before, and as before.
             self.set(unsafe { crate::ptr::advance(start, before) }, length);

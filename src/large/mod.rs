@@ -19,7 +19,7 @@ use core::ptr::NonNull;
 use crate::arena::{self, Zeroed, meta};
 use crate::config;
 use crate::error::{Call, Misuse, Violation};
-use crate::os::{self, Lock, failpoints};
+use crate::os::{self, Lock, PageLen, failpoints};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, UnitCount, round_up};
 use crate::valgrind;
@@ -99,6 +99,11 @@ impl Mapping {
     fn base(&self) -> NonNull<u8> {
         // ORDERING: guarded by `LARGE.lock`, or the caller owns the mapping.
         NonNull::new(self.base.load(Ordering::Relaxed)).expect("a mapping has a base")
+    }
+
+    /// Its length as what it is: `map` and all that changes it know of whole pages only.
+    fn pages(&self) -> PageLen {
+        PageLen::kept(self.length.get())
     }
 
     fn set(&self, base: NonNull<u8>, length: usize) {
@@ -297,7 +302,7 @@ pub(crate) fn committed_and_resident() -> (usize, usize) {
         while let Some(mapping) = link.get() {
             committed += mapping.length.get();
             // A question to the kernel under the lock: rare, and the table must not move.
-            resident += os::resident(mapping.base(), mapping.length.get());
+            resident += os::resident(mapping.base(), mapping.pages());
             link = &mapping.next;
         }
     }

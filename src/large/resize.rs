@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use super::{Mapping, cache, enter, evict, guarded, hand_out, leave};
-use crate::os;
+use crate::os::{self, PageLen};
 use crate::units::round_up;
 
 /// What grows by less than one in so many parts has its pages moved by the kernel instead of copied.
@@ -57,7 +57,7 @@ unsafe fn grow(mapping: &'static Mapping, used: usize, length: usize) -> Option<
         return Some(hand_out(target, length));
     }
     // SAFETY: 1. the mapping was taken out of the table. 2. the caller's 1.
-    let moved = unsafe { os::remap(block, old, length) };
+    let moved = unsafe { os::remap(block, mapping.pages(), PageLen::kept(length)) };
     if let Some(base) = moved {
         mapping.set(base, length);
         mapping.asked.set(length);

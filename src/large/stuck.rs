@@ -81,7 +81,7 @@ pub(super) fn unmap(mapping: &'static Mapping) -> bool {
         return true;
     }
     // SAFETY: 1. as above.
-    let _ = unsafe { os::purge(mapping.base(), mapping.length.get()) };
+    let _ = unsafe { os::purge(mapping.base(), mapping.pages()) };
     // Where freed mappings are inaccessible, this one is as well, if the kernel lets it be.
     // SAFETY: 1. as above.
     let _ = unsafe { mapping.shut() };

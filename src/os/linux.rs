@@ -5,11 +5,11 @@ use core::ptr::{self, NonNull};
 
 use super::posix::keeping_errno;
 use super::syscall::{Word, call, word};
-use super::{Access, failpoints};
+use super::{Access, PageLen, failpoints};
 use crate::units::round_up;
 use crate::valgrind;
 
-pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull<u8>> {
+pub(super) fn map(length: PageLen, align: usize, access: Access) -> Option<NonNull<u8>> {
     let mut place = 0;
     // The kernel puts new mappings below the others: the second time most likely where the alignment wants it, and
     // no address more is asked for than the process may need to have under its limit.
@@ -25,18 +25,19 @@ pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull
         }
     }
     // Padding is reserved only: an alignment of many GiB must not count as memory.
-    let padded = length.checked_add(align)?.checked_sub(super::page_size())?;
+    let padding = PageLen::within(align.checked_sub(super::page_size())?);
+    let padded = length.plus(padding)?;
     let base = map_near(0, padded, Access::Reserved)?;
-    let head = round_up(base.addr().get(), align)? - base.addr().get();
-    // SAFETY: 1. head + length is at most `padded`.
-    let start = unsafe { crate::ptr::advance::<u8>(base, head) };
-    // SAFETY: 1. as above.
-    let end = unsafe { crate::ptr::advance::<u8>(start, length) };
+    let head = PageLen::within(round_up(base.addr().get(), align)? - base.addr().get());
+    // SAFETY: 1. aligning takes at most the padding, which is in front of `length` bytes more.
+    let start = unsafe { crate::ptr::advance::<u8>(base, head.bytes()) };
+    // SAFETY: 1. `length` bytes are left behind the padding.
+    let end = unsafe { crate::ptr::advance::<u8>(start, length.bytes()) };
     // SAFETY: 1. the head of the range mapped above, not shared.
-    let headless = head == 0 || unsafe { unmap(base, head) };
-    let tail = padded - head - length;
+    let headless = head == PageLen::NONE || unsafe { unmap(base, head) };
+    let tail = PageLen::within(padding.bytes() - head.bytes());
     // SAFETY: 1. the tail of the range mapped above, not shared.
-    let tailless = tail == 0 || unsafe { unmap(end, tail) };
+    let tailless = tail == PageLen::NONE || unsafe { unmap(end, tail) };
     // SAFETY: 1. the middle of the range mapped above.
     let usable = access == Access::Reserved || unsafe { commit(start, length) };
     if headless && tailless && usable {
@@ -49,7 +50,7 @@ pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull
 }
 
 /// A mapping at `place`, if that is not 0 and is free there, or anywhere.
-fn map_near(place: usize, length: usize, access: Access) -> Option<NonNull<u8>> {
+fn map_near(place: usize, length: PageLen, access: Access) -> Option<NonNull<u8>> {
     if failpoints::refuses() {
         return None;
     }
@@ -62,7 +63,7 @@ fn map_near(place: usize, length: usize, access: Access) -> Option<NonNull<u8>> 
     let no_file = usize::MAX;
     let arguments = [
         place,
-        length,
+        length.bytes(),
         protection as usize,
         flags as usize,
         no_file,
@@ -76,14 +77,14 @@ fn map_near(place: usize, length: usize, access: Access) -> Option<NonNull<u8>> 
 
 /// # Safety
 /// 1. The range is the caller's own mapping.
-pub(super) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
+pub(super) unsafe fn commit(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let arguments = [
         base.as_ptr().cast(),
-        word(length),
+        word(length.bytes()),
         word(protection as usize),
     ];
     // SAFETY: 1. the caller's.
@@ -92,13 +93,13 @@ pub(super) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
 
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(super) unsafe fn protect(base: NonNull<u8>, length: usize) -> bool {
+pub(super) unsafe fn protect(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
     let arguments = [
         base.as_ptr().cast(),
-        word(length),
+        word(length.bytes()),
         word(libc::PROT_NONE as usize),
     ];
     // SAFETY: 1. the caller's.
@@ -113,7 +114,7 @@ const MADV_GUARD_REMOVE: c_int = 103;
 ///
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(super) unsafe fn guard(base: NonNull<u8>, length: usize) -> bool {
+pub(super) unsafe fn guard(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
@@ -125,7 +126,7 @@ pub(super) unsafe fn guard(base: NonNull<u8>, length: usize) -> bool {
 ///
 /// # Safety
 /// 1. The range is the caller's own mapping.
-pub(super) unsafe fn unguard(base: NonNull<u8>, length: usize) -> bool {
+pub(super) unsafe fn unguard(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
@@ -136,7 +137,7 @@ pub(super) unsafe fn unguard(base: NonNull<u8>, length: usize) -> bool {
 
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(super) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
+pub(super) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
@@ -146,37 +147,44 @@ pub(super) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
 
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(super) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
+pub(super) unsafe fn unmap(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
     // SAFETY: 1. the caller's.
-    unsafe { call(libc::SYS_munmap, [base.as_ptr().cast(), word(length)]) }.is_ok()
+    unsafe {
+        call(
+            libc::SYS_munmap,
+            [base.as_ptr().cast(), word(length.bytes())],
+        )
+    }
+    .is_ok()
 }
 
 /// # Safety
 /// 1. The old range is the caller's own mapping.
 /// 2. On success nobody uses the old addresses any more.
-pub(super) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+pub(super) unsafe fn remap(base: NonNull<u8>, old: PageLen, new: PageLen) -> Option<NonNull<u8>> {
     if failpoints::refuses() {
         return None;
     }
-    let [old, new, flags] = [old, new, libc::MREMAP_MAYMOVE as usize].map(word);
+    let [old, new] = [old, new].map(|length| word(length.bytes()));
+    let flags = word(libc::MREMAP_MAYMOVE as usize);
     // SAFETY: 1. and 2. the caller's.
     let moved = unsafe { call(libc::SYS_mremap, [base.as_ptr().cast(), old, new, flags]) };
     NonNull::new(moved.ok()?.cast()).map(valgrind::hidden)
 }
 
-pub(super) fn advise_huge(base: NonNull<u8>, length: usize) {
+pub(super) fn advise_huge(base: NonNull<u8>, length: PageLen) {
     advise(base, length, libc::MADV_HUGEPAGE);
 }
 
-pub(super) fn refuse_huge(base: NonNull<u8>, length: usize) {
+pub(super) fn refuse_huge(base: NonNull<u8>, length: PageLen) {
     advise(base, length, libc::MADV_NOHUGEPAGE);
 }
 
 /// Advice that changes no byte, given in vain or not.
-fn advise(base: NonNull<u8>, length: usize, advice: c_int) {
+fn advise(base: NonNull<u8>, length: PageLen, advice: c_int) {
     if failpoints::refuses() {
         return;
     }
@@ -184,7 +192,7 @@ fn advise(base: NonNull<u8>, length: usize, advice: c_int) {
     let _ = unsafe { madvise(base, length, advice) };
 }
 
-pub(super) fn wipe_on_fork(base: NonNull<u8>, length: usize) -> bool {
+pub(super) fn wipe_on_fork(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
@@ -194,21 +202,25 @@ pub(super) fn wipe_on_fork(base: NonNull<u8>, length: usize) -> bool {
 
 /// # Safety
 /// 1. As the advice demands.
-unsafe fn madvise(base: NonNull<u8>, length: usize, advice: c_int) -> Result<Word, c_int> {
-    let arguments = [base.as_ptr().cast(), word(length), word(advice as usize)];
+unsafe fn madvise(base: NonNull<u8>, length: PageLen, advice: c_int) -> Result<Word, c_int> {
+    let arguments = [
+        base.as_ptr().cast(),
+        word(length.bytes()),
+        word(advice as usize),
+    ];
     // SAFETY: 1. the caller's.
     unsafe { call(libc::SYS_madvise, arguments) }
 }
 
 /// Bytes of a range that are in memory; 0 when the kernel does not tell.
-pub(crate) fn resident(base: NonNull<u8>, length: usize) -> usize {
+pub(crate) fn resident(base: NonNull<u8>, length: PageLen) -> usize {
     const BATCH: usize = 1024;
     let page = super::page_size();
     let mut pages = 0;
     let mut offset = 0;
-    while offset < length {
+    while offset < length.bytes() {
         let mut present = [0_u8; BATCH];
-        let part = (length - offset).min(BATCH * page);
+        let part = (length.bytes() - offset).min(BATCH * page);
         let start = base.as_ptr().wrapping_add(offset).cast();
         let answer = present.as_mut_ptr().cast();
         // SAFETY: 1. `present` has a byte for each page; the range itself is not accessed.

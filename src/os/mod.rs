@@ -1,6 +1,6 @@
 //! The only callers of libc. Verbs over address ranges: reserve, commit, map, remap, purge, unmap.
 //!
-//! Every verb reports failure by its value and leaves `errno` as it was. Ranges are whole pages.
+//! Every verb reports failure by its value and leaves `errno` as it was. Ranges are whole pages, see [`PageLen`].
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -48,6 +48,7 @@ mod background;
 mod fork_detect;
 mod lock;
 mod lock_word;
+mod pages;
 mod posix;
 
 cfg_if! {
@@ -73,6 +74,7 @@ pub(crate) use fault::{backtrace, object_at, watch_faults};
 #[cfg(feature = "counters")]
 pub use lock::counters;
 pub(crate) use lock::{Held, Lock};
+pub(crate) use pages::PageLen;
 
 pub(crate) use imp::{
     early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier, random,
@@ -125,10 +127,10 @@ pub(crate) enum Access {
     Committed,
 }
 
-/// A fresh range of `length` bytes aligned to `align`, or `None`. Nothing beyond `length` stays
+/// A fresh range of this length aligned to `align`, a power of two, or `None`. Nothing beyond `length` stays
 /// mapped, whatever the alignment.
-pub(crate) fn map(length: usize, align: usize, access: Access) -> Option<NonNull<u8>> {
-    debug_assert!(length > 0 && length.is_multiple_of(page_size()) && align.is_power_of_two());
+pub(crate) fn map(length: PageLen, align: usize, access: Access) -> Option<NonNull<u8>> {
+    debug_assert!(length != PageLen::NONE && align.is_power_of_two());
     imp::map(length, align, access)
 }
 
@@ -137,7 +139,7 @@ pub(crate) fn map(length: usize, align: usize, access: Access) -> Option<NonNull
 /// # Safety
 /// 1. The range is the caller's own mapping.
 #[must_use]
-pub(crate) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
+pub(crate) unsafe fn commit(base: NonNull<u8>, length: PageLen) -> bool {
     // SAFETY: 1. the caller's.
     unsafe { imp::commit(base, length) }
 }
@@ -147,8 +149,8 @@ pub(crate) unsafe fn commit(base: NonNull<u8>, length: usize) -> bool {
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
-pub(crate) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
-    tsan::will_be_written(base, length);
+pub(crate) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
+    tsan::will_be_written(base, length.bytes());
     // SAFETY: 1. the caller's.
     unsafe { imp::purge(base, length) }
 }
@@ -158,7 +160,7 @@ pub(crate) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
-pub(crate) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
+pub(crate) unsafe fn unmap(base: NonNull<u8>, length: PageLen) -> bool {
     // SAFETY: 1. the caller's.
     unsafe { imp::unmap(base, length) }
 }
@@ -168,7 +170,7 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
 /// # Safety
 /// 1. The old range is the caller's own mapping.
 /// 2. On success nobody uses the old addresses any more.
-pub(crate) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+pub(crate) unsafe fn remap(base: NonNull<u8>, old: PageLen, new: PageLen) -> Option<NonNull<u8>> {
     // SAFETY: 1. and 2. the caller's.
     unsafe { imp::remap(base, old, new) }
 }
@@ -179,7 +181,7 @@ pub(crate) unsafe fn remap(base: NonNull<u8>, old: usize, new: usize) -> Option<
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
-pub(crate) unsafe fn guard(base: NonNull<u8>, length: usize) -> bool {
+pub(crate) unsafe fn guard(base: NonNull<u8>, length: PageLen) -> bool {
     // SAFETY: 1. the caller's.
     let guarded = unsafe { imp::guard(base, length) };
     // SAFETY: 1. the caller's.
@@ -192,7 +194,7 @@ pub(crate) unsafe fn guard(base: NonNull<u8>, length: usize) -> bool {
 /// # Safety
 /// 1. The range is the caller's own mapping.
 #[must_use]
-pub(crate) unsafe fn expose(base: NonNull<u8>, length: usize) -> bool {
+pub(crate) unsafe fn expose(base: NonNull<u8>, length: PageLen) -> bool {
     // SAFETY: 1. the caller's.
     let unguarded = unsafe { imp::unguard(base, length) };
     // SAFETY: 1. the caller's.
@@ -204,7 +206,7 @@ pub(crate) unsafe fn expose(base: NonNull<u8>, length: usize) -> bool {
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
-pub(crate) unsafe fn protect(base: NonNull<u8>, length: usize) -> bool {
+pub(crate) unsafe fn protect(base: NonNull<u8>, length: PageLen) -> bool {
     // SAFETY: 1. the caller's.
     unsafe { imp::protect(base, length) }
 }
@@ -223,12 +225,12 @@ pub(crate) fn prefetch(place: *const u8) {
 }
 
 /// Asks for huge pages in a range; a wish, so failure says nothing.
-pub(crate) fn advise_huge(base: NonNull<u8>, length: usize) {
+pub(crate) fn advise_huge(base: NonNull<u8>, length: PageLen) {
     imp::advise_huge(base, length);
 }
 
 /// Asks for no huge pages in a range; a wish, too.
-pub(crate) fn refuse_huge(base: NonNull<u8>, length: usize) {
+pub(crate) fn refuse_huge(base: NonNull<u8>, length: PageLen) {
     imp::refuse_huge(base, length);
 }
 
@@ -238,8 +240,8 @@ static FORK_WORD: AtomicPtr<ForkWord> = AtomicPtr::new(core::ptr::null_mut());
 /// Makes [`after_fork`] work; `false` without memory for it. Threads may do this at the same time.
 #[must_use]
 pub(crate) fn watch_forks() -> bool {
-    let page = page_size();
-    let Some(base) = imp::map(page, page, Access::Committed) else {
+    let page = PageLen::pages(1);
+    let Some(base) = imp::map(page, page.bytes(), Access::Committed) else {
         return false;
     };
     let word = base.cast::<ForkWord>();
@@ -328,7 +330,7 @@ mod tests {
 
     #[test]
     fn aligned_ranges_are_aligned_zero_and_exact() {
-        let page = page_size();
+        let page = PageLen::pages(1);
         // Miri's memory is memory, padding too.
         for shift in 12..=if cfg!(miri) { 22 } else { 30 } {
             let align = 1 << shift;
@@ -343,11 +345,11 @@ mod tests {
 
     #[test]
     fn a_purged_page_reads_zero() {
-        let page = page_size();
-        let base = map(page, page, Access::Committed).expect("a page of memory");
+        let (page, bytes) = (PageLen::pages(1), page_size());
+        let base = map(page, bytes, Access::Committed).expect("a page of memory");
         // SAFETY: 1. mapped above.
         unsafe { base.write(7) };
-        assert_eq!(resident(base, page), page);
+        assert_eq!(resident(base, page), bytes);
         // SAFETY: 1. mapped above.
         assert!(unsafe { purge(base, page) });
         // SAFETY: 1. mapped above.
@@ -358,6 +360,6 @@ mod tests {
 
     #[test]
     fn an_impossible_range_is_refused() {
-        assert_eq!(map(1 << 60, 1, Access::Reserved), None);
+        assert_eq!(map(PageLen::kept(1 << 60), 1, Access::Reserved), None);
     }
 }

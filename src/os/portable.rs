@@ -16,7 +16,7 @@ use core::ptr::{self, NonNull};
 use spin::mutex::SpinMutex;
 
 use super::posix::keeping_errno;
-use super::{Access, failpoints};
+use super::{Access, PageLen, failpoints};
 use crate::sync::Link;
 use crate::units::{ADDRESS_BITS, CHUNK, round_up};
 use crate::valgrind;
@@ -29,7 +29,7 @@ struct Front {
     whole_length: usize,
     /// What the caller knows.
     address: usize,
-    length: usize,
+    length: PageLen,
 }
 
 // SAFETY: 1. the pointer is what blocks the auto impl; who takes the front out of the list owns what
@@ -37,15 +37,7 @@ struct Front {
 unsafe impl Sync for Front {}
 
 /// Every mapping, newest first.
-struct Fronts {
-    lock: SpinMutex<()>,
-    first: Link<Front>,
-}
-
-static FRONTS: Fronts = Fronts {
-    lock: SpinMutex::new(()),
-    first: Link::none(),
-};
+static FRONTS: SpinMutex<Link<Front>> = SpinMutex::new(Link::none());
 
 pub(super) fn page_size() -> usize {
     // SAFETY: 1. no precondition.
@@ -53,14 +45,14 @@ pub(super) fn page_size() -> usize {
     usize::try_from(page).unwrap_or(4096)
 }
 
-pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull<u8>> {
+pub(super) fn map(length: PageLen, align: usize, access: Access) -> Option<NonNull<u8>> {
     // Reserved addresses cost memory here: who wants many gets few, a chunk's worth.
-    if failpoints::refuses() || (access == Access::Reserved && length > CHUNK) {
+    if failpoints::refuses() || (access == Access::Reserved && length.bytes() > CHUNK) {
         return None;
     }
     let page = super::page_size();
     let padding = align.max(page).checked_add(page)?;
-    let whole_length = length.checked_add(padding)?;
+    let whole_length = length.bytes().checked_add(padding)?;
     if whole_length >> ADDRESS_BITS != 0 {
         return None;
     }
@@ -92,15 +84,15 @@ pub(super) fn map(length: usize, align: usize, access: Access) -> Option<NonNull
     }
     // SAFETY: 1. written above; unmapped only by who takes it out of the list.
     let front: &'static Front = unsafe { front.as_ref() };
-    let _held = FRONTS.lock.lock();
-    front.next.set(FRONTS.first.get());
-    FRONTS.first.set(Some(front));
+    let first = FRONTS.lock();
+    front.next.set(first.get());
+    first.set(Some(front));
     Some(base)
 }
 
 /// # Safety
 /// 1. The range is the caller's own mapping.
-pub(super) unsafe fn commit(_: NonNull<u8>, _: usize) -> bool {
+pub(super) unsafe fn commit(_: NonNull<u8>, _: PageLen) -> bool {
     !failpoints::refuses()
 }
 
@@ -108,7 +100,7 @@ pub(super) unsafe fn commit(_: NonNull<u8>, _: usize) -> bool {
 ///
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(super) unsafe fn protect(_: NonNull<u8>, _: usize) -> bool {
+pub(super) unsafe fn protect(_: NonNull<u8>, _: PageLen) -> bool {
     let _ = failpoints::refuses();
     false
 }
@@ -117,7 +109,7 @@ pub(super) unsafe fn protect(_: NonNull<u8>, _: usize) -> bool {
 ///
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(super) unsafe fn guard(_: NonNull<u8>, _: usize) -> bool {
+pub(super) unsafe fn guard(_: NonNull<u8>, _: PageLen) -> bool {
     false
 }
 
@@ -125,18 +117,18 @@ pub(super) unsafe fn guard(_: NonNull<u8>, _: usize) -> bool {
 ///
 /// # Safety
 /// 1. The range is the caller's own mapping.
-pub(super) unsafe fn unguard(_: NonNull<u8>, _: usize) -> bool {
+pub(super) unsafe fn unguard(_: NonNull<u8>, _: PageLen) -> bool {
     !failpoints::refuses()
 }
 
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(super) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
+pub(super) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
     // SAFETY: 1. the caller's.
-    unsafe { base.write_bytes(0, length) };
+    unsafe { base.write_bytes(0, length.bytes()) };
     true
 }
 
@@ -144,7 +136,7 @@ pub(super) unsafe fn purge(base: NonNull<u8>, length: usize) -> bool {
 ///
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(super) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
+pub(super) unsafe fn unmap(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
@@ -156,9 +148,9 @@ pub(super) unsafe fn unmap(base: NonNull<u8>, length: usize) -> bool {
 }
 
 /// Takes the front of a mapping out of the list; what the kernel knows of it.
-fn take_out(address: usize, length: usize) -> Option<(NonNull<u8>, usize)> {
-    let _held = FRONTS.lock.lock();
-    let mut link = &FRONTS.first;
+fn take_out(address: usize, length: PageLen) -> Option<(NonNull<u8>, usize)> {
+    let first = FRONTS.lock();
+    let mut link = &*first;
     while let Some(front) = link.get() {
         if front.address == address && front.length == length {
             link.set(front.next.get());
@@ -172,17 +164,17 @@ fn take_out(address: usize, length: usize) -> Option<(NonNull<u8>, usize)> {
 /// # Safety
 /// 1. The old range is the caller's own mapping.
 /// 2. On success nobody uses the old addresses any more.
-pub(super) unsafe fn remap(_: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
+pub(super) unsafe fn remap(_: NonNull<u8>, _: PageLen, _: PageLen) -> Option<NonNull<u8>> {
     let _ = failpoints::refuses();
     None
 }
 
-pub(super) fn advise_huge(_: NonNull<u8>, _: usize) {}
+pub(super) fn advise_huge(_: NonNull<u8>, _: PageLen) {}
 
-pub(super) fn refuse_huge(_: NonNull<u8>, _: usize) {}
+pub(super) fn refuse_huge(_: NonNull<u8>, _: PageLen) {}
 
 /// Nobody forks here.
-pub(super) fn wipe_on_fork(_: NonNull<u8>, _: usize) -> bool {
+pub(super) fn wipe_on_fork(_: NonNull<u8>, _: PageLen) -> bool {
     !failpoints::refuses()
 }
 
@@ -192,8 +184,8 @@ pub(super) fn at_fork_in_child(_: extern "C" fn()) -> bool {
 }
 
 /// All that is mapped is in memory.
-pub(crate) fn resident(_: NonNull<u8>, length: usize) -> usize {
-    length
+pub(crate) fn resident(_: NonNull<u8>, length: PageLen) -> usize {
+    length.bytes()
 }
 
 /// The clock and an address: enough to tell the safeguards' paths apart, not for secrets.

@@ -6,12 +6,11 @@ use super::quiesce::{HeldOff, others};
 use crate::arena::{self, Age};
 use crate::heap::{self, Idle, Wrong};
 use crate::large;
-use crate::os::{self, Access};
+use crate::os::{self, Access, PageLen};
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
 use crate::thread_cache::{ThreadCache, is_gated};
 use crate::threads::{self, REGISTRY, parked};
-use crate::units::round_up;
 
 /// Gives back all memory that can be given back; bytes returned to the kernel.
 pub(crate) fn purge() -> usize {
@@ -79,7 +78,7 @@ impl ThreadCache {
 /// A list of addresses in a mapping of its own: its length is known only at run time.
 struct Addresses {
     base: NonNull<usize>,
-    bytes: usize,
+    bytes: PageLen,
     length: usize,
 }
 
@@ -87,7 +86,7 @@ impl Addresses {
     const fn none() -> Self {
         Self {
             base: NonNull::dangling(),
-            bytes: 0,
+            bytes: PageLen::NONE,
             length: 0,
         }
     }
@@ -95,7 +94,7 @@ impl Addresses {
     /// Room for `count` addresses; for none without memory.
     fn with_capacity(count: usize) -> Self {
         let room = || {
-            let bytes = round_up(count * size_of::<usize>(), os::page_size())?;
+            let bytes = PageLen::holding(count * size_of::<usize>())?;
             let base = os::map(bytes, os::page_size(), Access::Committed)?.cast();
             Some(Self {
                 base,
@@ -109,7 +108,7 @@ impl Addresses {
     /// Adds an address if there is room; one operation per thread may have added a block since
     /// they were counted.
     fn push(&mut self, address: usize) {
-        if self.length < self.bytes / size_of::<usize>() {
+        if self.length < self.bytes.bytes() / size_of::<usize>() {
             // SAFETY: 1. inside the mapping.
             let place = unsafe { self.base.add(self.length) };
             // SAFETY: 1. as above, and aligned.
@@ -132,7 +131,7 @@ impl Addresses {
 
 impl Drop for Addresses {
     fn drop(&mut self) {
-        if self.bytes > 0 {
+        if self.bytes != PageLen::NONE {
             // SAFETY: 1. mapped by `with_capacity`. What the kernel refuses to unmap is lost.
             let _ = unsafe { os::unmap(self.base.cast(), self.bytes) };
         }

@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use self::report::Trace;
 use crate::arena::meta;
 use crate::error::{Call, Misuse};
-use crate::os::{self, Access, Lock};
+use crate::os::{self, Access, Lock, PageLen};
 use crate::sync::{AtomicPtr, AtomicUsize, GuardedU8, GuardedUsize, Link, Ordering};
 use crate::units::round_up;
 
@@ -74,15 +74,15 @@ pub(crate) fn begin() {
     POOL.begun.set(1);
 }
 
-fn pool_bytes() -> usize {
-    (2 * PLACES + 1) * os::page_size()
+fn pool_length() -> PageLen {
+    PageLen::pages(2 * PLACES + 1)
 }
 
 /// Makes the pool; without memory for it nothing is sampled. Threads may do this at the same time.
 pub(crate) fn initialise() {
     let make = || {
         let table = meta::alloc_pages(size_of::<Table>())?;
-        let length = pool_bytes();
+        let length = pool_length();
         let base = os::map(length, os::page_size(), Access::Committed)?;
         // SAFETY: 1. mapped above.
         if !unsafe { os::guard(base, length) } {
@@ -103,7 +103,7 @@ pub(crate) fn initialise() {
         .compare_exchange(none, base.as_ptr(), publish, Ordering::Relaxed);
     if first.is_err() {
         // SAFETY: 1. mapped above, and nobody knows it.
-        let _ = unsafe { os::unmap(base, pool_bytes()) };
+        let _ = unsafe { os::unmap(base, pool_length()) };
         return;
     }
     // SAFETY: 1. zeroed metadata of this size, never freed; all zero is an empty table.
@@ -120,7 +120,7 @@ fn base() -> Option<NonNull<u8>> {
 #[inline(always)]
 fn offset_of(address: usize) -> Option<usize> {
     let offset = address.checked_sub(base()?.addr().get())?;
-    (offset < pool_bytes()).then_some(offset)
+    (offset < pool_length().bytes()).then_some(offset)
 }
 
 /// Bytes of the pages of live blocks.
@@ -180,7 +180,7 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     let (index, place) = claim()?;
     let start = page_at(index)?;
     // SAFETY: 1. a page of the pool that this thread owns.
-    if !unsafe { os::expose(start, page) } {
+    if !unsafe { os::expose(start, PageLen::pages(1)) } {
         let _held = POOL.lock.lock();
         place.state.set(State::Freed as u8);
         return None;
@@ -280,7 +280,7 @@ pub(crate) fn free(block: NonNull<u8>, size: usize) {
     }
     place.freed_by.record();
     // SAFETY: 1. a page of the pool whose block its user gave up; nobody claims it while it is moving.
-    let _ = unsafe { os::guard(start, os::page_size()) };
+    let _ = unsafe { os::guard(start, PageLen::pages(1)) };
     let _held = POOL.lock.lock();
     POOL.frees.set(POOL.frees.get() + 1);
     place.freed.set(POOL.frees.get());
