@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 /// # Safety
 /// 1. `base` and the result lie in one allocation, or at its end.
 pub(crate) const unsafe fn advance<T>(base: NonNull<u8>, bytes: usize) -> NonNull<T> {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. both ends lie in one allocation, so the distance is no more than a pointer may
+    // move.
     unsafe { base.add(bytes) }.cast()
 }

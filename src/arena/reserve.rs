@@ -99,7 +99,8 @@ fn new_addresses() -> Option<NonNull<u8>> {
             return Some(base);
         }
     }
-    // SAFETY: 1. as above, never used. What stays reserved on failure costs no memory.
+    // SAFETY: 1. cut from our own reservation, never used. What stays reserved on failure costs no
+    // memory.
     let _ = unsafe { os::unmap(base, PageLen::CHUNK) };
     None
 }
@@ -142,7 +143,8 @@ fn reserve() -> Option<()> {
     Some(())
 }
 
-/// Makes a reservation of so many chunks the one that they are cut from, unless there is one with room.
+/// Makes a reservation of so many chunks the one that they are cut from, unless there is one with
+/// room.
 fn offer(base: NonNull<u8>, count: usize) -> bool {
     let arena = ARENA.lock();
     let is_used_up = arena.fresh_left.get() == 0;

@@ -75,7 +75,7 @@ unsafe fn taken_of_stack(attributes: *const libc::pthread_attr_t) -> usize {
     }
     // SAFETY: 1. the function of this name has had this type ever since.
     let least = unsafe { core::mem::transmute::<*mut c_void, Least>(found) };
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the attributes are initialised, as this function asks for, too.
     unsafe { least(attributes) }
 }
 

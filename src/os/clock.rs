@@ -63,7 +63,7 @@ fn find() -> Option<usize> {
     // SAFETY: 1. the kernel maps whole pages, readable, and never changes them.
     let head = unsafe { slice::from_raw_parts(base, vdso::HEAD) };
     let length = vdso::length(head)?;
-    // SAFETY: 1. as above; so much the kernel says it has mapped.
+    // SAFETY: 1. so much the kernel says it has mapped, readable, and never changes.
     let image = unsafe { slice::from_raw_parts(base, length) };
     base.addr().checked_add(vdso::find(image, NAME)?)
 }

@@ -145,7 +145,7 @@ extern "C" fn handle<const TIME: usize>(
     }
     // SAFETY: 1. written by `watch_faults` before it installed this handler, and never again.
     let previous = unsafe { &*PREVIOUS.0[TIME].get() };
-    // SAFETY: 1. as above.
+    // SAFETY: 1. `watch_faults` has written the cell of this handler.
     let previous = unsafe { previous.assume_init_ref() };
     let next = previous.handler;
     if next == libc::SIG_IGN && !is_fault {
@@ -162,7 +162,7 @@ extern "C" fn handle<const TIME: usize>(
         let next = unsafe { core::mem::transmute::<usize, Handler>(next) };
         next(signal, info, context);
     } else {
-        // SAFETY: 1. as above.
+        // SAFETY: 1. without that flag, the program installed a handler of this type.
         let next = unsafe { core::mem::transmute::<usize, extern "C" fn(c_int)>(next) };
         next(signal);
     }

@@ -87,7 +87,7 @@ pub(super) unsafe fn commit(base: NonNull<u8>, length: PageLen) -> bool {
         word(length.bytes()),
         word(protection as usize),
     ];
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. makes pages of the caller's own mapping accessible, and changes no byte.
     unsafe { call(libc::SYS_mprotect, arguments) }.is_ok()
 }
 
@@ -102,7 +102,7 @@ pub(super) unsafe fn protect(base: NonNull<u8>, length: PageLen) -> bool {
         word(length.bytes()),
         word(libc::PROT_NONE as usize),
     ];
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. makes pages inaccessible that are the caller's own and not in use.
     unsafe { call(libc::SYS_mprotect, arguments) }.is_ok()
 }
 
@@ -118,7 +118,8 @@ pub(super) unsafe fn guard(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. drops contents that nobody uses, of pages that are the caller's own; they fault
+    // from then on.
     unsafe { madvise(base, length, MADV_GUARD_INSTALL) }.is_ok()
 }
 
@@ -130,7 +131,8 @@ pub(super) unsafe fn unguard(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. makes pages of the caller's own mapping accessible; without a guard they stay as
+    // they are.
     let done = unsafe { madvise(base, length, MADV_GUARD_REMOVE) };
     matches!(done, Ok(_) | Err(libc::EINVAL))
 }
@@ -141,7 +143,7 @@ pub(super) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. drops contents that nobody uses, of pages that are the caller's own.
     unsafe { madvise(base, length, libc::MADV_DONTNEED) }.is_ok()
 }
 
@@ -151,14 +153,9 @@ pub(super) unsafe fn unmap(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
-    // SAFETY: 1. the caller's.
-    unsafe {
-        call(
-            libc::SYS_munmap,
-            [base.as_ptr().cast(), word(length.bytes())],
-        )
-    }
-    .is_ok()
+    let arguments = [base.as_ptr().cast(), word(length.bytes())];
+    // SAFETY: 1. unmaps addresses that nobody uses, of a mapping that is the caller's own.
+    unsafe { call(libc::SYS_munmap, arguments) }.is_ok()
 }
 
 /// # Safety
@@ -170,7 +167,7 @@ pub(super) unsafe fn remap(base: NonNull<u8>, old: PageLen, new: PageLen) -> Opt
     }
     let [old, new] = [old, new].map(|length| word(length.bytes()));
     let flags = word(libc::MREMAP_MAYMOVE as usize);
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. moves the caller's own mapping, whose old addresses nobody uses once it succeeds.
     let moved = unsafe { call(libc::SYS_mremap, [base.as_ptr().cast(), old, new, flags]) };
     NonNull::new(moved.ok()?.cast()).map(valgrind::hidden)
 }
@@ -201,14 +198,14 @@ pub(super) fn wipe_on_fork(base: NonNull<u8>, length: PageLen) -> bool {
 }
 
 /// # Safety
-/// 1. As the advice demands.
+/// 1. What the advice does to memory, the caller may do.
 unsafe fn madvise(base: NonNull<u8>, length: PageLen, advice: c_int) -> Result<Word, c_int> {
     let arguments = [
         base.as_ptr().cast(),
         word(length.bytes()),
         word(advice as usize),
     ];
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the call does what the advice does, which the caller may do.
     unsafe { call(libc::SYS_madvise, arguments) }
 }
 

@@ -1,6 +1,7 @@
 //! The only callers of libc. Verbs over address ranges: reserve, commit, map, remap, purge, unmap.
 //!
-//! Every verb reports failure by its value and leaves `errno` as it was. Ranges are whole pages, see [`PageLen`].
+//! Every verb reports failure by its value and leaves `errno` as it was. Ranges are whole pages,
+//! see [`PageLen`].
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -127,8 +128,8 @@ pub(crate) enum Access {
     Committed,
 }
 
-/// A fresh range of this length aligned to `align`, a power of two, or `None`. Nothing beyond `length` stays
-/// mapped, whatever the alignment.
+/// A fresh range of this length aligned to `align`, a power of two, or `None`. Nothing beyond
+/// `length` stays mapped, whatever the alignment.
 pub(crate) fn map(length: PageLen, align: usize, access: Access) -> Option<NonNull<u8>> {
     debug_assert!(length != PageLen::NONE && align.is_power_of_two());
     imp::map(length, align, access)
@@ -140,7 +141,7 @@ pub(crate) fn map(length: PageLen, align: usize, access: Access) -> Option<NonNu
 /// 1. The range is the caller's own mapping.
 #[must_use]
 pub(crate) unsafe fn commit(base: NonNull<u8>, length: PageLen) -> bool {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same range of the caller's own mapping.
     unsafe { imp::commit(base, length) }
 }
 
@@ -151,7 +152,7 @@ pub(crate) unsafe fn commit(base: NonNull<u8>, length: PageLen) -> bool {
 #[must_use]
 pub(crate) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
     tsan::will_be_written(base, length.bytes());
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same range: the caller's own mapping, of which nothing is in use.
     unsafe { imp::purge(base, length) }
 }
 
@@ -161,7 +162,7 @@ pub(crate) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
 pub(crate) unsafe fn unmap(base: NonNull<u8>, length: PageLen) -> bool {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same range: the caller's own mapping, of which nothing is in use.
     unsafe { imp::unmap(base, length) }
 }
 
@@ -171,7 +172,8 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, length: PageLen) -> bool {
 /// 1. The old range is the caller's own mapping.
 /// 2. On success nobody uses the old addresses any more.
 pub(crate) unsafe fn remap(base: NonNull<u8>, old: PageLen, new: PageLen) -> Option<NonNull<u8>> {
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. the same old range of the caller's own mapping. 2. as promised here, if it
+    // succeeds there.
     unsafe { imp::remap(base, old, new) }
 }
 
@@ -182,9 +184,9 @@ pub(crate) unsafe fn remap(base: NonNull<u8>, old: PageLen, new: PageLen) -> Opt
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
 pub(crate) unsafe fn guard(base: NonNull<u8>, length: PageLen) -> bool {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same range: the caller's own mapping, of which nothing is in use.
     let guarded = unsafe { imp::guard(base, length) };
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same range still: a refused guard unmaps nothing.
     guarded || unsafe { imp::protect(base, length) }
 }
 
@@ -195,9 +197,9 @@ pub(crate) unsafe fn guard(base: NonNull<u8>, length: PageLen) -> bool {
 /// 1. The range is the caller's own mapping.
 #[must_use]
 pub(crate) unsafe fn expose(base: NonNull<u8>, length: PageLen) -> bool {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same range of the caller's own mapping.
     let unguarded = unsafe { imp::unguard(base, length) };
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same range still: to take guards away unmaps nothing.
     unguarded && unsafe { imp::commit(base, length) }
 }
 
@@ -207,7 +209,7 @@ pub(crate) unsafe fn expose(base: NonNull<u8>, length: PageLen) -> bool {
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
 pub(crate) unsafe fn protect(base: NonNull<u8>, length: PageLen) -> bool {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same range: the caller's own mapping, of which nothing is in use.
     unsafe { imp::protect(base, length) }
 }
 

@@ -127,7 +127,8 @@ pub(super) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
     if failpoints::refuses() {
         return false;
     }
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the caller's own mapping, all of which is writable here, and nothing of it is in
+    // use.
     unsafe { base.write_bytes(0, length.bytes()) };
     true
 }
@@ -143,7 +144,8 @@ pub(super) unsafe fn unmap(base: NonNull<u8>, length: PageLen) -> bool {
     let Some((whole, whole_length)) = take_out(base.addr().get(), length) else {
         return false;
     };
-    // SAFETY: 1. the caller's; the front is in no list any more.
+    // SAFETY: 1. all of a mapping, by its front, of which nothing is in use; the front is in no
+    // list any more.
     keeping_errno(|| unsafe { libc::munmap(whole.as_ptr().cast(), whole_length) }) == 0
 }
 

@@ -14,7 +14,7 @@ pub(super) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
     // SAFETY: 1. valid for as long as the thread lives.
     let before = unsafe { errno.read() };
     let result = call();
-    // SAFETY: 1. as above.
+    // SAFETY: 1. valid still, as the thread lives.
     unsafe { errno.write(before) };
     result
 }

@@ -28,7 +28,7 @@ pub(super) unsafe fn call<const N: usize>(
 ) -> Result<Word, c_int> {
     let mut all = [word(0); 6];
     all[..N].copy_from_slice(&arguments);
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the same call with as many zeros as it does not look at.
     let answer = unsafe { enter(number, all) };
     if answer.addr() < FIRST_ERROR {
         return Ok(answer);
@@ -38,13 +38,14 @@ pub(super) unsafe fn call<const N: usize>(
 }
 
 /// # Safety
-/// 1. As for [`call`].
+/// 1. What the call does to memory, the caller may do.
 #[inline(always)]
 unsafe fn enter(number: c_long, arguments: [Word; 6]) -> Word {
     let [first, second, third, fourth, fifth, sixth] = arguments;
     let answer: Word;
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: 1. the caller's. The kernel changes three registers, and no memory but what the call is about.
+    // SAFETY: 1. the kernel changes three registers, and no memory but what the call is about: that
+    // the caller may.
     unsafe {
         asm!(
             "syscall",
@@ -61,8 +62,9 @@ unsafe fn enter(number: c_long, arguments: [Word; 6]) -> Word {
         );
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: 1. the caller's. The kernel changes one register, and no memory but what the call is about. It drops what
-    // SVE adds to the vector registers, of which only the whole can be said to be lost.
+    // SAFETY: 1. the kernel changes one register, and no memory but what the call is about: that
+    // the caller may. It drops what SVE adds to the vector registers, of which only the whole can
+    // be said to be lost.
     unsafe {
         asm!(
             "svc 0",

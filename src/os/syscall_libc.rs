@@ -29,7 +29,7 @@ pub(super) unsafe fn call<const N: usize>(
     let mut all = [word(0); 6];
     all[..N].copy_from_slice(&arguments);
     keeping_errno(|| {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the same call with as many zeros as it does not look at.
         let answer = unsafe { enter(number, all) };
         if answer.addr() == usize::MAX {
             Err(errno())
@@ -52,46 +52,46 @@ fn answer(number: c_long) -> Word {
 }
 
 /// # Safety
-/// 1. As for [`call`].
+/// 1. What the call does to memory, the caller may do.
 unsafe fn enter(number: c_long, arguments: [Word; 6]) -> Word {
     let [first, second, third, fourth, fifth, sixth] = arguments;
     let length = second.addr();
     let result = match number {
         libc::SYS_mmap => {
             let (access, flags, file) = (int(third), int(fourth), int(fifth));
-            // SAFETY: 1. the caller's, as in all that follow.
+            // SAFETY: 1. the same call by its name, so what it does to memory the caller may do.
             return unsafe { libc::mmap(first, length, access, flags, file, 0) };
         }
         libc::SYS_mremap => {
-            // SAFETY: 1. as above.
+            // SAFETY: 1. the same call by its name.
             return unsafe { libc::mremap(first, length, third.addr(), int(fourth)) };
         }
-        // SAFETY: 1. as above.
+        // SAFETY: 1. the same call by its name.
         libc::SYS_munmap => unsafe { libc::munmap(first, length) },
-        // SAFETY: 1. as above.
+        // SAFETY: 1. the same call by its name.
         libc::SYS_mprotect => unsafe { libc::mprotect(first, length, int(third)) },
-        // SAFETY: 1. as above.
+        // SAFETY: 1. the same call by its name.
         libc::SYS_madvise => unsafe { libc::madvise(first, length, int(third)) },
         libc::SYS_write => {
-            // SAFETY: 1. as above.
+            // SAFETY: 1. the same call by its name.
             return answer(unsafe { libc::write(int(first), second, third.addr()) } as c_long);
         }
         libc::SYS_sched_getaffinity => {
-            // SAFETY: 1. as above.
+            // SAFETY: 1. the same call by its name.
             unsafe { libc::sched_getaffinity(int(first), length, third.cast()) }
         }
-        // SAFETY: 1. as above.
+        // SAFETY: 1. the same call by its name.
         libc::SYS_nanosleep => unsafe { libc::nanosleep(first.cast(), second.cast()) },
-        // SAFETY: 1. as above.
+        // SAFETY: 1. the same call by its name.
         libc::SYS_prctl => unsafe { libc::prctl(int(first), second) },
         libc::SYS_futex => {
             let (operation, value) = (int(second), int(third));
-            // SAFETY: 1. as above.
+            // SAFETY: 1. the same call by its name.
             let woken = unsafe { libc::syscall(number, first, operation, value, fourth) };
             return answer(woken);
         }
         _ => {
-            // SAFETY: 1. as above.
+            // SAFETY: 1. the same call by its name.
             let result =
                 unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) };
             return answer(result);
