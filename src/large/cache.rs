@@ -1,11 +1,13 @@
 //! Freed mappings kept for reuse: split, and joined with those beside them.
 
-use super::list::best;
+use core::cmp::Reverse;
+
+use super::list::Found;
+use super::mappings::{MAPPINGS, Mappings, cached_bytes};
 use super::stuck::unmap;
-use super::{LARGE, Mapping, descriptor, guarded, retire, retire_held};
+use super::{Mapping, descriptor, guarded};
 use crate::error::Violation;
 use crate::os::{self, PageLen};
-use crate::sync::Link;
 use crate::units::UNIT;
 
 /// What is shorter is not split off, as hardly any request would take it.
@@ -14,69 +16,70 @@ pub(super) const REST: usize = UNIT;
 const WAITING: usize = 1;
 
 /// A cached mapping of `length` bytes, or else the longest shorter one, grown: its pages save faults even so.
-pub(super) fn take(length: usize) -> Option<&'static Mapping> {
+pub(super) fn reuse(length: usize) -> Option<&'static Mapping> {
     if guarded::is_apart() {
-        return take_apart(length);
+        return reuse_apart(length);
     }
-    take_fitting(length).or_else(|| grow_longest(length))
+    reuse_fitting(length).or_else(|| grow_longest(length))
 }
 
 /// The shortest cached mapping that is long enough. Its rest stays in the cache if that is of use.
-pub(super) fn take_fitting(length: usize) -> Option<&'static Mapping> {
+pub(super) fn reuse_fitting(length: usize) -> Option<&'static Mapping> {
     // For one of the two parts, made before the lock is taken; without it nothing is split.
-    let spare = descriptor();
-    let (mapping, unneeded) = {
-        let _held = LARGE.lock.lock();
-        let found = best(
-            &LARGE.cached,
-            |cached| cached.length.get() >= length,
-            |new, old| new.length.get() < old.length.get(),
-        );
-        match found {
-            None => (None, spare),
-            Some((link, mapping)) => {
-                remove(link, mapping);
-                match spare.filter(|_| mapping.length.get() - length >= REST) {
-                    None => (Some(mapping), spare),
-                    Some(spare) => (Some(split(mapping, length, spare)), None),
-                }
-            }
+    let mut spare = descriptor();
+    let mappings = MAPPINGS.lock();
+    let fitting = mappings.cached().filter(|cached| cached.length() >= length);
+    let found = fitting.min_by_key(Found::length).map(|shortest| {
+        let mapping = mappings.remove_cached(shortest);
+        let is_worth_it = mapping.length.get() - length >= REST;
+        match is_worth_it.then(|| spare.take()).flatten() {
+            Some(spare) => mappings.split(mapping, length, spare),
+            None => mapping,
         }
-    };
-    if let Some(unneeded) = unneeded {
-        retire(unneeded);
-    }
-    mapping
+    });
+    mappings.retire_spare(spare);
+    found
 }
 
-/// Cuts `length` bytes off a mapping that was just taken out of the list and puts the rest back, with the help of
-/// an unused descriptor; what was cut off. Locked.
-fn split(mapping: &'static Mapping, length: usize, spare: &'static Mapping) -> &'static Mapping {
-    if mapping.is_room.get() == 0 {
-        spare.set_rest_of(mapping, length);
-        spare.is_room.set(1);
-        push(spare);
-        return mapping;
+impl Mappings {
+    /// Cuts `length` bytes off a mapping that was just removed from the cache and caches the rest, with the
+    /// help of an unused descriptor; what was cut off.
+    fn split(
+        &self,
+        mapping: &'static Mapping,
+        length: usize,
+        spare: &'static Mapping,
+    ) -> &'static Mapping {
+        if mapping.is_room.get() == 0 {
+            spare.set_rest_of(mapping, length);
+            spare.is_room.set(1);
+            self.insert_cached(spare);
+            return mapping;
+        }
+        // What lies in front may want to grow.
+        spare.set_rest_of(mapping, mapping.length.get() - length);
+        self.insert_cached(mapping);
+        spare
     }
-    // What lies in front may want to grow.
-    spare.set_rest_of(mapping, mapping.length.get() - length);
-    push(mapping);
-    spare
+
+    /// Takes back a descriptor that was not needed.
+    pub(super) fn retire_spare(&self, spare: Option<&'static Mapping>) {
+        if let Some(unneeded) = spare {
+            self.retire(unneeded);
+        }
+    }
 }
 
 /// Has the kernel lengthen the longest of those that it can.
 fn grow_longest(length: usize) -> Option<&'static Mapping> {
     let mapping = {
-        let _held = LARGE.lock.lock();
-        let (link, mapping) = best(
-            &LARGE.cached,
-            |cached| cached.is_joined.get() == 0 && cached.length.get() < length,
-            |new, old| new.length.get() > old.length.get(),
-        )?;
-        remove(link, mapping);
-        mapping
+        let mappings = MAPPINGS.lock();
+        let can_grow =
+            |cached: &Found<'_>| cached.mapping.is_joined.get() == 0 && cached.length() < length;
+        let shorter = mappings.cached().filter(can_grow);
+        mappings.remove_cached(shorter.min_by_key(|cached| Reverse(cached.length()))?)
     };
-    // SAFETY: 1. taken out of the cache, so ours alone. 2. nobody uses a cached mapping.
+    // SAFETY: 1. removed from the cache, so ours alone. 2. nobody uses a cached mapping.
     match unsafe { os::remap(mapping.base(), mapping.pages(), PageLen::kept(length)) } {
         Some(base) => {
             mapping.set(base, length);
@@ -85,29 +88,24 @@ fn grow_longest(length: usize) -> Option<&'static Mapping> {
         None => {
             // No room, or more than one mapping to the kernel, which is not asked again.
             mapping.is_joined.set(1);
-            keep(mapping);
+            cache(mapping);
             None
         }
     }
 }
 
-/// As [`take`], the mapping whole and not one of those freed last.
-fn take_apart(length: usize) -> Option<&'static Mapping> {
+/// As [`reuse`], the mapping whole and not one of those freed last.
+fn reuse_apart(length: usize) -> Option<&'static Mapping> {
     let mapping = {
-        let _held = LARGE.lock.lock();
-        let mut newest = &LARGE.cached;
-        for _ in 0..WAITING {
-            newest = &newest.get()?.next;
-        }
-        let fits = |cached: &Mapping| {
-            let bytes = cached.length.get();
+        let mappings = MAPPINGS.lock();
+        let fits = |cached: &Found<'_>| {
+            let bytes = cached.length();
             bytes >= length && bytes / 2 <= length
         };
-        let (link, mapping) = best(newest, fits, |new, old| new.length.get() < old.length.get())?;
-        remove(link, mapping);
-        mapping
+        let fitting = mappings.cached().skip(WAITING).filter(fits);
+        mappings.remove_cached(fitting.min_by_key(Found::length)?)
     };
-    // SAFETY: 1. taken out of its list.
+    // SAFETY: 1. removed from the cache, where nobody uses it.
     if !unsafe { mapping.open(length) } {
         let _ = unmap(mapping);
         return None;
@@ -151,13 +149,13 @@ impl Mapping {
 /// Lengthens a mapping that is in no list by at least `more` bytes of a cached one that begins where it
 /// ends; whether there is one.
 pub(super) fn absorb(mapping: &'static Mapping, more: usize) -> bool {
-    let _held = LARGE.lock.lock();
+    let mappings = MAPPINGS.lock();
     let is_behind = |cached: &Mapping| cached.base().addr().get() == mapping.end();
-    let fits = |cached: &Mapping| is_behind(cached) && cached.length.get() >= more;
-    let Some((link, neighbour)) = best(&LARGE.cached, fits, |_, _| false) else {
+    let fits = |cached: &Found<'_>| is_behind(cached.mapping) && cached.length() >= more;
+    let Some(found) = mappings.cached().find(fits) else {
         return false;
     };
-    remove(link, neighbour);
+    let neighbour = mappings.remove_cached(found);
     let left = neighbour.length.get() - more;
     let taken = if left < REST {
         neighbour.length.get()
@@ -167,13 +165,13 @@ pub(super) fn absorb(mapping: &'static Mapping, more: usize) -> bool {
     mapping.length.set(mapping.length.get() + taken);
     mapping.is_joined.set(1);
     if left < REST {
-        retire_held(neighbour);
+        mappings.retire(neighbour);
     } else {
         // SAFETY: 1. shorter than the neighbour.
         let base = unsafe { crate::ptr::advance(neighbour.base(), more) };
         neighbour.set(base, left);
         neighbour.is_room.set(1);
-        push(neighbour);
+        mappings.insert_cached(neighbour);
     }
     true
 }
@@ -190,55 +188,45 @@ pub(super) fn cut(mapping: &'static Mapping, length: usize) -> Option<&'static M
     Some(rest)
 }
 
-/// Puts a mapping among the cached ones, joined with those beside it.
-pub(super) fn keep(mapping: &'static Mapping) {
-    let _held = LARGE.lock.lock();
-    let beside = |cached: &Mapping| {
+/// Caches a mapping that is in no list, joined with those beside it.
+pub(super) fn cache(mapping: &'static Mapping) {
+    let mappings = MAPPINGS.lock();
+    let is_beside = |cached: &Mapping| {
         let base = cached.base().addr().get();
         base == mapping.end() || cached.end() == mapping.base().addr().get()
     };
     // One on either side.
     while !guarded::is_apart()
-        && let Some((link, neighbour)) = best(&LARGE.cached, beside, |_, _| false)
+        && let Some(found) = mappings.cached().find(|found| is_beside(found.mapping))
     {
-        remove(link, neighbour);
+        let neighbour = mappings.remove_cached(found);
         mapping.join(neighbour);
-        retire_held(neighbour);
+        mappings.retire(neighbour);
     }
-    push(mapping);
+    mappings.insert_cached(mapping);
 }
 
-/// Takes a mapping out of the list, `link` being what leads to it. Locked.
-pub(super) fn remove(link: &Link<Mapping>, mapping: &'static Mapping) {
-    link.set(mapping.next.get());
-    LARGE
-        .cached_bytes
-        .set(LARGE.cached_bytes.get() - mapping.length.get());
-}
-
-/// Puts a mapping in front of the list. Locked.
-pub(super) fn push(mapping: &'static Mapping) {
-    mapping.next.set(LARGE.cached.get());
-    LARGE.cached.set(Some(mapping));
-    LARGE
-        .cached_bytes
-        .set(LARGE.cached_bytes.get() + mapping.length.get());
-}
-
-/// Checks that no two cached mappings meet, as they would have been joined (ALGORITHM.md, I9); their bytes. Locked.
-pub(super) fn verify() -> Result<usize, Violation> {
-    let (mut link, mut bytes) = (&LARGE.cached, 0);
-    while let Some(mapping) = link.get() {
+/// Checks that no two cached mappings meet, as they would have been joined, and that their bytes are
+/// counted (ALGORITHM.md, I9).
+pub(super) fn verify(mappings: &Mappings) -> Result<(), Violation> {
+    let mut bytes = 0;
+    for (index, Found { mapping, .. }) in mappings.cached().enumerate() {
         bytes += mapping.length.get();
-        link = &mapping.next;
         let (start, end) = (mapping.base().addr().get(), mapping.end());
         let meets = |other: &Mapping| other.base().addr().get() <= end && other.end() >= start;
-        if !guarded::is_apart() && best(link, meets, |_, _| false).is_some() {
+        let mut older = mappings.cached().skip(index + 1);
+        if !guarded::is_apart() && older.any(|other| meets(other.mapping)) {
             return Err(Violation {
                 invariant: "I9: cached mappings do not meet",
                 address: start,
             });
         }
     }
-    Ok(bytes)
+    if bytes != cached_bytes() {
+        return Err(Violation {
+            invariant: "I9: cached mappings are counted",
+            address: 0,
+        });
+    }
+    Ok(())
 }

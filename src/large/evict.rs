@@ -1,9 +1,9 @@
 //! Freed mappings on their way back to the kernel: by age, by number, by bytes, and those that it refused.
 
-use super::cache::{REST, keep, push, remove};
-use super::list::best;
+use super::cache::{self, REST};
+use super::mappings::{MAPPINGS, Mappings, cached_bytes};
 use super::stuck;
-use super::{Age, LARGE, Mapping, descriptor, guarded, retire};
+use super::{Age, Mapping, descriptor, guarded};
 use crate::config;
 use crate::os;
 
@@ -12,8 +12,8 @@ const ENTRIES: usize = 32;
 /// The least that goes back of a mapping in parts.
 const PART: usize = 1 << 20;
 
-/// Keeps a freed mapping, or gives it back if it is too long to keep; then what is due.
-pub(super) fn put(mapping: &'static Mapping) {
+/// Caches a freed mapping, or unmaps it if it is too long for that; then what is due.
+pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
     mapping.restore();
     mapping.freed.set(os::now_ms());
     // One mapping may have half of the cache.
@@ -22,7 +22,7 @@ pub(super) fn put(mapping: &'static Mapping) {
     if is_too_long || !unsafe { mapping.shut() } {
         stuck::unmap(mapping);
     } else {
-        keep(mapping);
+        cache::cache(mapping);
     }
     decay(Age::Due);
 }
@@ -42,67 +42,53 @@ pub(super) fn decay(age: Age) -> usize {
     bytes + stuck::retry(age)
 }
 
-/// Takes what is due out of the cache: the mapping freed first, or as much of it as is too much.
+/// Removes what is due from the cache: the mapping freed first, or as much of it as is too much.
 fn next_due(age: Age) -> Option<&'static Mapping> {
     let most = config::large_cache();
-    // Read without the lock: without a descriptor the mapping goes whole.
-    let spare = if age == Age::Due && LARGE.cached_bytes.get() > most && !guarded::is_apart() {
-        descriptor()
-    } else {
-        None
-    };
-    let (due, unneeded) = {
-        let _held = LARGE.lock.lock();
-        due_held(age, most, spare)
-    };
-    if let Some(unneeded) = unneeded {
-        retire(unneeded);
-    }
+    // For the part, made before the lock is taken; without a descriptor the mapping goes whole.
+    let may_cut = age == Age::Due && cached_bytes() > most && !guarded::is_apart();
+    let mut spare = may_cut.then(descriptor).flatten();
+    let mappings = MAPPINGS.lock();
+    let due = mappings.remove_due(age, most, &mut spare);
+    mappings.retire_spare(spare);
     due
 }
 
-/// What is due, and `spare` if it was not used. Locked.
-fn due_held(
-    age: Age,
-    most: usize,
-    spare: Option<&'static Mapping>,
-) -> (Option<&'static Mapping>, Option<&'static Mapping>) {
-    // Of two freed in one millisecond the one farther down the list.
-    let oldest = best(
-        &LARGE.cached,
-        |_| true,
-        |new, old| new.freed.get() <= old.freed.get(),
-    );
-    let Some((link, oldest)) = oldest else {
-        return (None, spare);
-    };
-    let excess = LARGE.cached_bytes.get().saturating_sub(most);
-    let is_old = age == Age::Any
-        || entries() > ENTRIES
-        || os::now_ms() >= oldest.freed.get() + config::purge_delay_ms();
-    if !is_old && excess == 0 {
-        return (None, spare);
+impl Mappings {
+    /// Removes what is due from the cache; a part of a mapping takes the descriptor `spare`.
+    fn remove_due(
+        &self,
+        age: Age,
+        most: usize,
+        spare: &mut Option<&'static Mapping>,
+    ) -> Option<&'static Mapping> {
+        // Of two freed in one millisecond the one farther down the list.
+        let freed_first = |new: &Mapping, old: &Mapping| new.freed.get() <= old.freed.get();
+        let oldest = self.cached().reduce(|old, new| {
+            if freed_first(new.mapping, old.mapping) {
+                new
+            } else {
+                old
+            }
+        })?;
+        let excess = cached_bytes().saturating_sub(most);
+        let is_old = age == Age::Any
+            || self.cached().count() > ENTRIES
+            || os::now_ms() >= oldest.mapping.freed.get() + config::purge_delay_ms();
+        if !is_old && excess == 0 {
+            return None;
+        }
+        let oldest = self.remove_cached(oldest);
+        let length = oldest.length.get();
+        let part = excess.max(PART).next_multiple_of(PART);
+        if !is_old
+            && part + REST <= length
+            && let Some(end) = spare.take()
+        {
+            end.set_rest_of(oldest, length - part);
+            self.insert_cached(oldest);
+            return Some(end);
+        }
+        Some(oldest)
     }
-    remove(link, oldest);
-    let length = oldest.length.get();
-    let part = excess.max(PART).next_multiple_of(PART);
-    if !is_old
-        && part + REST <= length
-        && let Some(end) = spare
-    {
-        end.set_rest_of(oldest, length - part);
-        push(oldest);
-        return (Some(end), None);
-    }
-    (Some(oldest), spare)
-}
-
-/// Mappings in the cache. Locked.
-fn entries() -> usize {
-    let (mut link, mut entries) = (&LARGE.cached, 0);
-    while let Some(mapping) = link.get() {
-        link = &mapping.next;
-        entries += 1;
-    }
-    entries
 }

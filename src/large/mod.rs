@@ -1,13 +1,14 @@
 //! Large allocations: a mapping each, entered in a table by address, so that a free of anything else
 //! is noticed instead of unmapped.
 //!
-//! One lock guards table and cache; no system call happens under it, but for the statistics' question
+//! One lock guards all mappings ([`mappings`]); no system call happens under it, but for the statistics' question
 //! what is resident.
 
 mod cache;
 mod evict;
 mod guarded;
 mod list;
+mod mappings;
 mod resize;
 mod site;
 mod span;
@@ -19,18 +20,19 @@ use core::ptr::NonNull;
 use crate::arena::{self, Zeroed, meta};
 use crate::config;
 use crate::error::{Call, Misuse, Violation};
-use crate::os::{self, Lock, PageLen, failpoints};
+use crate::os::{self, PageLen};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, UnitCount, round_up};
 use crate::valgrind;
 
+use mappings::MAPPINGS;
+
 pub(crate) use arena::Age;
+pub(crate) use mappings::removed;
 pub(crate) use resize::resize;
 pub(crate) use site::suits;
 pub(crate) use span::{alloc_span, free_span};
 pub(crate) use validate::{die, expect, expect_for, length};
-
-const BUCKETS: usize = 4096;
 
 /// Live mappings from which on, where they are kept apart, blocks that fit a chunk come from one: each
 /// costs the kernel up to three mappings of 65530.
@@ -64,40 +66,9 @@ struct Mapping {
     next: Link<Self>,
 }
 
-struct Large {
-    lock: Lock<()>,
-    /// Live mappings by address; newest first.
-    table: [Link<Mapping>; BUCKETS],
-    /// Descriptors without a mapping.
-    unused: Link<Mapping>,
-    /// Bytes of live mappings, and how many there are.
-    live: GuardedUsize,
-    count: GuardedUsize,
-    /// Mappings taken out of the table since the process began, by a free or a resize.
-    taken: GuardedU64,
-    /// Freed mappings.
-    cached: Link<Mapping>,
-    cached_bytes: GuardedUsize,
-    /// Freed mappings that the kernel refused to unmap, their pages given back: those to try next, and those that
-    /// were refused since.
-    stuck: [Link<Mapping>; 2],
-}
-
-static LARGE: Large = Large {
-    lock: Lock::new(()),
-    table: [const { Link::none() }; BUCKETS],
-    unused: Link::none(),
-    live: GuardedUsize::new(0),
-    count: GuardedUsize::new(0),
-    taken: GuardedU64::new(0),
-    cached: Link::none(),
-    cached_bytes: GuardedUsize::new(0),
-    stuck: [const { Link::none() }; 2],
-};
-
 impl Mapping {
     fn base(&self) -> NonNull<u8> {
-        // ORDERING: guarded by `LARGE.lock`, or the caller owns the mapping.
+        // ORDERING: guarded by the lock of `MAPPINGS`, or the mapping is in the hands of this thread.
         NonNull::new(self.base.load(Ordering::Relaxed)).expect("a mapping has a base")
     }
 
@@ -122,12 +93,6 @@ impl Mapping {
     }
 }
 
-fn bucket(address: usize) -> &'static Link<Mapping> {
-    // Neighbouring mappings differ in the page number's low bits.
-    let page = address / os::page_size();
-    &LARGE.table[(page ^ (page >> 12)) % BUCKETS]
-}
-
 /// At least `size` bytes aligned to `align` in a mapping of its own, or, at the limit of mappings,
 /// in a chunk.
 pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNull<u8>, Zeroed)> {
@@ -135,13 +100,13 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     let length = round_up(size.max(1), page)?;
     if wanted == Zeroed::No
         && align <= page
-        && let Some(mapping) = cache::take(length)
+        && let Some(mapping) = cache::reuse(length)
     {
         return Some((hand_out(mapping, length), Zeroed::No));
     }
     // The count is read without the lock: about so many will do.
     if guarded::is_apart()
-        && LARGE.count.get() >= MOST_APART
+        && mappings::live_count() >= MOST_APART
         && let Some(found) = span::in_chunk(length, align)
     {
         return Some(found);
@@ -152,7 +117,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     let Some((base, margins)) = guarded::map(length, align) else {
         retire(mapping);
         if align <= page
-            && let Some(stuck) = stuck::take_stuck(length)
+            && let Some(stuck) = stuck::reuse(length)
         {
             return Some((hand_out(stuck, length), Zeroed::No));
         }
@@ -180,7 +145,7 @@ pub(crate) fn alloc_aligned(
     wanted: Zeroed,
 ) -> Option<(NonNull<u8>, Zeroed)> {
     let length = units.bytes();
-    let is_sparse = length < align / SPARSE && LARGE.count.get() < MOST_SPARSE;
+    let is_sparse = length < align / SPARSE && mappings::live_count() < MOST_SPARSE;
     let in_mapping = is_sparse.then(|| alloc(length, align, wanted)).flatten();
     in_mapping
         .or_else(|| alloc_span(units, size, align))
@@ -190,7 +155,7 @@ pub(crate) fn alloc_aligned(
 /// As [`alloc`], if a cached mapping is long enough, in a process that is not hardened.
 pub(crate) fn alloc_cached(size: usize) -> Option<NonNull<u8>> {
     let length = round_up(size, os::page_size())?;
-    cache::take_fitting(length).map(|mapping| hand_out(mapping, length))
+    cache::reuse_fitting(length).map(|mapping| hand_out(mapping, length))
 }
 
 /// Makes a mapping one that serves `length` bytes; its first byte.
@@ -199,7 +164,7 @@ fn hand_out(mapping: &'static Mapping, length: usize) -> NonNull<u8> {
     mapping.asked.set(length);
     mapping.is_room.set(0);
     valgrind::fence_off(base, mapping.length.get());
-    enter(mapping);
+    insert(mapping);
     base
 }
 
@@ -208,11 +173,11 @@ fn hand_out(mapping: &'static Mapping, length: usize) -> NonNull<u8> {
 /// # Safety
 /// 1. Nobody uses the block any more.
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
-    match leave(block) {
+    match remove(block) {
         Some(mapping) if !mapping.serves(size) => {
             die(Misuse::WrongClass, Call::Free, block.addr().get())
         }
-        Some(mapping) => evict::put(mapping),
+        Some(mapping) => evict::cache_or_unmap(mapping),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. the caller's.
         None => unsafe { span::free_span_if(block, |span| span.units.bytes() >= size) },
@@ -221,14 +186,10 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
 
 /// A descriptor without a mapping.
 fn descriptor() -> Option<&'static Mapping> {
-    {
-        let _held = LARGE.lock.lock();
-        if let Some(mapping) = LARGE.unused.get() {
-            LARGE.unused.set(mapping.next.get());
-            mapping.is_room.set(0);
-            mapping.is_joined.set(0);
-            return Some(mapping);
-        }
+    // A statement of its own: the lock is not held while metadata is allocated.
+    let left_over = MAPPINGS.lock().descriptor();
+    if left_over.is_some() {
+        return left_over;
     }
     let table = meta::alloc(size_of::<Mapping>())?;
     // SAFETY: 1. zeroed metadata of this size, aligned to a line, never freed; all zero is a
@@ -238,43 +199,17 @@ fn descriptor() -> Option<&'static Mapping> {
 
 /// Takes back a descriptor whose mapping is gone.
 fn retire(mapping: &'static Mapping) {
-    let _held = LARGE.lock.lock();
-    retire_held(mapping);
+    MAPPINGS.lock().retire(mapping);
 }
 
-/// The same. Locked.
-fn retire_held(mapping: &'static Mapping) {
-    mapping.next.set(LARGE.unused.get());
-    LARGE.unused.set(Some(mapping));
+/// Inserts a mapping among the live ones.
+fn insert(mapping: &'static Mapping) {
+    MAPPINGS.lock().insert(mapping);
 }
 
-/// Enters a mapping among the live ones.
-fn enter(mapping: &'static Mapping) {
-    let bucket = bucket(mapping.base().addr().get());
-    let _held = LARGE.lock.lock();
-    failpoints::at(failpoints::Point::Large);
-    mapping.next.set(bucket.get());
-    bucket.set(Some(mapping));
-    LARGE.live.set(LARGE.live.get() + mapping.length.get());
-    LARGE.count.set(LARGE.count.get() + 1);
-}
-
-/// Takes the mapping at `block` out of the live ones.
-fn leave(block: NonNull<u8>) -> Option<&'static Mapping> {
-    let mut link = bucket(block.addr().get());
-    let _held = LARGE.lock.lock();
-    failpoints::at(failpoints::Point::Large);
-    while let Some(mapping) = link.get() {
-        if mapping.base() == block {
-            link.set(mapping.next.get());
-            LARGE.live.set(LARGE.live.get() - mapping.length.get());
-            LARGE.count.set(LARGE.count.get() - 1);
-            LARGE.taken.set(LARGE.taken.get() + 1);
-            return Some(mapping);
-        }
-        link = &mapping.next;
-    }
-    None
+/// Removes the mapping at `block` from the live ones.
+fn remove(block: NonNull<u8>) -> Option<&'static Mapping> {
+    MAPPINGS.lock().remove(block)
 }
 
 /// Gives cached mappings back to the kernel; bytes returned.
@@ -282,97 +217,37 @@ pub(crate) fn decay(age: Age) -> usize {
     evict::decay(age)
 }
 
-/// Mappings taken out of the table since the process began, by a free or a resize.
-pub(crate) fn taken() -> u64 {
-    LARGE.taken.get()
-}
-
 /// Bytes of live mappings and spans.
 pub(crate) fn live() -> usize {
-    LARGE.live.get() + span::live()
+    mappings::live_bytes() + span::live()
 }
 
 /// Bytes of all mappings, cached ones included, and how many of them are in memory.
 pub(crate) fn committed_and_resident() -> (usize, usize) {
-    let _held = LARGE.lock.lock();
-    let lists = LARGE.table.iter().chain([&LARGE.cached]);
-    let lists = lists.chain(&LARGE.stuck);
+    let mappings = MAPPINGS.lock();
     let (mut committed, mut resident) = (0, 0);
-    for mut link in lists {
-        while let Some(mapping) = link.get() {
-            committed += mapping.length.get();
-            // A question to the kernel under the lock: rare, and the table must not move.
-            resident += os::resident(mapping.base(), mapping.pages());
-            link = &mapping.next;
-        }
+    for mapping in mappings.live().chain(mappings.freed()) {
+        committed += mapping.length.get();
+        // A question to the kernel under the lock: rare, and no mapping may go meanwhile.
+        resident += os::resident(mapping.base(), mapping.pages());
     }
     (committed, resident)
 }
 
-/// Checks the table (ALGORITHM.md, I9).
+/// Checks the mappings (ALGORITHM.md, I9).
 pub(crate) fn verify() -> Result<(), Violation> {
-    let _held = LARGE.lock.lock();
-    let mut live = 0;
-    for (index, bucket_link) in LARGE.table.iter().enumerate() {
-        let mut link = bucket_link;
-        while let Some(mapping) = link.get() {
-            let address = mapping.base().addr().get();
-            if mapping.asked.get() > mapping.length.get() && !guarded::is_apart() {
-                return Err(Violation {
-                    invariant: "I9: a mapping is as long as was asked for",
-                    address,
-                });
-            }
-            if !core::ptr::eq(bucket(address), &raw const LARGE.table[index]) {
-                return Err(Violation {
-                    invariant: "I9: a mapping is in its bucket",
-                    address,
-                });
-            }
-            live += mapping.length.get();
-            link = &mapping.next;
-        }
-    }
-    let cached = cache::verify()?;
-    if cached != LARGE.cached_bytes.get() {
-        return Err(Violation {
-            invariant: "I9: cached mappings are counted",
-            address: 0,
-        });
-    }
-    if live != LARGE.live.get() {
-        return Err(Violation {
-            invariant: "I9: live mappings are counted",
-            address: 0,
-        });
-    }
-    Ok(())
+    let mappings = MAPPINGS.lock();
+    mappings.verify()?;
+    cache::verify(&mappings)
 }
 
-/// In a forked child: breaks the lock of a thread that is gone. Every section leaves the lists whole
-/// at each step; the counts are counted anew.
+/// In a forked child: makes the mappings whole.
 ///
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
 pub(crate) unsafe fn recover() {
-    LARGE.lock.break_inherited();
-    let size = |list: &Link<Mapping>| {
-        let (mut link, mut count, mut bytes) = (list, 0, 0);
-        while let Some(mapping) = link.get() {
-            count += 1;
-            bytes += mapping.length.get();
-            link = &mapping.next;
-        }
-        (count, bytes)
-    };
-    let sum = |(counts, sizes), list| {
-        let (count, bytes) = size(list);
-        (counts + count, sizes + bytes)
-    };
-    let (count, live) = LARGE.table.iter().fold((0, 0), sum);
-    LARGE.count.set(count);
-    LARGE.live.set(live);
-    LARGE.cached_bytes.set(size(&LARGE.cached).1);
+    // SAFETY: 1. this function's own 1., word for word.
+    unsafe { mappings::recover() };
 }
 
 // A span that is the way out for a large allocation fits a chunk.

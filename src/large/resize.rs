@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Mapping, cache, enter, evict, guarded, hand_out, leave};
+use super::{Mapping, cache, evict, guarded, hand_out, insert, remove};
 use crate::os::{self, PageLen};
 use crate::units::round_up;
 
@@ -16,11 +16,11 @@ const COPIED: usize = 4;
 /// 1. On success nobody uses the old block any more.
 pub(crate) unsafe fn resize(block: NonNull<u8>, used: usize, size: usize) -> Option<NonNull<u8>> {
     let length = round_up(size, os::page_size())?;
-    let mapping = leave(block)?;
+    let mapping = remove(block)?;
     if guarded::is_apart() {
         // SAFETY: 1. it was just taken out of the table. 2. the caller's 1.
         let moved = unsafe { mapping.resize(length) };
-        enter(mapping);
+        insert(mapping);
         return moved;
     }
     let old = mapping.length.get();
@@ -34,9 +34,9 @@ pub(crate) unsafe fn resize(block: NonNull<u8>, used: usize, size: usize) -> Opt
         None
     };
     mapping.asked.set(length);
-    enter(mapping);
+    insert(mapping);
     if let Some(rest) = rest {
-        evict::put(rest);
+        evict::cache_or_unmap(rest);
     }
     Some(block)
 }
@@ -48,12 +48,12 @@ pub(crate) unsafe fn resize(block: NonNull<u8>, used: usize, size: usize) -> Opt
 unsafe fn grow(mapping: &'static Mapping, used: usize, length: usize) -> Option<NonNull<u8>> {
     let (block, old) = (mapping.base(), mapping.length.get());
     if length - old >= old / COPIED
-        && let Some(target) = cache::take_fitting(length)
+        && let Some(target) = cache::reuse_fitting(length)
     {
         // Copying to pages that are there costs no more than so many new ones, and keeps fewer.
         // SAFETY: 1. two mappings of this thread's, at least so long.
         unsafe { target.base().copy_from_nonoverlapping(block, used.min(old)) };
-        evict::put(mapping);
+        evict::cache_or_unmap(mapping);
         return Some(hand_out(target, length));
     }
     // SAFETY: 1. the mapping was taken out of the table. 2. the caller's 1.
@@ -64,6 +64,6 @@ unsafe fn grow(mapping: &'static Mapping, used: usize, length: usize) -> Option<
         // What the kernel lengthened, it takes for one.
         mapping.is_joined.set(0);
     }
-    enter(mapping);
+    insert(mapping);
     moved
 }

@@ -1,7 +1,8 @@
 //! Giving a mapping's addresses back, and what waits where the kernel refuses: at its limit of mappings it cuts none.
 
-use super::list::best;
-use super::{Age, LARGE, Mapping, retire};
+use super::list::{Found, List};
+use super::mappings::MAPPINGS;
+use super::{Age, Mapping, retire};
 use crate::os;
 
 /// Mappings that the kernel refused to unmap before, tried again with each free of a mapping: more than
@@ -31,39 +32,29 @@ pub(super) fn retry(age: Age) -> usize {
 
 /// Those that were refused again are the next to be tried, once all others were.
 fn begin_round() {
-    let _held = LARGE.lock.lock();
-    let [stuck, again] = &LARGE.stuck;
-    if stuck.get().is_none() {
-        let all = again.get();
-        // In a child of a fork in between they are lost, not in both.
-        again.set(None);
-        stuck.set(all);
+    let mappings = MAPPINGS.lock();
+    let [next, again] = mappings.stuck();
+    if next.is_empty() {
+        again.move_to(next);
     }
 }
 
-/// Takes a mapping that the kernel refused to unmap out of its list.
+/// Removes a mapping that the kernel refused to unmap from its list.
 fn next_stuck() -> Option<&'static Mapping> {
-    let _held = LARGE.lock.lock();
-    let mapping = LARGE.stuck[0].get()?;
-    LARGE.stuck[0].set(mapping.next.get());
-    Some(mapping)
+    MAPPINGS.lock().stuck()[0].remove_newest()
 }
 
 /// The same, one that is long enough, of either list: at the limit of mappings there may be no others.
-pub(super) fn take_stuck(length: usize) -> Option<&'static Mapping> {
+pub(super) fn reuse(length: usize) -> Option<&'static Mapping> {
     let mapping = {
-        let _held = LARGE.lock.lock();
-        let will_do = |stuck: &Mapping| stuck.length.get() >= length;
-        let is_better = |new: &Mapping, old: &Mapping| new.length.get() < old.length.get();
-        let mut found = LARGE
-            .stuck
-            .iter()
-            .map(|list| best(list, will_do, is_better));
-        let (link, mapping) = found.find_map(|found| found)?;
-        link.set(mapping.next.get());
-        mapping
+        let mappings = MAPPINGS.lock();
+        let shortest = |list: &List| {
+            let fitting = list.iter().filter(|stuck| stuck.length() >= length);
+            fitting.min_by_key(Found::length).map(Found::remove)
+        };
+        mappings.stuck().iter().find_map(shortest)?
     };
-    // SAFETY: 1. taken out of its list.
+    // SAFETY: 1. removed from its list, where nobody uses it.
     if !unsafe { mapping.open(length) } {
         let _ = unmap(mapping);
         return None;
@@ -80,14 +71,11 @@ pub(super) fn unmap(mapping: &'static Mapping) -> bool {
         retire(mapping);
         return true;
     }
-    // SAFETY: 1. as above.
+    // SAFETY: 1. still ours alone, as the kernel left it where it is.
     let _ = unsafe { os::purge(mapping.base(), mapping.pages()) };
     // Where freed mappings are inaccessible, this one is as well, if the kernel lets it be.
-    // SAFETY: 1. as above.
+    // SAFETY: 1. it comes into a list below.
     let _ = unsafe { mapping.shut() };
-    let _held = LARGE.lock.lock();
-    let again = &LARGE.stuck[1];
-    mapping.next.set(again.get());
-    again.set(Some(mapping));
+    MAPPINGS.lock().stuck()[1].insert(mapping);
     false
 }

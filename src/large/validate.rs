@@ -2,28 +2,23 @@
 
 use core::ptr::NonNull;
 
-use super::{LARGE, Mapping, bucket, site};
+use super::mappings::MAPPINGS;
+use super::{Mapping, site};
 use crate::arena::{self, UnitKind};
 use crate::config;
 use crate::error::{Call, Misuse};
 use crate::os;
 use crate::size_class::{BLOCK_MAX, CLASS_MAX};
-use crate::sync::Link;
 use crate::units::UnitCount;
 
 /// Why what is at `block` is no live span or mapping.
 #[cold]
 pub(super) fn why_not(block: NonNull<u8>) -> Misuse {
     let (freed, is_inside) = {
-        let _held = LARGE.lock.lock();
-        let mut freed = LARGE.stuck.iter().chain([&LARGE.cached]);
-        (
-            freed.find_map(|list| holding(list, block)),
-            LARGE
-                .table
-                .iter()
-                .any(|list| holding(list, block).is_some()),
-        )
+        let mappings = MAPPINGS.lock();
+        let holds = |mapping: &&'static Mapping| mapping.holds(block);
+        let freed = mappings.freed().find(holds);
+        (freed, mappings.live().any(|mapping| mapping.holds(block)))
     };
     match freed {
         // What was cut off a mapping begins where no block did; what was joined, where one may have begun.
@@ -34,18 +29,12 @@ pub(super) fn why_not(block: NonNull<u8>) -> Misuse {
     }
 }
 
-/// The mapping of a list that `block` lies in. Locked.
-fn holding(list: &Link<Mapping>, block: NonNull<u8>) -> Option<&'static Mapping> {
-    let mut link = list;
-    while let Some(mapping) = link.get() {
+impl Mapping {
+    /// Whether `block` lies in it.
+    fn holds(&self, block: NonNull<u8>) -> bool {
         // OVERFLOW: wraps to a large number below the base, which is the answer.
-        let offset = block.addr().get().wrapping_sub(mapping.base().addr().get());
-        if offset < mapping.length.get() {
-            return Some(mapping);
-        }
-        link = &mapping.next;
+        block.addr().get().wrapping_sub(self.base().addr().get()) < self.length.get()
     }
-    None
 }
 
 #[cold]
@@ -89,15 +78,8 @@ pub(crate) fn length(block: NonNull<u8>, call: Call) -> usize {
         .unwrap_or_else(|| die(why_not(block), call, block.addr().get()))
 }
 
-/// What `look` says of the live mapping at `block`. Locked.
+/// What `look` says of the live mapping at `block`, while no other thread can free it.
 fn live<T>(block: NonNull<u8>, look: impl Fn(&Mapping) -> T) -> Option<T> {
-    let mut link = bucket(block.addr().get());
-    let _held = LARGE.lock.lock();
-    while let Some(mapping) = link.get() {
-        if mapping.base() == block {
-            return Some(look(mapping));
-        }
-        link = &mapping.next;
-    }
-    None
+    let mappings = MAPPINGS.lock();
+    mappings.live_at(block).map(look)
 }

@@ -66,5 +66,5 @@ fn pulse() -> u64 {
     // OVERFLOW: only equality counts.
     ticks()
         .wrapping_add(arena::released())
-        .wrapping_add(large::taken())
+        .wrapping_add(large::removed())
 }
