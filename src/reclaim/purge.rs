@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::quiesce::{HeldOff, others};
+use super::quiesce::HeldOff;
 use crate::arena::{self, Age};
 use crate::heap::{self, Idle, Wrong};
 use crate::large;
@@ -27,9 +27,9 @@ fn purge_all() -> Result<usize, Wrong> {
         let _held = own.gate.lock();
         own.empty_all()?;
     }
-    let _held = REGISTRY.lock.lock();
-    parked::empty(Age::Any, usize::MAX)?;
-    let held_off = HeldOff::all()?;
+    let registry = REGISTRY.lock();
+    parked::empty(&registry, Age::Any, usize::MAX)?;
+    let held_off = HeldOff::all(&registry)?;
     let idle = held_off.idle_blocks();
     heap::spares();
     let bytes = heap::all_holes(Idle(idle.addresses())) + large::decay(Age::Any);
@@ -39,15 +39,15 @@ fn purge_all() -> Result<usize, Wrong> {
     Ok(bytes + arena::given_back().wrapping_sub(before))
 }
 
-impl HeldOff {
+impl HeldOff<'_> {
     /// The blocks in the magazines of the threads, but for the newest of each that is not gated.
     fn idle_blocks(&self) -> Addresses {
-        let count: usize = others().map(ThreadCache::count).sum();
+        let count: usize = self.others().map(ThreadCache::count).sum();
         if count == 0 {
             return Addresses::none();
         }
         let mut addresses = Addresses::with_capacity(count);
-        for cache in others() {
+        for cache in self.others() {
             for class in SizeClass::all() {
                 let (slots, blocks) = cache.contents(class);
                 let is_gated = is_gated(class);

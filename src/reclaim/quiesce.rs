@@ -14,57 +14,62 @@ use crate::heap::Wrong;
 use crate::os;
 use crate::size_class::SizeClass;
 use crate::thread_cache::ThreadCache;
-use crate::threads::{REGISTRY, is_own};
-
-/// The caches in the registry. Its lock is held.
-pub(super) fn registered() -> impl Iterator<Item = &'static ThreadCache> {
-    ThreadCache::listed(&REGISTRY.first)
-}
+use crate::threads::{REGISTRY, Registry, is_own};
 
 /// The caches of the other threads of this process. Those of a parent's threads are left alone until
 /// the thread that forked takes them over: their words may lie in memory that is used again.
-pub(super) fn others() -> impl Iterator<Item = &'static ThreadCache> {
-    registered().filter(|cache| !is_own(cache) && cache.is_of_this_process())
+fn others(registry: &Registry) -> impl Iterator<Item = &'static ThreadCache> + use<> {
+    let all = registry.registered();
+    all.filter(|cache| !is_own(cache) && cache.is_of_this_process())
 }
 
 /// Slow paths that the threads have taken, modulo 2^64: less when one ends.
 pub(crate) fn ticks() -> u64 {
-    let _held = REGISTRY.lock.lock();
+    let registry = REGISTRY.lock();
     // OVERFLOW: as said.
-    registered().fold(0, |sum, cache| sum.wrapping_add(cache.ticks.get()))
+    registry
+        .registered()
+        .fold(0, |sum, cache| sum.wrapping_add(cache.ticks.get()))
 }
 
 /// Every registered thread but the caller held off. Holding it proves that no other thread takes a
 /// block out of its magazines, except perhaps the newest of one.
-pub(super) struct HeldOff {
+pub(super) struct HeldOff<'a> {
+    registry: &'a Registry,
     /// The kernel ran the barrier; without it only gated magazines are known to be at rest.
     pub(super) is_certain: bool,
 }
 
-impl HeldOff {
-    /// The registry's lock is held, and stays so.
-    pub(super) fn all() -> Result<Self, Wrong> {
+impl<'a> HeldOff<'a> {
+    /// Holds them off until it is dropped.
+    pub(super) fn all(registry: &'a Registry) -> Result<Self, Wrong> {
         let mut dissolved = Ok(());
-        for cache in others() {
+        for cache in others(registry) {
             // Let go by `drop`, which walks the same registry.
             let gate = ManuallyDrop::new(cache.gate.lock());
             if cache.is_abandoned() {
                 drop(ManuallyDrop::into_inner(gate));
-                dissolved = dissolved.and(cache.dissolve());
+                dissolved = dissolved.and(registry.dissolve(cache));
                 continue;
             }
-            cache.divert();
+            cache.divert(registry, &gate);
         }
         let threads = Self {
+            registry,
             is_certain: os::process_barrier(),
         };
         dissolved.map(|()| threads)
     }
+
+    /// The caches of the threads.
+    pub(super) fn others(&self) -> impl Iterator<Item = &'static ThreadCache> + use<> {
+        others(self.registry)
+    }
 }
 
-impl Drop for HeldOff {
+impl Drop for HeldOff<'_> {
     fn drop(&mut self) {
-        for cache in others() {
+        for cache in self.others() {
             // SAFETY: 1. locked by `all`, and the registry has not changed since.
             unsafe { cache.gate.force_unlock() };
         }
@@ -73,22 +78,22 @@ impl Drop for HeldOff {
 
 /// The gates of all registered caches, the caller's too: while it lives, no block moves between a
 /// magazine and the bitmaps, and magazines and bitmaps can be counted one after the other.
-pub(super) struct Gates;
+pub(super) struct Gates<'a>(&'a Registry);
 
-impl Gates {
-    /// The registry's lock is held, and stays so.
-    pub(super) fn all() -> Self {
-        for cache in registered() {
+impl<'a> Gates<'a> {
+    /// Locks them until it is dropped.
+    pub(super) fn all(registry: &'a Registry) -> Self {
+        for cache in registry.registered() {
             // Let go by `drop`, which walks the same registry.
             let _gate = ManuallyDrop::new(cache.gate.lock());
         }
-        Self
+        Self(registry)
     }
 }
 
-impl Drop for Gates {
+impl Drop for Gates<'_> {
     fn drop(&mut self) {
-        for cache in registered() {
+        for cache in self.0.registered() {
             // SAFETY: 1. locked by `all`, and the registry has not changed since.
             unsafe { cache.gate.force_unlock() };
         }

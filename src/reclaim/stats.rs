@@ -1,6 +1,6 @@
 //! What the allocator holds, counted while nothing moves between magazines and bitmaps.
 
-use super::quiesce::{Gates, registered};
+use super::quiesce::Gates;
 use crate::arena::{self, meta};
 use crate::heap;
 use crate::large;
@@ -8,7 +8,7 @@ use crate::sample;
 use crate::size_class::SizeClass;
 use crate::stats::Stats;
 use crate::thread_cache::{Safeguards, ThreadCache};
-use crate::threads::{self, REGISTRY, parked};
+use crate::threads::{self, REGISTRY};
 
 /// What the allocator holds.
 pub(crate) fn stats() -> Stats {
@@ -17,9 +17,9 @@ pub(crate) fn stats() -> Stats {
     }
     threads::repair_child();
     let (used, cached) = {
-        let _held = REGISTRY.lock.lock();
-        let _gates = Gates::all();
-        let all = registered().chain(parked::all());
+        let registry = REGISTRY.lock();
+        let _gates = Gates::all(&registry);
+        let all = registry.registered().chain(registry.parked());
         let cached: usize = all.map(ThreadCache::cached_bytes).sum();
         (heap::used_bytes(), cached)
     };

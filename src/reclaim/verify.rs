@@ -1,12 +1,11 @@
 //! Checks every layer.
 
-use super::quiesce::registered;
 use crate::arena;
 use crate::error::Violation;
 use crate::heap;
 use crate::large;
 use crate::thread_cache::ThreadCache;
-use crate::threads::{self, REGISTRY, parked};
+use crate::threads::{self, REGISTRY};
 
 /// Checks every layer.
 pub(crate) fn verify() -> Result<(), Violation> {
@@ -17,13 +16,13 @@ pub(crate) fn verify() -> Result<(), Violation> {
     arena::verify()?;
     large::verify()?;
     heap::verify()?;
-    let _held = REGISTRY.lock.lock();
-    registered().try_for_each(|cache| {
+    let registry = REGISTRY.lock();
+    registry.registered().try_for_each(|cache| {
         let _held = cache.gate.lock();
         cache.verify()
     })?;
     // Nobody else gets at these while the registry is locked.
-    parked::all().try_for_each(ThreadCache::verify)
+    registry.parked().try_for_each(ThreadCache::verify)
 }
 
 impl ThreadCache {

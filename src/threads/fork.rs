@@ -3,7 +3,7 @@
 //! of those threads are taken back when the thread that forked comes by: a thread that the child has
 //! started cannot tell its cache from theirs.
 
-use super::registry::{self, REGISTRY};
+use super::registry::{self, REGISTRY, Registry};
 use super::{key, parked};
 use crate::arena::{self, meta};
 use crate::config;
@@ -55,13 +55,13 @@ pub(crate) fn settle() {
 fn take_over() {
     SETTLED.set(os::fork_generation().number());
     // Under the lock: who holds threads off must see this one for a stranger or for what it is.
-    let _held = REGISTRY.lock.lock();
+    let registry = REGISTRY.lock();
     if let Some(own) = ThreadCache::own() {
-        own.belong_here();
+        own.belong_here(&registry);
     }
-    for cache in ThreadCache::listed(&REGISTRY.first) {
+    for cache in registry.registered() {
         if !cache.is_of_this_process() {
-            cache.adopt();
+            cache.adopt(&registry);
         }
     }
 }
@@ -69,8 +69,8 @@ fn take_over() {
 impl ThreadCache {
     /// Takes back the blocks of a thread that is gone. It may have vanished between any two stores:
     /// the newest block of each magazine that is not gated may be its user's already and is given up,
-    /// and so is the magazine that a slow path was at work on, slots and all. The registry's lock is held.
-    fn adopt(&'static self) {
+    /// and so is the magazine that a slow path was at work on, slots and all.
+    fn adopt(&'static self, registry: &Registry) {
         if let Some(class) = self.busy_with() {
             self.give_up(class);
         }
@@ -91,7 +91,7 @@ impl ThreadCache {
         self.busy.set(NO_CLASS);
         self.adopt_quarantine();
         self.capacity.set(0);
-        self.unlink();
-        self.recycle();
+        registry.remove(self);
+        registry.recycle(self);
     }
 }

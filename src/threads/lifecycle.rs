@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use super::fork;
 use super::key::{self, is_ready, key};
-use super::registry::{REGISTRY, dissolve_dead, new_bank};
+use super::registry::{REGISTRY, new_bank};
 use crate::config::{self, Config, OptionError};
 use crate::heap::{self, Wrong};
 use crate::os::{self, ThreadKey, failpoints};
@@ -178,8 +178,8 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     let cache = new_cache().unwrap_or_else(|wrong| wrong.report())?;
     if !while_registering(|| key.arm(NonNull::from(cache).cast())) {
         let emptied = {
-            let _held = REGISTRY.lock.lock();
-            cache.empty_all().map(|()| cache.recycle())
+            let registry = REGISTRY.lock();
+            cache.empty_all().map(|()| registry.recycle(cache))
         };
         emptied.unwrap_or_else(|wrong| wrong.report());
         return None;
@@ -187,7 +187,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     cache.busy.set(NO_CLASS);
     cache.take_safeguards();
     {
-        let _held = REGISTRY.lock.lock();
+        let registry = REGISTRY.lock();
         failpoints::at(failpoints::Point::Registry);
         let heap = sharers::least_used();
         sharers::join(heap);
@@ -197,8 +197,8 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
         cache
             .words
             .store(ptr::from_ref(words).cast_mut(), Ordering::Relaxed);
-        cache.belong_here();
-        cache.link();
+        cache.belong_here(&registry);
+        registry.insert(cache);
     }
     let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
     words.own.store(own, Ordering::Relaxed);
@@ -210,15 +210,11 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
 fn new_cache() -> Result<Option<&'static ThreadCache>, Wrong> {
     loop {
         {
-            let _held = REGISTRY.lock.lock();
-            if let Some(cache) = ThreadCache::next_parked() {
+            let mut registry = REGISTRY.lock();
+            if let Some(cache) = registry.next_parked() {
                 return Ok(Some(cache));
             }
-            if REGISTRY.unused.get().is_none() {
-                dissolve_dead()?;
-            }
-            if let Some(cache) = REGISTRY.unused.get() {
-                REGISTRY.unused.set(cache.next.get());
+            if let Some(cache) = registry.reuse()? {
                 return Ok(Some(cache));
             }
         }
@@ -251,12 +247,12 @@ fn end(cache: &'static ThreadCache) {
     };
     let keeps = keeps.unwrap_or_else(|wrong| wrong.report());
     {
-        let _held = REGISTRY.lock.lock();
-        cache.unlink();
+        let registry = REGISTRY.lock();
+        registry.remove(cache);
         if keeps {
-            cache.park();
+            registry.park(cache);
         } else {
-            cache.recycle();
+            registry.recycle(cache);
         }
     }
     wakeup::notice();

@@ -11,4 +11,4 @@ pub(crate) use key::is_ready;
 pub(crate) use lifecycle::{
     begin, enter, enter_for, is_for_a_table, prepare, repair_child, set_option,
 };
-pub(crate) use registry::{REGISTRY, is_own};
+pub(crate) use registry::{REGISTRY, Registry, is_own};

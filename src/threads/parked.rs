@@ -1,7 +1,7 @@
 //! Caches of threads that have ended, parked with their blocks for the next thread: one that is started for each
 //! connection need not fetch what the one before it has just given back.
 
-use super::registry::REGISTRY;
+use super::registry::{REGISTRY, Registry};
 use crate::arena::Age;
 use crate::config;
 use crate::heap::{self, Wrong};
@@ -29,15 +29,10 @@ fn leave_place() {
     PLACES.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// The parked caches. The registry's lock is held.
-pub(crate) fn all() -> impl Iterator<Item = &'static ThreadCache> {
-    ThreadCache::listed(&REGISTRY.parked)
-}
-
-/// Empties parked caches, `most` of them: of all, or of those that were parked at the last look. The registry's
-/// lock is held. One that holds a wrong block is lost.
-pub(crate) fn empty(age: Age, most: usize) -> Result<(), Wrong> {
-    let (mut link, mut count) = (&REGISTRY.parked, 0);
+/// Empties parked caches, `most` of them: of all, or of those that were parked at the last look. One that holds
+/// a wrong block is lost.
+pub(crate) fn empty(registry: &Registry, age: Age, most: usize) -> Result<(), Wrong> {
+    let (mut link, mut count) = (&registry.parked, 0);
     while let Some(cache) = link.get() {
         let was_seen = cache.was_seen.get() != 0;
         cache.was_seen.set(1);
@@ -46,7 +41,7 @@ pub(crate) fn empty(age: Age, most: usize) -> Result<(), Wrong> {
             link.set(cache.next.get());
             leave_place();
             emptied?;
-            cache.recycle();
+            registry.recycle(cache);
             count += 1;
         } else {
             link = &cache.next;
@@ -57,8 +52,8 @@ pub(crate) fn empty(age: Age, most: usize) -> Result<(), Wrong> {
 
 /// [`empty`], unless somebody has the registry, who may wait for this thread's gate.
 pub(crate) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
-    match REGISTRY.lock.try_lock() {
-        Some(_held) => empty(age, most),
+    match REGISTRY.try_lock() {
+        Some(registry) => empty(&registry, age, most),
         None => Ok(()),
     }
 }
@@ -66,7 +61,8 @@ pub(crate) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
 /// In a forked child: a magazine that another thread was emptying at the fork is given up, and the places are
 /// counted anew.
 pub(crate) fn recover() {
-    for cache in all() {
+    let registry = REGISTRY.lock();
+    for cache in registry.parked() {
         if let Some(class) = cache.busy_with() {
             cache.give_up(class);
             // A child of this child does it again unless it is done.
@@ -75,7 +71,7 @@ pub(crate) fn recover() {
         }
     }
     // ORDERING: the child has one thread.
-    PLACES.store(all().count(), Ordering::Relaxed);
+    PLACES.store(registry.parked().count(), Ordering::Relaxed);
 }
 
 impl ThreadCache {
@@ -95,19 +91,21 @@ impl ThreadCache {
         self.busy.set(NO_CLASS);
         emptied.map(|()| true)
     }
+}
 
-    /// Waits for the next thread, with its blocks. The registry's lock is held.
-    pub(crate) fn park(&'static self) {
-        self.begin_anew();
-        self.was_seen.set(0);
-        self.next.set(REGISTRY.parked.get());
-        REGISTRY.parked.set(Some(self));
+impl Registry {
+    /// Keeps a cache with its blocks for the next thread.
+    pub(super) fn park(&self, cache: &'static ThreadCache) {
+        cache.begin_anew();
+        cache.was_seen.set(0);
+        cache.next.set(self.parked.get());
+        self.parked.set(Some(cache));
     }
 
-    /// The cache parked last, which waits no more. The registry's lock is held.
-    pub(crate) fn next_parked() -> Option<&'static Self> {
-        let cache = REGISTRY.parked.get()?;
-        REGISTRY.parked.set(cache.next.get());
+    /// The cache parked last, which waits no more.
+    pub(super) fn next_parked(&self) -> Option<&'static ThreadCache> {
+        let cache = self.parked.get()?;
+        self.parked.set(cache.next.get());
         leave_place();
         Some(cache)
     }

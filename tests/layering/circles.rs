@@ -106,8 +106,10 @@ fn named_above<'a>(tokens: &[Token<'a>], depth: usize, level: usize) -> Vec<&'a 
             "::" => continue,
             _ => supers = 0,
         }
+        // Not the one of `pub(super)`.
+        let is_path = tokens.get(i + 1).is_some_and(|next| next.text == "::");
         let is_last = tokens.get(i + 2).is_some_and(|next| next.text != "super");
-        if supers > 0 && supers == depth - level && is_last {
+        if supers > 0 && supers == depth - level && is_path && is_last {
             first_names(&tokens[i + 2..], &mut names);
         }
     }
