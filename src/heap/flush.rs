@@ -1,7 +1,8 @@
 //! From a magazine back to the bitmaps: each block to the slab it came from, whichever heap owns it.
 
-use super::{ClassHeap, home};
-use crate::arena;
+use super::class::ClassHeap;
+use super::home;
+use super::unused::Unused;
 use crate::error::{Call, Misuse};
 use crate::os::{self, failpoints};
 use crate::size_class::{ClassInfo, SizeClass};
@@ -85,9 +86,8 @@ fn flush_to<'a>(
     info: &ClassInfo,
     blocks: &'a [Slot],
 ) -> Result<&'a [Slot], Fault> {
-    // Slabs that nothing uses any more, linked by `next`: their spans go back once it is unlocked.
-    let mut unused: Option<&'static Slab> = None;
-    let held = state.lock.lock();
+    let mut unused = Unused::none();
+    let locked = state.lock();
     let mut rest = blocks;
     let flushed = loop {
         let Some(first) = rest.first() else {
@@ -100,33 +100,17 @@ fn flush_to<'a>(
         if slab.heap() != heap {
             break Ok(rest);
         }
-        let run = match slab.put_run(block, rest, info) {
+        let run = match locked.put_run(slab, block, rest, info) {
             Ok(run) => run,
-            Err(stopped) => {
-                state.free.set(state.free.get() + stopped.run);
-                break Err((stopped.misuse, stopped.address));
-            }
+            Err(stopped) => break Err((stopped.misuse, stopped.address)),
         };
-        state.free.set(state.free.get() + run);
         failpoints::at(failpoints::Point::Flush);
-        if slab.has_outgrown_its_bin()
-            && let Some(empty) = state.settle(slab, info)
-        {
-            empty.next.set(unused);
-            unused = Some(empty);
+        if slab.has_outgrown_its_bin() {
+            unused.add(locked.file(slab, info));
         }
         rest = &rest[run..];
     };
-    drop(held);
-    release(unused);
+    drop(locked);
+    unused.release();
     flushed
-}
-
-/// Gives the spans of slabs that no list leads to back to their chunks.
-pub(super) fn release(mut unused: Option<&'static Slab>) {
-    while let Some(slab) = unused {
-        unused = slab.next.get();
-        // SAFETY: 1. `unused` is a list of slabs that their classes gave up.
-        arena::release(unsafe { slab.leave() });
-    }
 }

@@ -1,7 +1,8 @@
 //! Returning what slabs hold: spare slabs whole, and free pages inside partly used ones.
 
-use super::flush::release;
-use super::{ClassHeap, class_of, heaps};
+use super::class::LockedClass;
+use super::unused::Unused;
+use super::{class_of, heaps};
 use crate::arena;
 use crate::os::{self, PageLen, failpoints};
 use crate::slab::{Slab, SlabState, holes};
@@ -43,16 +44,11 @@ impl Idle<'_> {
 pub(crate) fn spares() {
     for (_, heap) in heaps() {
         for state in &heap.classes {
-            if state.spare.get().is_none() {
-                continue;
+            if state.may_have_a_spare() {
+                // A statement of its own, at whose end the class is unlocked.
+                let spare = state.lock().give_up_spare();
+                Unused::from(spare).release();
             }
-            let spare = {
-                let _held = state.lock.lock();
-                let spare = state.spare.get();
-                state.spare.set(None);
-                spare.inspect(|slab| state.give_up(slab))
-            };
-            release(spare.inspect(|slab| slab.next.set(None)));
         }
     }
 }
@@ -93,8 +89,8 @@ fn sweep(from: usize, count: usize) -> usize {
         seen += 1;
         let old = {
             let (class, heap) = (slab.class(), slab.heap());
-            let _held = class_of(class, heap).lock.lock();
-            slab.is_of(class, heap) && slab.age()
+            let locked = class_of(class, heap).lock();
+            slab.is_of(class, heap) && slab.age(&locked.held)
         };
         if old {
             purge_holes(slab, Idle(&[]));
@@ -110,12 +106,12 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     let state = class_of(class, heap);
     let info = class.info();
     let mut free = {
-        let _held = state.lock.lock();
+        let locked = state.lock();
         let may_be_dirty = || slab.is_touched() || idle.holds_one_of(slab);
-        if !slab.is_of(class, heap) || !may_be_dirty() || !state.claim_holes(slab) {
+        if !slab.is_of(class, heap) || !may_be_dirty() || !locked.begin_purge(slab) {
             return 0;
         }
-        slab.free_bits()
+        slab.free_bits(&locked.held)
     };
     let base = slab.base();
     failpoints::at(failpoints::Point::Holes);
@@ -126,7 +122,7 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
         slab.stay_small();
         // SAFETY: 1. a run inside the slab.
         let run = unsafe { crate::ptr::advance::<u8>(base, offset) };
-        // SAFETY: 1. our slab; its free blocks cannot leave while it is in no list, nor idle ones
+        // SAFETY: 1. inside a slab that this thread alone purges; its free blocks cannot leave while it is in no list, nor idle ones
         // while their threads are held off.
         if unsafe { os::purge(run, PageLen::within(length)) } {
             bytes += length;
@@ -135,29 +131,25 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
         }
     }
     let unused = {
-        let _held = state.lock.lock();
+        let locked = state.lock();
         if refused {
-            slab.touch();
+            slab.touch(&locked.held);
         }
-        slab.set_state(SlabState::Full);
-        let unused = state.settle(slab, info);
-        unused.inspect(|slab| slab.next.set(None))
+        slab.set_state(SlabState::Full, &locked.held);
+        locked.file(slab, info)
     };
-    release(unused);
+    Unused::from(unused).release();
     bytes
 }
 
-impl ClassHeap {
-    /// Takes a slab out of its list for a purge, unless it is taken out already. Locked.
-    fn claim_holes(&self, slab: &'static Slab) -> bool {
-        match slab.state() {
-            SlabState::Binned => self.unlink(slab),
-            SlabState::Spare => self.spare.set(None),
-            SlabState::Full => {}
-            SlabState::Holes => return false,
+impl LockedClass<'_> {
+    /// Takes a slab out of the lists for a purge, unless another purge has.
+    fn begin_purge(&self, slab: &'static Slab) -> bool {
+        if !self.unfile(slab) {
+            return false;
         }
-        slab.clean();
-        slab.set_state(SlabState::Holes);
+        slab.clean(&self.held);
+        slab.set_state(SlabState::Holes, &self.held);
         true
     }
 }

@@ -1,6 +1,7 @@
 //! In a forked child: what threads of the parent were doing here when they vanished.
 
-use super::{ClassHeap, heaps, home};
+use super::unused::Unused;
+use super::{heaps, home};
 use crate::arena;
 use crate::size_class::SizeClass;
 use crate::slab::{Slab, SlabState};
@@ -11,48 +12,24 @@ use crate::sync::{Ordering, Slot};
 ///
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it holds no lock.
-pub(crate) unsafe fn locks() {
+pub(crate) unsafe fn recover() {
+    // First: the repair of a class is the end of the state by which a purge is known.
     for slab in arena::chunks().flat_map(Slab::of_chunk) {
         if slab.state() == SlabState::Holes {
-            home(slab).broken.set(1);
+            home(slab).note_broken();
         }
     }
     for (index, heap) in heaps() {
         for class in SizeClass::all() {
-            let state = heap.class(class);
-            if state.lock.is_locked() {
-                state.broken.set(1);
+            let mut unused = Unused::none();
+            {
+                // SAFETY: 1. this thread is alone, and lets go of each lock before the next.
+                let locked = unsafe { heap.class(class).take_over() };
+                locked.repair(class, index, &mut unused);
             }
-            state.lock.break_inherited();
-            if state.broken.get() != 0 {
-                state.rebuild(class, index);
-            }
+            // If this child forks before, its child finds the spans claimed by nobody, and frees them.
+            unused.release();
         }
-    }
-}
-
-impl ClassHeap {
-    fn rebuild(&self, class: SizeClass, heap: usize) {
-        self.bins.iter().for_each(|bin| bin.set(None));
-        self.mask.set(0);
-        self.spare.set(None);
-        self.free.set(0);
-        self.slabs.set(0);
-        for slab in arena::chunks().flat_map(Slab::of_chunk) {
-            if !slab.is_of(class, heap) {
-                continue;
-            }
-            slab.rebuild();
-            slab.set_state(SlabState::Full);
-            self.slabs.set(self.slabs.get() + 1);
-            self.free.set(self.free.get() + slab.free());
-            if let Some(unused) = self.settle(slab, slab.info()) {
-                unused.next.set(None);
-                super::flush::release(Some(unused));
-            }
-        }
-        // Last: this child may fork before.
-        self.broken.set(0);
     }
 }
 
@@ -65,14 +42,11 @@ pub(crate) fn adopt(class: SizeClass, blocks: &[Slot]) {
         let Ok((slab, block)) = Slab::locate(address, class) else {
             continue;
         };
-        let state = home(slab);
         let unused = {
-            let _held = state.lock.lock();
-            let before = slab.free();
-            slab.put_again(block);
-            state.free.set(state.free.get() + slab.free() - before);
-            state.settle(slab, slab.info())
+            let locked = home(slab).lock();
+            locked.put_again(slab, block);
+            locked.file(slab, slab.info())
         };
-        super::flush::release(unused.inspect(|slab| slab.next.set(None)));
+        Unused::from(unused).release();
     }
 }

@@ -2,7 +2,8 @@
 
 use core::ptr::NonNull;
 
-use super::{ClassHeap, heap, heaps};
+use super::class::{ClassHeap, LockedClass};
+use super::{heap, heaps};
 use crate::arena;
 use crate::config;
 use crate::hardening::Hardening;
@@ -59,10 +60,7 @@ pub(crate) fn refill(index: usize, class: SizeClass, out: &[Slot]) -> usize {
     let mut filling = Filling { out, taken: 0 };
     if let Some(own) = heap(index) {
         let state = own.class(class);
-        {
-            let _held = state.lock.lock();
-            state.draw(info, &mut filling);
-        }
+        state.lock().draw(info, &mut filling);
         if filling.taken == 0 {
             borrow(index, class, Need::Usual, &mut filling);
         }
@@ -96,15 +94,15 @@ fn borrow(index: usize, class: SizeClass, need: Need, filling: &mut Filling<'_>)
     for (_, heap) in heaps().filter(|(other, _)| *other != index || need == Need::Dire) {
         let state = heap.class(class);
         // Read without the lock: a wrong guess costs a look.
-        if state.free.get() < least {
+        if state.free_about() < least {
             continue;
         }
-        let held = match need {
-            Need::Usual => state.lock.try_lock(),
-            Need::Dire => Some(state.lock.lock()),
+        let locked = match need {
+            Need::Usual => state.try_lock(),
+            Need::Dire => Some(state.lock()),
         };
-        if held.is_some() {
-            state.draw(info, filling);
+        if let Some(locked) = locked {
+            locked.draw(info, filling);
         }
         if filling.taken > 0 {
             return;
@@ -125,15 +123,14 @@ fn new_slab(
     if config::mode().has(Hardening::ZERO) {
         Slab::prepare_fronts(&span, class, zeroed);
     }
-    let _held = state.lock.lock();
+    let locked = state.lock();
     #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
-    let slab = Slab::create(span, class, index as u8);
-    state.slabs.set(state.slabs.get() + 1);
-    state.free.set(state.free.get() + info.blocks as usize);
-    state.draw_from(slab, info, filling);
+    let slab = Slab::create(span, class, index as u8, &locked.held);
+    locked.add(slab);
+    locked.draw_from(slab, info, filling);
 }
 
-impl ClassHeap {
+impl LockedClass<'_> {
     fn draw(&self, info: &ClassInfo, filling: &mut Filling<'_>) {
         for _ in 0..SLABS {
             if filling.room() == 0 {
@@ -147,14 +144,13 @@ impl ClassHeap {
     fn draw_from(&self, slab: &'static Slab, info: &ClassInfo, filling: &mut Filling<'_>) {
         let count = slab.free().min(filling.room());
         if slab.free() == info.blocks as usize && config::mode().has(Hardening::RANDOM) {
-            slab.recolour(random::next());
+            slab.recolour(random::next(), &self.held);
         }
         // A thread's first blocks are taken one by one.
         let is_first = filling.out.len() == 1 && !config::mode().has(Hardening::RANDOM);
-        slab.take(count, is_first, info, |block| filling.push(block));
-        self.free.set(self.free.get() - count);
+        self.take(slab, count, is_first, info, |block| filling.push(block));
         failpoints::at(failpoints::Point::Refill);
-        let unused = self.settle(slab, info);
+        let unused = self.file(slab, info);
         debug_assert!(unused.is_none(), "blocks were taken");
     }
 }

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 
 use static_assertions::const_assert;
 
-pub(crate) use self::put::address_in;
+pub(crate) use self::put::{Stopped, address_in};
 
 use self::bitmap::Bitmap;
 use crate::arena::{self, Chunk, Span, UNIT_META, UnitKind, Zeroed};
@@ -35,8 +35,12 @@ pub(crate) enum SlabState {
     Holes = 3,
 }
 
+/// What lies in the lock of a class, and nowhere else: a reference to it shows that such a lock is held.
+/// Whoever calls what asks for one has that of the slab's own class in the heap that owns the slab.
+pub(crate) struct ClassLock(());
+
 /// A slab's descriptor, kept with its chunk's. All fields are guarded by the lock of the class in
-/// the heap that owns the slab; class, heap and base do not change during the slab's life.
+/// the heap that owns the slab ([`ClassLock`]); class, heap and base do not change during the slab's life.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slab {
@@ -66,7 +70,12 @@ const TOUCHED: u8 = 2;
 
 impl Slab {
     /// A slab of `class` in a fresh span, all blocks free, in no list, owned by heap `heap`.
-    pub(crate) fn create(span: Span, class: SizeClass, heap: u8) -> &'static Self {
+    pub(crate) fn create(
+        span: Span,
+        class: SizeClass,
+        heap: u8,
+        locked: &ClassLock,
+    ) -> &'static Self {
         let slab = Self::at(span.chunk, span.first);
         let info = class.info();
         // ORDERING: published with the kind of the units, before any block leaves the slab.
@@ -74,7 +83,7 @@ impl Slab {
         #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
         slab.class.set(class.index() as u8);
         slab.heap.set(heap);
-        slab.set_state(SlabState::Full);
+        slab.set_state(SlabState::Full, locked);
         slab.touched.set(TOUCHED);
         slab.free.set(info.blocks);
         slab.colour
@@ -95,20 +104,20 @@ impl Slab {
         if zeroed == Zeroed::No && span.fronts() != note {
             let size = info.size as usize;
             for block in 0..usize::from(info.blocks) {
-                // SAFETY: 1. the blocks of a slab of this class lie in the span, which is the caller's.
+                // SAFETY: 1. the blocks of a slab of this class lie in a span of its units.
                 let front = unsafe { crate::ptr::advance::<u8>(span.base(), block * size) };
-                // SAFETY: 1. as above.
+                // SAFETY: 1. the front of a block, and who has the span has its bytes.
                 unsafe { front.write_bytes(0, size.min(FRONT)) };
             }
         }
         span.set_fronts(note);
     }
 
-    /// Is no slab any more: all blocks are free, and no list leads to it. Locked, so that who holds the
-    /// lock can rely on [`is_of`](Self::is_of).
-    pub(crate) fn resign(&'static self) {
+    /// Is no slab any more: all blocks are free, and no list leads to it. Who holds the lock can rely on
+    /// [`is_of`](Self::is_of).
+    pub(crate) fn resign(&'static self, _: &ClassLock) {
         let (chunk, unit) = self.site();
-        // SAFETY: 1. the slab was its span's owner. The span is dropped, which leaves it to `leave`.
+        // SAFETY: 1. the slab was its span's owner. The span is dropped, which leaves it to `resigned_span`.
         unsafe { chunk.span(unit) }.become_kind(UnitKind::Claimed);
     }
 
@@ -116,11 +125,11 @@ impl Slab {
     ///
     /// # Safety
     /// 1. The caller holds the last link to the slab.
-    pub(crate) unsafe fn leave(&'static self) -> Span {
+    pub(crate) unsafe fn resigned_span(&'static self) -> Span {
         let (chunk, unit) = self.site();
         debug_assert!(self.free.get() == self.info().blocks);
         self.bitmap.clear();
-        // SAFETY: 1. the caller's: the slab was its span's owner.
+        // SAFETY: 1. the slab was its span's owner, and nothing leads to the slab any more.
         unsafe { chunk.span(unit) }
     }
 
@@ -248,7 +257,7 @@ impl Slab {
     }
 
     /// Notes that no bin holds the slab.
-    pub(crate) fn set_state(&self, place: SlabState) {
+    pub(crate) fn set_state(&self, place: SlabState, _: &ClassLock) {
         self.place.set(place as u8);
         self.outgrown_at.set(0);
     }
@@ -259,7 +268,7 @@ impl Slab {
     }
 
     /// Notes the bin that holds the slab, right below `outgrown_at` free blocks.
-    pub(crate) fn set_bin(&self, bin: usize, outgrown_at: usize) {
+    pub(crate) fn set_bin(&self, bin: usize, outgrown_at: usize, _: &ClassLock) {
         self.place.set(SlabState::Binned as u8);
         #[expect(clippy::cast_possible_truncation, reason = "one of 8")]
         self.bin.set(bin as u8);
@@ -273,13 +282,13 @@ impl Slab {
         self.free.get() >= self.outgrown_at.get()
     }
 
-    /// Has refills begin elsewhere. The class is locked.
-    pub(crate) fn recolour(&self, random: u64) {
+    /// Has refills begin elsewhere.
+    pub(crate) fn recolour(&self, random: u64, _: &ClassLock) {
         self.colour.set(part_of(random, self.info().blocks));
     }
 
     /// Takes `count` free blocks, at most [`free`](Self::free), in ascending order from the colour
-    /// on. The class is locked. What is among the first that a thread takes lies
+    /// on. What is among the first that a thread takes lies
     /// apart from others where several share a cache line, if that can be.
     pub(crate) fn take(
         &self,
@@ -287,6 +296,7 @@ impl Slab {
         is_first: bool,
         info: &ClassInfo,
         mut emit: impl FnMut(NonNull<u8>),
+        _: &ClassLock,
     ) {
         let (base, size) = (self.base(), info.size as usize);
         self.touched.set(TOUCHED);
@@ -305,8 +315,8 @@ impl Slab {
     }
 
     /// Whether free pages may have been written since the last [`clean`](Self::clean), and no block
-    /// left or returned since the last call. The class is locked.
-    pub(crate) fn age(&self) -> bool {
+    /// left or returned since the last call.
+    pub(crate) fn age(&self, _: &ClassLock) -> bool {
         let touched = self.touched.get();
         self.touched.set(touched.min(1));
         touched == 1
@@ -317,41 +327,41 @@ impl Slab {
         self.touched.get() != 0
     }
 
-    /// Notes that free pages may have been written after all. The class is locked.
-    pub(crate) fn touch(&self) {
+    /// Notes that free pages may have been written after all.
+    pub(crate) fn touch(&self, _: &ClassLock) {
         self.touched.set(TOUCHED);
     }
 
-    /// Notes that the free pages are about to be purged. The class is locked.
-    pub(crate) fn clean(&self) {
+    /// Notes that the free pages are about to be purged.
+    pub(crate) fn clean(&self, _: &ClassLock) {
         self.touched.set(0);
     }
 
-    /// A copy of the bitmap. The class is locked.
-    pub(crate) fn free_bits(&self) -> [u64; 64] {
+    /// A copy of the bitmap.
+    pub(crate) fn free_bits(&self, _: &ClassLock) -> [u64; 64] {
         self.bitmap.copy()
     }
 
     /// In a forked child: count and summary from the bitmap.
-    pub(crate) fn rebuild(&self) {
+    pub(crate) fn rebuild(&self, locked: &ClassLock) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a slab has at most 4096 blocks"
         )]
         self.free.set(self.bitmap.rebuild() as u16);
-        self.touch();
+        self.touch(locked);
     }
 
     /// Puts back a block that a vanished thread held, if it is not back already.
-    pub(crate) fn put_again(&self, block: usize) {
+    pub(crate) fn put_again(&self, block: usize, locked: &ClassLock) {
         if self.bitmap.put(block) {
             self.free.set(self.free.get() + 1);
-            self.touch();
+            self.touch(locked);
         }
     }
 
-    /// Checks what is derived from the bitmap (ALGORITHM.md, I3 and I4). The class is locked.
-    pub(crate) fn verify(&self) -> Result<(), Violation> {
+    /// Checks what is derived from the bitmap (ALGORITHM.md, I3 and I4).
+    pub(crate) fn verify(&self, _: &ClassLock) -> Result<(), Violation> {
         let address = self.base().addr().get();
         let info = self.info();
         if !self.bitmap.is_consistent(info.blocks as usize, self.free()) {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::bitmap::{WORD, Word};
-use super::{Slab, TOUCHED};
+use super::{ClassLock, Slab, TOUCHED};
 use crate::error::Misuse;
 use crate::size_class::ClassInfo;
 use crate::sync::{Ordering, Slot};
@@ -17,13 +17,14 @@ pub(crate) struct Stopped {
 impl Slab {
     /// Takes back the block in the first slot, whose [number](Self::locate) is `first`, and those of the slots behind it
     /// that lie in the slab, too, up to the first that does not; how many they are, or what is wrong with one of
-    /// them. The class is locked.
+    /// them.
     #[inline]
     pub(crate) fn put_run(
         &self,
         first: usize,
         slots: &[Slot],
         info: &ClassInfo,
+        _: &ClassLock,
     ) -> Result<usize, Stopped> {
         let (base, bytes) = (self.start(), info.units.bytes());
         let mut word = self.bitmap.word_of(first);

@@ -28,7 +28,7 @@ pub(crate) fn recover() {
     // SAFETY: 1. as above.
     unsafe { arena::recover() };
     // SAFETY: 1. as above.
-    unsafe { heap::recover::locks() };
+    unsafe { heap::recover::recover() };
     // SAFETY: 1. as above.
     unsafe { large::recover() };
     // SAFETY: 1. as above.

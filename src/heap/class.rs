@@ -1,0 +1,323 @@
+//! One class of one heap: its slabs, listed by how much of them is free, behind a lock.
+
+use crate::arena;
+use crate::error::Violation;
+use crate::os::{Held, Lock};
+use crate::size_class::{ClassInfo, SizeClass};
+use crate::slab::{ClassLock, Slab, SlabState, Stopped};
+use crate::sync::{GuardedU8, GuardedUsize, Link, Slot, same};
+
+use super::unused::Unused;
+
+/// Lists of partly used slabs by free blocks, in eighths ([`ClassInfo::eighths`]).
+const BINS: usize = 8;
+
+/// One class of one heap. A cache line or two of its own: threads contend for it.
+#[repr(C, align(128))]
+pub(super) struct ClassHeap {
+    lock: Lock<ClassLock>,
+    /// Bit `i` is set when `bins[i]` holds a slab.
+    mask: GuardedU8,
+    /// Partly used slabs; newest first.
+    bins: [Link<Slab>; BINS],
+    /// A slab without used blocks, so that a class at a boundary does not thrash.
+    spare: Link<Slab>,
+    /// Free blocks of all slabs of the class.
+    free: GuardedUsize,
+    /// Slabs of the class.
+    slabs: GuardedUsize,
+    /// 1 while a child of `fork` knows that the lists need rebuilding.
+    broken: GuardedU8,
+}
+
+/// A class whose lock is held: the only way to its lists, and by `held` to what its slabs let nobody else do.
+pub(super) struct LockedClass<'a> {
+    class: &'a ClassHeap,
+    pub(super) held: Held<'a, ClassLock>,
+}
+
+impl ClassHeap {
+    #[inline]
+    pub(super) fn lock(&self) -> LockedClass<'_> {
+        let held = self.lock.lock();
+        LockedClass { class: self, held }
+    }
+
+    #[inline]
+    pub(super) fn try_lock(&self) -> Option<LockedClass<'_>> {
+        let held = self.lock.try_lock()?;
+        Some(LockedClass { class: self, held })
+    }
+
+    /// Free blocks, read without the lock: a guess.
+    pub(super) fn free_about(&self) -> usize {
+        self.free.get()
+    }
+
+    /// Whether there is a spare slab, read without the lock: a guess.
+    pub(super) fn may_have_a_spare(&self) -> bool {
+        self.spare.get().is_some()
+    }
+
+    /// In a forked child: notes that the lists are not what the slabs say.
+    pub(super) fn note_broken(&self) {
+        self.broken.set(1);
+    }
+
+    /// In a forked child: takes the lock from a thread that is gone, who may have left the lists broken.
+    ///
+    /// # Safety
+    /// 1. This is the only thread inside the allocator, and it does not hold the lock.
+    pub(super) unsafe fn take_over(&self) -> LockedClass<'_> {
+        if self.lock.is_locked() {
+            // First: once the lock is broken, a child of this child could not tell.
+            self.note_broken();
+        }
+        self.lock.break_inherited();
+        self.lock()
+    }
+}
+
+impl LockedClass<'_> {
+    /// Inserts a slab in the list of its free count.
+    fn insert(&self, slab: &'static Slab, info: &ClassInfo) {
+        let bin = info.eighths(slab.free());
+        let first = self.class.bins[bin].get();
+        slab.previous.set(None);
+        slab.next.set(first);
+        if let Some(first) = first {
+            first.previous.set(Some(slab));
+        }
+        self.class.bins[bin].set(Some(slab));
+        self.class.mask.set(self.class.mask.get() | 1 << bin);
+        slab.set_bin(bin, info.reaches_eighths(bin + 1), &self.held);
+    }
+
+    /// Removes a slab from the list that it is in.
+    fn remove(&self, slab: &'static Slab) {
+        let bin = slab.bin();
+        let (previous, next) = (slab.previous.get(), slab.next.get());
+        previous
+            .map_or(&self.class.bins[bin], |before| &before.next)
+            .set(next);
+        if let Some(after) = next {
+            after.previous.set(previous);
+        }
+        if self.class.bins[bin].get().is_none() {
+            self.class.mask.set(self.class.mask.get() & !(1 << bin));
+        }
+    }
+
+    /// Takes a slab out of where it is filed; `false` if it is out already, for a purge.
+    pub(super) fn unfile(&self, slab: &'static Slab) -> bool {
+        match slab.state() {
+            SlabState::Holes => return false,
+            SlabState::Binned => self.remove(slab),
+            SlabState::Spare => self.class.spare.set(None),
+            SlabState::Full => {}
+        }
+        slab.set_state(SlabState::Full, &self.held);
+        true
+    }
+
+    /// Whether a slab is where its free count belongs: most blocks come and go without a change.
+    #[inline]
+    fn is_filed(slab: &Slab, info: &ClassInfo) -> bool {
+        let free = slab.free();
+        slab.state() == SlabState::Binned
+            && free > 0
+            && free < info.blocks as usize
+            && info.eighths(free) == slab.bin()
+    }
+
+    /// Files a slab where its free count belongs. A slab that nothing uses is returned unless the
+    /// class keeps it as its spare; the caller gives its span back once the class is unlocked.
+    #[must_use]
+    #[inline]
+    pub(super) fn file(&self, slab: &'static Slab, info: &ClassInfo) -> Option<&'static Slab> {
+        if Self::is_filed(slab, info) {
+            return None;
+        }
+        self.refile(slab, info)
+    }
+
+    /// [`file`](Self::file), where something changes.
+    #[inline(never)]
+    fn refile(&self, slab: &'static Slab, info: &ClassInfo) -> Option<&'static Slab> {
+        let (free, blocks) = (slab.free(), info.blocks as usize);
+        // Its purger files it.
+        if !self.unfile(slab) {
+            return None;
+        }
+        if free == blocks {
+            if self.class.spare.get().is_some() {
+                self.give_up(slab);
+                return Some(slab);
+            }
+            slab.set_state(SlabState::Spare, &self.held);
+            self.class.spare.set(Some(slab));
+        } else if free > 0 {
+            self.insert(slab, info);
+        }
+        None
+    }
+
+    /// Counts a new slab.
+    pub(super) fn add(&self, slab: &'static Slab) {
+        self.class.slabs.set(self.class.slabs.get() + 1);
+        self.class.free.set(self.class.free.get() + slab.free());
+    }
+
+    /// Gives up a slab that nothing uses and that is filed nowhere.
+    fn give_up(&self, slab: &'static Slab) {
+        slab.resign(&self.held);
+        self.class.slabs.set(self.class.slabs.get() - 1);
+        self.class.free.set(self.class.free.get() - slab.free());
+    }
+
+    /// Gives up the spare slab.
+    pub(super) fn give_up_spare(&self) -> Option<&'static Slab> {
+        let spare = self.class.spare.get();
+        self.class.spare.set(None);
+        spare.inspect(|slab| self.give_up(slab))
+    }
+
+    /// Takes `count` free blocks from a slab, see [`Slab::take`].
+    #[inline]
+    pub(super) fn take(
+        &self,
+        slab: &'static Slab,
+        count: usize,
+        is_first: bool,
+        info: &ClassInfo,
+        emit: impl FnMut(core::ptr::NonNull<u8>),
+    ) {
+        slab.take(count, is_first, info, emit, &self.held);
+        self.class.free.set(self.class.free.get() - count);
+    }
+
+    /// Puts the leading blocks of `slots` back in a slab, see [`Slab::put_run`].
+    #[inline]
+    pub(super) fn put_run(
+        &self,
+        slab: &'static Slab,
+        first: usize,
+        slots: &[Slot],
+        info: &ClassInfo,
+    ) -> Result<usize, Stopped> {
+        let result = slab.put_run(first, slots, info, &self.held);
+        let run = match &result {
+            Ok(run) => *run,
+            Err(stopped) => stopped.run,
+        };
+        self.class.free.set(self.class.free.get() + run);
+        result
+    }
+
+    /// Puts back a block that a vanished thread held, if it is not back already.
+    pub(super) fn put_again(&self, slab: &'static Slab, block: usize) {
+        let before = slab.free();
+        slab.put_again(block, &self.held);
+        let more = slab.free() - before;
+        self.class.free.set(self.class.free.get() + more);
+    }
+
+    /// The slab to refill from: the fullest that is at least an eighth free, then nearly full ones,
+    /// then the spare.
+    pub(super) fn choose(&self) -> Option<&'static Slab> {
+        let mask = self.class.mask.get();
+        let roomy = mask & !1;
+        let bin = if roomy != 0 {
+            roomy.trailing_zeros()
+        } else {
+            mask.trailing_zeros()
+        };
+        // Without any, the bin is past the last.
+        match self.class.bins.get(bin as usize) {
+            Some(list) => list.get(),
+            None => self.class.spare.get(),
+        }
+    }
+
+    /// Blocks that left the slabs.
+    pub(super) fn used(&self, info: &ClassInfo) -> usize {
+        self.class.slabs.get() * info.blocks as usize - self.class.free.get()
+    }
+
+    /// In a forked child: if the lists are broken, rebuilds them and the counts from the slabs' bitmaps.
+    pub(super) fn repair(&self, class: SizeClass, heap: usize, unused: &mut Unused) {
+        let state = self.class;
+        if state.broken.get() == 0 {
+            return;
+        }
+        state.bins.iter().for_each(|bin| bin.set(None));
+        state.mask.set(0);
+        state.spare.set(None);
+        state.free.set(0);
+        state.slabs.set(0);
+        for slab in arena::chunks().flat_map(Slab::of_chunk) {
+            if !slab.is_of(class, heap) {
+                continue;
+            }
+            slab.rebuild(&self.held);
+            // Whichever list it was in is no more.
+            slab.set_state(SlabState::Full, &self.held);
+            self.add(slab);
+            unused.add(self.file(slab, slab.info()));
+        }
+        // Last: a child of this child that is forked before does it all again.
+        state.broken.set(0);
+    }
+
+    /// Checks the slabs and lists of what is `class` of the heap of this index (ALGORITHM.md, I3 to I6).
+    pub(super) fn verify(&self, class: SizeClass, heap: usize) -> Result<(), Violation> {
+        let state = self.class;
+        if state.slabs.get() == 0 {
+            return Ok(());
+        }
+        let is_named = |bin: usize| state.mask.get() >> bin & 1 == 1;
+        let (mut slabs, mut free) = (0, 0);
+        for slab in arena::chunks().flat_map(Slab::of_chunk) {
+            if !slab.is_of(class, heap) {
+                continue;
+            }
+            slab.verify(&self.held)?;
+            let (left, blocks) = (slab.free(), class.info().blocks as usize);
+            let bin = slab.bin();
+            let is_in_place = match slab.state() {
+                SlabState::Full => left == 0,
+                SlabState::Spare => left == blocks && same(state.spare.get(), slab),
+                SlabState::Holes => true,
+                SlabState::Binned => {
+                    let before = slab
+                        .previous
+                        .get()
+                        .map_or(&state.bins[bin], |slab| &slab.next);
+                    left > 0
+                        && left < blocks
+                        && class.info().eighths(left) == bin
+                        && same(before.get(), slab)
+                        && is_named(bin)
+                }
+            };
+            if !is_in_place {
+                return Err(Violation {
+                    invariant: "I5: a slab is in the list of its free count",
+                    address: slab.base().addr().get(),
+                });
+            }
+            slabs += 1;
+            free += left;
+        }
+        let address = core::ptr::from_ref(state).addr();
+        if (0..BINS).any(|bin| is_named(bin) != state.bins[bin].get().is_some()) {
+            let invariant = "I5: the mask names the lists that hold a slab";
+            return Err(Violation { invariant, address });
+        }
+        if slabs != state.slabs.get() || free != state.free.get() {
+            let invariant = "I6: a class counts its slabs and free blocks";
+            return Err(Violation { invariant, address });
+        }
+        Ok(())
+    }
+}
