@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use self::report::Trace;
 use crate::arena::meta;
 use crate::error::{Call, Misuse};
-use crate::os::{self, Access, Lock, PageLen};
+use crate::os::{self, Access, Held, Lock, PageLen};
 use crate::sync::{AtomicPtr, AtomicUsize, GuardedU8, GuardedUsize, Link, Ordering};
 use crate::units::round_up;
 
@@ -26,7 +26,7 @@ const FILLING: u8 = 0xA5;
 enum State {
     /// Nothing yet.
     Unused = 0,
-    /// On its way between two other states, owned by one thread.
+    /// On its way between two other states, in the hands of one thread: see [`Moving`].
     Moving = 1,
     Live = 2,
     Freed = 3,
@@ -48,12 +48,11 @@ struct Place {
 struct Table([Place; PLACES]);
 
 struct Pool {
-    /// States change under it; between `Moving` and the next, without.
-    lock: Lock<()>,
+    /// Frees so far, in the lock of the places' states.
+    frees: Lock<usize>,
     table: Link<Table>,
     /// First page: a guard, as is every second one.
     base: AtomicPtr<u8>,
-    frees: GuardedUsize,
     /// Blocks sampled so far.
     samples: AtomicUsize,
     /// 1 once callers can be recorded.
@@ -61,10 +60,9 @@ struct Pool {
 }
 
 static POOL: Pool = Pool {
-    lock: Lock::new(()),
+    frees: Lock::new(0),
     table: Link::none(),
     base: AtomicPtr::new(core::ptr::null_mut()),
-    frees: GuardedUsize::new(0),
     samples: AtomicUsize::new(0),
     begun: GuardedU8::new(0),
 };
@@ -177,12 +175,11 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     if rounded > page || align > page || POOL.begun.get() == 0 {
         return None;
     }
-    let (index, place) = claim()?;
-    let start = page_at(index)?;
-    // SAFETY: 1. a page of the pool that this thread owns.
+    let moving = lock().claim()?;
+    let start = page_at(moving.index)?;
+    // SAFETY: 1. a page of the pool that is in the hands of this thread.
     if !unsafe { os::expose(start, PageLen::pages(1)) } {
-        let _held = POOL.lock.lock();
-        place.state.set(State::Freed as u8);
+        lock().unclaim(moving);
         return None;
     }
     // Most overflows run forwards: three of four blocks end where the page does.
@@ -195,84 +192,110 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     unsafe { start.write_bytes(FILLING, page) };
     // SAFETY: 1. inside the page: `rounded` is at least `size`.
     unsafe { block.write_bytes(0, size) };
-    place.address.set(block.addr().get());
-    place.size.set(size);
-    place.allocated_by.record();
-    place.freed_by.clear();
-    place.state.set(State::Live as u8);
+    moving.place.allocated_by.record();
+    moving.place.freed_by.clear();
+    moving.become_live(block, size);
     Some(block)
 }
 
-/// A place to use: one never used, or the one freed first.
-fn claim() -> Option<(usize, &'static Place)> {
-    let table = POOL.table.get()?;
-    let _held = POOL.lock.lock();
-    let is_free = |place: &Place| matches!(place.state(), State::Unused | State::Freed);
-    let (index, place) = table
-        .0
-        .iter()
-        .enumerate()
-        .filter(|(_, place)| is_free(place))
-        .min_by_key(|(_, place)| place.freed.get())?;
-    place.state.set(State::Moving as u8);
-    // ORDERING: a counter.
-    if POOL.samples.load(Ordering::Relaxed) <= SETTLED {
-        os::watch_faults(report::fault);
+/// A place between two states: whoever has this is the thread in whose hands it is.
+struct Moving {
+    index: usize,
+    place: &'static Place,
+}
+
+impl Moving {
+    /// Is the place of a block that goes to its user.
+    fn become_live(self, block: NonNull<u8>, size: usize) {
+        self.place.address.set(block.addr().get());
+        self.place.size.set(size);
+        self.place.state.set(State::Live as u8);
     }
-    Some((index, place))
+}
+
+/// The states of all places, whose lock is held: no other thread begins to move one, or frees one. The count of
+/// frees is the time by which the place freed first is known.
+struct States(Held<'static, usize>);
+
+fn lock() -> States {
+    States(POOL.frees.lock())
+}
+
+impl States {
+    /// Takes a place to use: one never used, or the one freed first.
+    fn claim(&self) -> Option<Moving> {
+        let is_free = |place: &Place| matches!(place.state(), State::Unused | State::Freed);
+        let places = POOL.table.get()?.0.iter().enumerate();
+        let (index, place) = places
+            .filter(|(_, place)| is_free(place))
+            .min_by_key(|(_, place)| place.freed.get())?;
+        place.state.set(State::Moving as u8);
+        // ORDERING: a counter.
+        if POOL.samples.load(Ordering::Relaxed) <= SETTLED {
+            os::watch_faults(report::fault);
+        }
+        Some(Moving { index, place })
+    }
+
+    /// Takes back a place that could not be used.
+    fn unclaim(&self, moving: Moving) {
+        moving.place.state.set(State::Freed as u8);
+    }
+
+    /// The place of the live block at `block`, which is `size` bytes long, with its index; or what is wrong.
+    fn live_at(&self, block: NonNull<u8>, size: usize) -> Result<(usize, &'static Place), Wrong> {
+        let address = block.addr().get();
+        let page = offset_of(address).map_or(0, |offset| offset / os::page_size());
+        let Some(place) = place_of(page) else {
+            return Err((Misuse::Foreign, None));
+        };
+        let is_there = place.address.get() == address;
+        let misuse = match place.state() {
+            State::Unused => return Err((Misuse::Foreign, None)),
+            State::Live if !is_there => Misuse::Interior,
+            State::Live if place.size.get() != size => Misuse::WrongSize,
+            State::Live => return Ok((page / 2, place)),
+            State::Freed | State::Moving if is_there => Misuse::Freed,
+            State::Freed | State::Moving => Misuse::Vacant,
+        };
+        Err((misuse, Some(place)))
+    }
+
+    /// Takes the live block at `block` from its user.
+    fn begin_free(&self, block: NonNull<u8>, size: usize) -> Result<Moving, Wrong> {
+        let (index, place) = self.live_at(block, size)?;
+        place.state.set(State::Moving as u8);
+        Ok(Moving { index, place })
+    }
+
+    /// From now on the place may be claimed, after those freed before.
+    fn end_free(&mut self, moving: Moving) {
+        *self.0 += 1;
+        moving.place.freed.set(*self.0);
+        moving.place.state.set(State::Freed as u8);
+    }
 }
 
 /// What is wrong with a pointer, and the place that it leads to.
 type Wrong = (Misuse, Option<&'static Place>);
 
-/// The place of the live block at `block`, which is `size` bytes long; or what is wrong. The lock is held.
-fn live_at(block: NonNull<u8>, size: usize) -> Result<(usize, &'static Place), Wrong> {
-    let address = block.addr().get();
-    let page = offset_of(address).map_or(0, |offset| offset / os::page_size());
-    let Some(place) = place_of(page) else {
-        return Err((Misuse::Foreign, None));
-    };
-    let is_there = place.address.get() == address;
-    let misuse = match place.state() {
-        State::Unused => return Err((Misuse::Foreign, None)),
-        State::Live if !is_there => Misuse::Interior,
-        State::Live if place.size.get() != size => Misuse::WrongSize,
-        State::Live => return Ok((page / 2, place)),
-        State::Freed | State::Moving if is_there => Misuse::Freed,
-        State::Freed | State::Moving => Misuse::Vacant,
-    };
-    Err((misuse, Some(place)))
-}
-
-/// Takes the block from its user, or ends the process: without the lock, as a report asks the loader.
-fn found(
-    block: NonNull<u8>,
-    call: Call,
-    result: Result<(usize, &'static Place), Wrong>,
-) -> (usize, &'static Place) {
+/// What was found at `block`, or the end of the process: without the lock, as a report asks the loader.
+fn found<T>(block: NonNull<u8>, call: Call, result: Result<T, Wrong>) -> T {
     result.unwrap_or_else(|(misuse, place)| report::die(misuse.by(call), block.addr().get(), place))
 }
 
 /// Makes sure that `block` is a live one of `size` bytes.
 pub(crate) fn expect(block: NonNull<u8>, size: usize, call: Call) {
-    let result = {
-        let _held = POOL.lock.lock();
-        live_at(block, size)
-    };
+    // A statement of its own, at whose end the states are unlocked; as in `free`.
+    let result = lock().live_at(block, size);
     found(block, call, result);
 }
 
 /// Frees a block of [`alloc`]; what is none ends the process.
 pub(crate) fn free(block: NonNull<u8>, size: usize) {
-    let result = {
-        let _held = POOL.lock.lock();
-        let result = live_at(block, size);
-        if let Ok((_, place)) = result {
-            place.state.set(State::Moving as u8);
-        }
-        result
-    };
-    let (index, place) = found(block, Call::Free, result);
+    let result = lock().begin_free(block, size);
+    let moving = found(block, Call::Free, result);
+    let (index, place) = (moving.index, moving.place);
     let Some(start) = page_at(index) else { return };
     if !is_filled(start, block, size) {
         let address = block.addr().get();
@@ -281,10 +304,7 @@ pub(crate) fn free(block: NonNull<u8>, size: usize) {
     place.freed_by.record();
     // SAFETY: 1. a page of the pool whose block its user gave up; nobody claims it while it is moving.
     let _ = unsafe { os::guard(start, PageLen::pages(1)) };
-    let _held = POOL.lock.lock();
-    POOL.frees.set(POOL.frees.get() + 1);
-    place.freed.set(POOL.frees.get());
-    place.state.set(State::Freed as u8);
+    lock().end_free(moving);
 }
 
 /// Whether the bytes of the page beside the block are as they were.
@@ -302,6 +322,6 @@ fn is_filled(start: NonNull<u8>, block: NonNull<u8>, size: usize) -> bool {
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
 pub(crate) unsafe fn recover() {
-    POOL.lock.break_inherited();
+    POOL.frees.break_inherited();
     report::recover();
 }
