@@ -54,9 +54,9 @@ pub(super) fn map(length: usize, align: usize) -> Option<(NonNull<u8>, [usize; 2
 /// 1. The range is the caller's own mapping, and nobody uses what is behind `length`.
 unsafe fn guard_end(base: NonNull<u8>, length: usize, bytes: usize) {
     if bytes > 0 {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. both lie in the mapping, which the range is.
         let end = unsafe { crate::ptr::advance::<u8>(base, length) };
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the end of the mapping, behind `length`, where nobody uses it.
         let _ = unsafe { os::guard(end, PageLen::kept(bytes)) };
     }
 }
@@ -83,7 +83,7 @@ impl Mapping {
     /// # Safety
     /// 1. The mapping is in no list, and nobody uses it.
     pub(super) unsafe fn shut(&self) -> bool {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. in no list, so in the hands of this thread, and not in use.
         !is_shut() || unsafe { os::protect(self.base(), self.pages()) }
     }
 
@@ -94,7 +94,7 @@ impl Mapping {
     /// 1. The mapping is in no list, and nobody uses it.
     pub(super) unsafe fn open(&self, length: usize) -> bool {
         let all = self.length.get();
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. in no list, so in the hands of this thread.
         if !unsafe { os::expose(self.base(), self.pages()) } {
             return false;
         }
@@ -102,9 +102,9 @@ impl Mapping {
             // SAFETY: 1. shorter than the mapping.
             let rest = unsafe { crate::ptr::advance::<u8>(self.base(), length) };
             // Where guards are protected pages, they would stay in memory.
-            // SAFETY: 1. the caller's.
+            // SAFETY: 1. the end of a mapping that nobody uses yet.
             let _ = all == length || unsafe { os::purge(rest, PageLen::kept(all - length)) };
-            // SAFETY: 1. the caller's.
+            // SAFETY: 1. as long as the mapping, which nobody uses yet.
             unsafe { guard_end(self.base(), length, all - length) };
             let behind = &self.margins[1];
             behind.set(behind.get() + all - length);
@@ -130,7 +130,7 @@ impl Mapping {
             return None;
         }
         let new = PageLen::kept(before + length + behind);
-        // SAFETY: 1. the mapping is in no list, so it is the caller's alone. 2. the caller's.
+        // SAFETY: 1. all of a mapping in no list. 2. the block's are among them, and its margins nobody uses.
         let moved = unsafe { os::remap(start, old, new) };
         if let Some(start) = moved {
             // SAFETY: 1. as long as before, and as before.

@@ -179,7 +179,7 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
         }
         Some(mapping) => evict::cache_or_unmap(mapping),
         // At the limit of mappings, it was given a span.
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. of a span or a mapping, nobody uses the block.
         None => unsafe { span::free_span_if(block, |span| span.units.bytes() >= size) },
     }
 }

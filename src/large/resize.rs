@@ -18,14 +18,14 @@ pub(crate) unsafe fn resize(block: NonNull<u8>, used: usize, size: usize) -> Opt
     let length = round_up(size, os::page_size())?;
     let mapping = remove(block)?;
     if guarded::is_apart() {
-        // SAFETY: 1. it was just taken out of the table. 2. the caller's 1.
+        // SAFETY: 1. just removed from the table. 2. that is what this function asks for.
         let moved = unsafe { mapping.resize(length) };
         insert(mapping);
         return moved;
     }
     let old = mapping.length.get();
     if length > old && !cache::absorb(mapping, length - old) {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. what it moves is the block that this function was given under the same condition.
         return unsafe { grow(mapping, used, length) };
     }
     let rest = if length < old {
@@ -56,7 +56,7 @@ unsafe fn grow(mapping: &'static Mapping, used: usize, length: usize) -> Option<
         evict::cache_or_unmap(mapping);
         return Some(hand_out(target, length));
     }
-    // SAFETY: 1. the mapping was taken out of the table. 2. the caller's 1.
+    // SAFETY: 1. the mapping is in no list. 2. that is what this function asks for.
     let moved = unsafe { os::remap(block, mapping.pages(), PageLen::kept(length)) };
     if let Some(base) = moved {
         mapping.set(base, length);

@@ -64,10 +64,10 @@ pub(crate) fn alloc_span(
 /// 1. Nobody uses the block any more.
 pub(crate) unsafe fn free_span(block: NonNull<u8>, units: UnitCount) {
     if span_site(block).is_none() {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. nobody uses the block, which is a mapping's.
         return unsafe { super::free(block, units.bytes()) };
     }
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. nobody uses the block, which is a span's.
     unsafe { free_span_if(block, |span| span.units == units) };
 }
 
@@ -76,7 +76,7 @@ pub(crate) unsafe fn free_span(block: NonNull<u8>, units: UnitCount) {
 /// # Safety
 /// 1. Nobody uses the block any more.
 pub(super) unsafe fn free_span_if(block: NonNull<u8>, fits: impl Fn(&Span) -> bool) {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. that holds from the call on, and `find` runs in it, once.
     let find = || match unsafe { span_at(block) } {
         Some(span) if fits(&span) => Ok(span),
         Some(_) => Err(Some(Misuse::WrongClass)),
