@@ -30,7 +30,8 @@ pub(super) struct ClassHeap {
     broken: GuardedU8,
 }
 
-/// A class whose lock is held: the only way to its lists, and by `held` to what its slabs let nobody else do.
+/// A class whose lock is held: the only way to its lists, and by `held` to what its slabs let
+/// nobody else do.
 pub(super) struct LockedClass<'a> {
     class: &'a ClassHeap,
     pub(super) held: Held<'a, ClassLock>,
@@ -64,11 +65,12 @@ impl ClassHeap {
         self.broken.set(1);
     }
 
-    /// In a forked child: takes the lock from a thread that is gone, who may have left the lists broken.
+    /// In a forked child: takes the lock from a thread that is gone, who may have left the lists
+    /// broken.
     ///
     /// # Safety
     /// 1. This is the only thread inside the allocator, and it does not hold the lock.
-    pub(super) unsafe fn take_over(&self) -> LockedClass<'_> {
+    pub(super) unsafe fn break_lock(&self) -> LockedClass<'_> {
         if self.lock.is_locked() {
             // First: once the lock is broken, a child of this child could not tell.
             self.note_broken();
@@ -244,7 +246,8 @@ impl LockedClass<'_> {
         self.class.slabs.get() * info.blocks as usize - self.class.free.get()
     }
 
-    /// In a forked child: if the lists are broken, rebuilds them and the counts from the slabs' bitmaps.
+    /// In a forked child: if the lists are broken, rebuilds them and the counts from the slabs'
+    /// bitmaps.
     pub(super) fn repair(&self, class: SizeClass, heap: usize, unused: &mut Unused) {
         let state = self.class;
         if state.broken.get() == 0 {
@@ -269,7 +272,8 @@ impl LockedClass<'_> {
         state.broken.set(0);
     }
 
-    /// Checks the slabs and lists of what is `class` of the heap of this index (ALGORITHM.md, I3 to I6).
+    /// Checks the slabs and lists of what is `class` of the heap of this index (ALGORITHM.md, I3 to
+    /// I6).
     pub(super) fn verify(&self, class: SizeClass, heap: usize) -> Result<(), Violation> {
         let state = self.class;
         if state.slabs.get() == 0 {

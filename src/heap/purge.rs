@@ -122,8 +122,8 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
         slab.stay_small();
         // SAFETY: 1. a run inside the slab.
         let run = unsafe { crate::ptr::advance::<u8>(base, offset) };
-        // SAFETY: 1. inside a slab that this thread alone purges; its free blocks cannot leave while it is in no list, nor idle ones
-        // while their threads are held off.
+        // SAFETY: 1. inside a slab that this thread alone purges; its free blocks cannot leave
+        // while it is in no list, nor idle ones while their threads are held off.
         if unsafe { os::purge(run, PageLen::within(length)) } {
             bytes += length;
         } else {

@@ -24,10 +24,11 @@ pub(crate) unsafe fn recover() {
             let mut unused = Unused::none();
             {
                 // SAFETY: 1. this thread is alone, and lets go of each lock before the next.
-                let locked = unsafe { heap.class(class).take_over() };
+                let locked = unsafe { heap.class(class).break_lock() };
                 locked.repair(class, index, &mut unused);
             }
-            // If this child forks before, its child finds the spans claimed by nobody, and frees them.
+            // If this child forks before, its child finds the spans claimed by nobody, and frees
+            // them.
             unused.release();
         }
     }

@@ -26,7 +26,8 @@ impl Unused {
         let Self(mut next) = self;
         while let Some(slab) = next {
             next = slab.next.get();
-            // SAFETY: 1. its class gave it up, and this list, which ends here, was the last to lead to it.
+            // SAFETY: 1. its class gave it up, and this list, which ends here, was the last to lead
+            // to it.
             arena::release(unsafe { slab.resigned_span() });
         }
     }

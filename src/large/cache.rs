@@ -42,8 +42,8 @@ pub(super) fn reuse_fitting(length: usize) -> Option<&'static Mapping> {
 }
 
 impl Mappings {
-    /// Cuts `length` bytes off a mapping that was just removed from the cache and caches the rest, with the
-    /// help of an unused descriptor; what was cut off.
+    /// Cuts `length` bytes off a mapping that was just removed from the cache and caches the rest,
+    /// with the help of an unused descriptor; what was cut off.
     fn split(
         &self,
         mapping: &'static Mapping,
@@ -206,8 +206,8 @@ pub(super) fn cache(mapping: &'static Mapping) {
     mappings.insert_cached(mapping);
 }
 
-/// Checks that no two cached mappings meet, as they would have been joined, and that their bytes are
-/// counted (ALGORITHM.md, I9).
+/// Checks that no two cached mappings meet, as they would have been joined, and that their bytes
+/// are counted (ALGORITHM.md, I9).
 pub(super) fn verify(mappings: &Mappings) -> Result<(), Violation> {
     let mut bytes = 0;
     for (index, Found { mapping, .. }) in mappings.cached().enumerate() {

@@ -130,7 +130,8 @@ impl Mapping {
             return None;
         }
         let new = PageLen::kept(before + length + behind);
-        // SAFETY: 1. all of a mapping in no list. 2. the block's are among them, and its margins nobody uses.
+        // SAFETY: 1. all of a mapping in no list. 2. the block's are among them, and its margins
+        // nobody uses.
         let moved = unsafe { os::remap(start, old, new) };
         if let Some(start) = moved {
             // SAFETY: 1. as long as before, and as before.

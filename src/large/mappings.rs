@@ -30,7 +30,8 @@ pub(super) static MAPPINGS: Lock<Mappings> = Lock::new(Mappings {
     unused: List::new(),
 });
 
-/// What there is in `MAPPINGS`: written under its lock, by this file only, and read without it, too.
+/// What there is in `MAPPINGS`: written under its lock, by this file only, and read without it,
+/// too.
 struct Counts {
     /// Live mappings.
     live: GuardedUsize,

@@ -1,8 +1,8 @@
 //! Large allocations: a mapping each, entered in a table by address, so that a free of anything else
 //! is noticed instead of unmapped.
 //!
-//! One lock guards all mappings ([`mappings`]); no system call happens under it, but for the statistics' question
-//! what is resident.
+//! One lock guards all mappings ([`mappings`]); no system call happens under it, but for the
+//! statistics' question what is resident.
 
 mod cache;
 mod evict;
@@ -68,7 +68,8 @@ struct Mapping {
 
 impl Mapping {
     fn base(&self) -> NonNull<u8> {
-        // ORDERING: guarded by the lock of `MAPPINGS`, or the mapping is in the hands of this thread.
+        // ORDERING: guarded by the lock of `MAPPINGS`, or the mapping is in the hands of this
+        // thread.
         NonNull::new(self.base.load(Ordering::Relaxed)).expect("a mapping has a base")
     }
 

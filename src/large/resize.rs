@@ -25,7 +25,8 @@ pub(crate) unsafe fn resize(block: NonNull<u8>, used: usize, size: usize) -> Opt
     }
     let old = mapping.length.get();
     if length > old && !cache::absorb(mapping, length - old) {
-        // SAFETY: 1. what it moves is the block that this function was given under the same condition.
+        // SAFETY: 1. what it moves is the block that this function was given under the same
+        // condition.
         return unsafe { grow(mapping, used, length) };
     }
     let rest = if length < old {

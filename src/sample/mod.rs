@@ -175,11 +175,11 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     if rounded > page || align > page || POOL.begun.get() == 0 {
         return None;
     }
-    let moving = lock().claim()?;
+    let moving = lock().begin_alloc()?;
     let start = page_at(moving.index)?;
     // SAFETY: 1. a page of the pool that is in the hands of this thread.
     if !unsafe { os::expose(start, PageLen::pages(1)) } {
-        lock().unclaim(moving);
+        lock().undo_alloc(moving);
         return None;
     }
     // Most overflows run forwards: three of four blocks end where the page does.
@@ -213,8 +213,8 @@ impl Moving {
     }
 }
 
-/// The states of all places, whose lock is held: no other thread begins to move one, or frees one. The count of
-/// frees is the time by which the place freed first is known.
+/// The states of all places, whose lock is held: no other thread begins to move one, or frees one.
+/// The count of frees is the time by which the place freed first is known.
 struct States(Held<'static, usize>);
 
 fn lock() -> States {
@@ -223,7 +223,7 @@ fn lock() -> States {
 
 impl States {
     /// Takes a place to use: one never used, or the one freed first.
-    fn claim(&self) -> Option<Moving> {
+    fn begin_alloc(&self) -> Option<Moving> {
         let is_free = |place: &Place| matches!(place.state(), State::Unused | State::Freed);
         let places = POOL.table.get()?.0.iter().enumerate();
         let (index, place) = places
@@ -238,11 +238,12 @@ impl States {
     }
 
     /// Takes back a place that could not be used.
-    fn unclaim(&self, moving: Moving) {
+    fn undo_alloc(&self, moving: Moving) {
         moving.place.state.set(State::Freed as u8);
     }
 
-    /// The place of the live block at `block`, which is `size` bytes long, with its index; or what is wrong.
+    /// The place of the live block at `block`, which is `size` bytes long, with its index; or what
+    /// is wrong.
     fn live_at(&self, block: NonNull<u8>, size: usize) -> Result<(usize, &'static Place), Wrong> {
         let address = block.addr().get();
         let page = offset_of(address).map_or(0, |offset| offset / os::page_size());
@@ -268,7 +269,7 @@ impl States {
         Ok(Moving { index, place })
     }
 
-    /// From now on the place may be claimed, after those freed before.
+    /// From now on the place may be taken, after those freed before.
     fn end_free(&mut self, moving: Moving) {
         *self.0 += 1;
         moving.place.freed.set(*self.0);
@@ -279,7 +280,8 @@ impl States {
 /// What is wrong with a pointer, and the place that it leads to.
 type Wrong = (Misuse, Option<&'static Place>);
 
-/// What was found at `block`, or the end of the process: without the lock, as a report asks the loader.
+/// What was found at `block`, or the end of the process: without the lock, as a report asks the
+/// loader.
 fn found<T>(block: NonNull<u8>, call: Call, result: Result<T, Wrong>) -> T {
     result.unwrap_or_else(|(misuse, place)| report::die(misuse.by(call), block.addr().get(), place))
 }
@@ -302,7 +304,8 @@ pub(crate) fn free(block: NonNull<u8>, size: usize) {
         report::die("write beside a block", address, Some(place));
     }
     place.freed_by.record();
-    // SAFETY: 1. a page of the pool whose block its user gave up; nobody claims it while it is moving.
+    // SAFETY: 1. a page of the pool whose block its user gave up; nobody takes it while it is
+    // moving.
     let _ = unsafe { os::guard(start, PageLen::pages(1)) };
     lock().end_free(moving);
 }

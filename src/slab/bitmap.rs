@@ -137,13 +137,15 @@ impl Bitmap {
     }
 }
 
-/// One word of a bitmap held in a register while bits of it are set: `bits` is `before`, as it still stands
-/// in the bitmap, and what was set since. So but for this word, the bitmap has all that was set and the summary
-/// fits the words; [`store`](Self::store) makes it true of this word, too. That is done before another word is
-/// loaded, and by whoever loaded the first, once, when all bits are set.
+/// One word of a bitmap held in a register while bits of it are set: `bits` is `before`, as it
+/// still stands in the bitmap, and what was set since. So but for this word, the bitmap has all
+/// that was set and the summary fits the words; [`store`](Self::store) makes it true of this word,
+/// too. That is done before another word is loaded, and by whoever loaded the first, once, when all
+/// bits are set.
 pub(super) struct Word<'a> {
     bitmap: &'a Bitmap,
-    /// Below [`WORD`], as blocks are below 4096. The remainder of it is taken to show this to the compiler.
+    /// Below [`WORD`], as blocks are below 4096. The remainder of it is taken to show this to the
+    /// compiler.
     index: usize,
     before: u64,
     bits: u64,

@@ -35,12 +35,14 @@ pub(crate) enum SlabState {
     Holes = 3,
 }
 
-/// What lies in the lock of a class, and nowhere else: a reference to it shows that such a lock is held.
-/// Whoever calls what asks for one has that of the slab's own class in the heap that owns the slab.
+/// What lies in the lock of a class, and nowhere else: a reference to it shows that such a lock is
+/// held. Whoever calls what asks for one has that of the slab's own class in the heap that owns the
+/// slab.
 pub(crate) struct ClassLock(());
 
 /// A slab's descriptor, kept with its chunk's. All fields are guarded by the lock of the class in
-/// the heap that owns the slab ([`ClassLock`]); class, heap and base do not change during the slab's life.
+/// the heap that owns the slab ([`ClassLock`]); class, heap and base do not change during the
+/// slab's life.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slab {
@@ -113,11 +115,12 @@ impl Slab {
         span.set_fronts(note);
     }
 
-    /// Is no slab any more: all blocks are free, and no list leads to it. Who holds the lock can rely on
-    /// [`is_of`](Self::is_of).
+    /// Is no slab any more: all blocks are free, and no list leads to it. Who holds the lock can
+    /// rely on [`is_of`](Self::is_of).
     pub(crate) fn resign(&'static self, _: &ClassLock) {
         let (chunk, unit) = self.site();
-        // SAFETY: 1. the slab was its span's owner. The span is dropped, which leaves it to `resigned_span`.
+        // SAFETY: 1. the slab was its span's owner. The span is dropped, which leaves it to
+        // `resigned_span`.
         unsafe { chunk.span(unit) }.become_kind(UnitKind::Claimed);
     }
 

@@ -15,9 +15,10 @@ pub(crate) struct Stopped {
 }
 
 impl Slab {
-    /// Puts back the block in the first slot, whose [number](Self::locate) is `first`, and those of the slots behind it
-    /// that lie in the slab, too, up to the first that does not; how many they are, or what is wrong with one of
-    /// them. What was put back before that one is, so that the slab is whole.
+    /// Puts back the block in the first slot, whose [number](Self::locate) is `first`, and those of
+    /// the slots behind it that lie in the slab, too, up to the first that does not; how many they
+    /// are, or what is wrong with one of them. What was put back before that one is, so that the
+    /// slab is whole.
     #[inline]
     pub(crate) fn put_run(
         &self,

@@ -29,8 +29,8 @@ fn leave_place() {
     PLACES.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Empties parked caches, `most` of them: of all, or of those that were parked at the last look. One that holds
-/// a wrong block is lost.
+/// Empties parked caches, `most` of them: of all, or of those that were parked at the last look.
+/// One that holds a wrong block is lost.
 pub(crate) fn empty(registry: &Registry, age: Age, most: usize) -> Result<(), Wrong> {
     let (mut link, mut count) = (&registry.parked, 0);
     while let Some(cache) = link.get() {

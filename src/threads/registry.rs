@@ -81,9 +81,9 @@ impl Registry {
         Ok(cache)
     }
 
-    /// Takes back the caches of threads that ended without their clean-up: whenever there are twice as many caches as
-    /// had a living thread at the last look. So they stay within twice what lives at once, for one question to the
-    /// kernel or so for each thread.
+    /// Takes back the caches of threads that ended without their clean-up: whenever there are twice
+    /// as many caches as had a living thread at the last look. So they stay within twice what lives
+    /// at once, for one question to the kernel or so for each thread.
     fn dissolve_dead(&mut self) -> Result<(), Wrong> {
         if self.caches < self.patience {
             return Ok(());
@@ -120,8 +120,8 @@ pub(super) fn new_bank() -> Option<()> {
     for index in 0..BANK {
         // SAFETY: 1. inside the bank, see its length.
         let place = unsafe { crate::ptr::advance::<ThreadCache>(bank, index * STRIDE) };
-        // SAFETY: 1. zeroed metadata, aligned, never freed; all zero is a cache without blocks. What
-        // it overlaps with its neighbours is its gap.
+        // SAFETY: 1. zeroed metadata, aligned, never freed; all zero is a cache without blocks.
+        // What it overlaps with its neighbours is its gap.
         registry.recycle(unsafe { place.as_ref() });
     }
     Some(())
@@ -144,10 +144,10 @@ impl ThreadCache {
         !os::is_alive(self.thread.get())
     }
 
-    /// Sends the thread's next call to the slow path; it was just found not to be abandoned. So it has not
-    /// ended and its words are there: a thread that cleans up waits for both locks, which are held. One that
-    /// registered in the last round of its key destructors does not clean up, and could end in these few
-    /// instructions (ALGORITHM.md, what is left out).
+    /// Sends the thread's next call to the slow path; it was just found not to be abandoned. So it
+    /// has not ended and its words are there: a thread that cleans up waits for both locks, which
+    /// are held. One that registered in the last round of its key destructors does not clean up,
+    /// and could end in these few instructions (ALGORITHM.md, what is left out).
     pub(crate) fn divert(&self, _registry: &Registry, _gate: &Held<'_, ()>) {
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // ORDERING: guarded by the registry's lock.
@@ -169,8 +169,9 @@ impl ThreadCache {
     }
 }
 
-/// In a forked child: breaks the locks of threads that are gone, the gates of their caches, too. Each list is
-/// whole by its `next` links, which are the truth; the other links and the threads of each heap follow them.
+/// In a forked child: breaks the locks of threads that are gone, the gates of their caches, too.
+/// Each list is whole by its `next` links, which are the truth; the other links and the threads of
+/// each heap follow them.
 ///
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it holds no lock.
