@@ -2,6 +2,7 @@
 
 use core::ptr::NonNull;
 
+use super::tick;
 use crate::config::Config;
 use crate::error::Misuse;
 use crate::heap::{self, Wrong};
@@ -29,13 +30,12 @@ unsafe fn try_to_make_room(
     class: SizeClass,
     config: &Config,
 ) -> Result<(), Wrong> {
-    let Some(cache) = threads::enter_for(class, config) else {
+    let Some(gate) = threads::lock_own_for(class, config) else {
         // SAFETY: 1. the caller's.
         return unsafe { flush_shared(block, class) };
     };
-    let _held = cache.gate.lock();
-    cache.come_back();
-    let _working = cache.working_on(class)?;
+    let cache = gate.cache();
+    let _working = tick::work_on(cache, class)?;
     failpoints::at(failpoints::Point::Gate);
     if is_gated(class) && cache.holds(class, block) {
         let address = block.addr().get();
@@ -49,7 +49,7 @@ unsafe fn try_to_make_room(
         return unsafe { flush_shared(block, class) };
     }
     if !cache.grow(class, Move::Flush) {
-        let (_, blocks) = cache.contents(class);
+        let blocks = cache.contents(class).blocks();
         cache.flush_oldest(class, cache.record(class).gives(blocks))?;
     }
     cache.record(class).note(Move::Flush);

@@ -2,6 +2,7 @@
 
 use core::ptr;
 
+use super::tick;
 use crate::config::{self, Config};
 use crate::hardening::Hardening;
 use crate::heap::{self, Wrong};
@@ -9,7 +10,7 @@ use crate::os::failpoints;
 use crate::reclaim::or_reclaim;
 use crate::size_class::SizeClass;
 use crate::sync::{Ordering, Slot};
-use crate::thread_cache::Move;
+use crate::thread_cache::{LockedCache, Move};
 use crate::threads;
 
 /// The magazine of `class` is empty, or gated, or the thread has none at hand.
@@ -19,7 +20,7 @@ pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
 }
 
 fn try_to_refill(class: SizeClass, config: &Config) -> Result<*mut u8, Wrong> {
-    let Some(cache) = threads::enter_for(class, config) else {
+    let Some(gate) = threads::lock_own_for(class, config) else {
         // Past its clean-up, before it is registered, or without memory for a cache.
         return if threads::is_ready() {
             refill_one(0, class)
@@ -27,37 +28,41 @@ fn try_to_refill(class: SizeClass, config: &Config) -> Result<*mut u8, Wrong> {
             Ok(ptr::null_mut())
         };
     };
-    let _held = cache.gate.lock();
-    cache.come_back();
-    let _working = cache.working_on(class)?;
+    let cache = gate.cache();
+    let _working = tick::work_on(cache, class)?;
     failpoints::at(failpoints::Point::Gate);
     // After having been held off, the thread finds its magazines as they were.
     let block = cache.magazine(class).pop();
     if !block.is_null() {
         return Ok(block);
     }
-    let (record, heap) = (cache.record(class), cache.heap.get() as usize);
-    if record.goes_alone(class) {
-        return refill_one(heap, class);
+    if cache.record(class).goes_alone(class) {
+        return refill_one(cache.heap.get() as usize, class);
     }
+    refill_magazine(cache, class)
+}
+
+/// A batch for an empty magazine, one of which is returned.
+fn refill_magazine(cache: LockedCache<'_>, class: SizeClass) -> Result<*mut u8, Wrong> {
+    let (record, heap) = (cache.record(class), cache.heap.get() as usize);
     cache.grow(class, Move::Refill);
     record.note(Move::Refill);
-    let (slots, _) = cache.contents(class);
-    if slots.is_empty() {
+    let contents = cache.contents(class);
+    if contents.capacity() == 0 {
         // No memory for slots. There may still be a block.
         return refill_one(heap, class);
     }
-    let batch = record.next_batch();
-    let Some(blocks) = fill(heap, class, &slots[1..=batch])? else {
+    let places = contents.for_refill(record.next_batch());
+    let Some(blocks) = fill(heap, class, places)? else {
         return Ok(ptr::null_mut());
     };
     if let (true, Some(safeguards)) = (
         config::mode().has(Hardening::RANDOM),
         cache.safeguards.get(),
     ) {
-        safeguards.shuffle(&slots[1..=blocks], class);
+        safeguards.shuffle(&places[..blocks], class);
     }
-    Ok(cache.magazine(class).load(slots, blocks))
+    Ok(cache.magazine(class).load(contents, blocks))
 }
 
 /// [`heap::refill`], after all that nobody uses went back if need be; `None` is out of memory.

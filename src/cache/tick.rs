@@ -3,35 +3,33 @@
 use crate::heap::Wrong;
 use crate::reclaim;
 use crate::size_class::SizeClass;
-use crate::thread_cache::{NO_CLASS, ThreadCache};
+use crate::thread_cache::LockedCache;
 use crate::wakeup;
 
 /// Slow paths of a thread between two looks at what is unused.
 const TICK: u64 = 256;
 
 /// While it lives, a child of `fork` knows which magazine may be half changed.
-pub(super) struct Working(&'static ThreadCache);
+pub(super) struct Working<'a>(LockedCache<'a>);
 
-impl Drop for Working {
+impl Drop for Working<'_> {
     fn drop(&mut self) {
-        self.0.busy.set(NO_CLASS);
+        self.0.end_work();
     }
 }
 
-impl ThreadCache {
-    /// Begins a slow path: the gate is held. Every so often, looks at what is unused.
-    pub(super) fn working_on(&'static self, class: SizeClass) -> Result<Working, Wrong> {
-        let ticks = self.ticks.get().wrapping_add(1);
-        self.ticks.set(ticks);
-        if ticks.is_multiple_of(TICK) {
-            let working = Working(self);
-            self.shrink_unused()?;
-            reclaim::maintain()?;
-            drop(working);
-            // Not only a free gives blocks back to slabs.
-            wakeup::notice();
-        }
-        self.work_on(class);
-        Ok(Working(self))
+/// Begins a slow path. Every so often, looks at what is unused.
+pub(super) fn work_on(cache: LockedCache<'_>, class: SizeClass) -> Result<Working<'_>, Wrong> {
+    let ticks = cache.ticks.get().wrapping_add(1);
+    cache.ticks.set(ticks);
+    if ticks.is_multiple_of(TICK) {
+        let working = Working(cache);
+        cache.shrink_unused()?;
+        reclaim::maintain()?;
+        drop(working);
+        // Not only a free gives blocks back to slabs.
+        wakeup::notice();
     }
+    cache.work_on(class);
+    Ok(Working(cache))
 }

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::quiesce::HeldOff;
+use super::quiesce::{HeldOff, countable};
 use crate::arena::{self, Age};
 use crate::heap::{self, Idle, Wrong};
 use crate::large;
@@ -24,8 +24,7 @@ pub(crate) fn purge() -> usize {
 fn purge_all() -> Result<usize, Wrong> {
     let before = arena::given_back();
     if let Some(own) = ThreadCache::own() {
-        let _held = own.gate.lock();
-        own.empty_all()?;
+        own.lock().cache().empty_all()?;
     }
     let registry = REGISTRY.lock();
     parked::empty(&registry, Age::Any, usize::MAX)?;
@@ -42,36 +41,32 @@ fn purge_all() -> Result<usize, Wrong> {
 impl HeldOff<'_> {
     /// The blocks in the magazines of the threads, but for the newest of each that is not gated.
     fn idle_blocks(&self) -> Addresses {
-        let count: usize = self.others().map(ThreadCache::count).sum();
+        let magazines = self.caches().flat_map(countable);
+        let count: usize = magazines.map(|(_, contents)| contents.blocks()).sum();
         if count == 0 {
             return Addresses::none();
         }
         let mut addresses = Addresses::with_capacity(count);
-        for cache in self.others() {
+        for cache in self.caches() {
             for class in SizeClass::all() {
-                let (slots, blocks) = cache.contents(class);
+                let contents = cache.contents(class);
                 let is_gated = is_gated(class);
                 if !is_gated && !self.is_certain {
                     continue;
                 }
-                let older = slots.get(2..=blocks).unwrap_or_default();
                 // ORDERING: the slots up to `top` are written, see `Magazine::len_of`.
-                let older = older.iter().map(|slot| slot.load(Ordering::Relaxed).addr());
+                let older = contents
+                    .older()
+                    .iter()
+                    .map(|slot| slot.load(Ordering::Relaxed).addr());
                 older.for_each(|address| addresses.push(address));
-                if is_gated && blocks > 0 {
+                if is_gated && contents.blocks() > 0 {
                     addresses.push(cache.magazine(class).head().addr());
                 }
             }
         }
         addresses.sort();
         addresses
-    }
-}
-
-impl ThreadCache {
-    /// Blocks in all magazines.
-    fn count(&'static self) -> usize {
-        self.countable().map(|class| self.contents(class).1).sum()
     }
 }
 

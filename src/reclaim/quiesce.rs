@@ -8,12 +8,10 @@
 //! of each magazine is spared, and that is all that a sleeping thread pins. Magazines of long blocks
 //! are gated: no fast path leads to them, so that they pin nothing.
 
-use core::mem::ManuallyDrop;
-
 use crate::heap::Wrong;
 use crate::os;
 use crate::size_class::SizeClass;
-use crate::thread_cache::ThreadCache;
+use crate::thread_cache::{Contents, LockedCache, ThreadCache};
 use crate::threads::{REGISTRY, Registry, is_own};
 
 /// The caches of the other threads of this process. Those of a parent's threads are left alone until
@@ -45,14 +43,16 @@ impl<'a> HeldOff<'a> {
     pub(super) fn all(registry: &'a Registry) -> Result<Self, Wrong> {
         let mut dissolved = Ok(());
         for cache in others(registry) {
-            // Let go by `drop`, which walks the same registry.
-            let gate = ManuallyDrop::new(cache.gate.lock());
+            let gate = cache.lock();
             if cache.is_abandoned() {
-                drop(ManuallyDrop::into_inner(gate));
+                drop(gate);
                 dissolved = dissolved.and(registry.dissolve(cache));
                 continue;
             }
-            cache.divert(registry, &gate);
+            // SAFETY: 1. of the registry, whose lock is held; its thread was found to live.
+            unsafe { gate.cache().divert() };
+            // Let go by `drop`, which walks the same registry.
+            gate.keep_locked();
         }
         let threads = Self {
             registry,
@@ -61,17 +61,18 @@ impl<'a> HeldOff<'a> {
         dissolved.map(|()| threads)
     }
 
-    /// The caches of the threads.
-    pub(super) fn others(&self) -> impl Iterator<Item = &'static ThreadCache> + use<> {
-        others(self.registry)
+    /// The caches of the threads that are held off.
+    pub(super) fn caches(&self) -> impl Iterator<Item = LockedCache<'_>> {
+        // SAFETY: 1. kept locked by `all`, and not let go before `self` is dropped.
+        others(self.registry).map(|cache| unsafe { cache.assume_locked() })
     }
 }
 
 impl Drop for HeldOff<'_> {
     fn drop(&mut self) {
-        for cache in self.others() {
-            // SAFETY: 1. locked by `all`, and the registry has not changed since.
-            unsafe { cache.gate.force_unlock() };
+        for cache in others(self.registry) {
+            // SAFETY: 1. kept locked by `all`, and the registry has not changed since.
+            unsafe { cache.unlock() };
         }
     }
 }
@@ -85,25 +86,35 @@ impl<'a> Gates<'a> {
     pub(super) fn all(registry: &'a Registry) -> Self {
         for cache in registry.registered() {
             // Let go by `drop`, which walks the same registry.
-            let _gate = ManuallyDrop::new(cache.gate.lock());
+            cache.lock().keep_locked();
         }
         Self(registry)
+    }
+
+    /// All registered caches.
+    pub(super) fn caches(&self) -> impl Iterator<Item = LockedCache<'_>> {
+        // SAFETY: 1. kept locked by `all`, and not let go before `self` is dropped.
+        self.0
+            .registered()
+            .map(|cache| unsafe { cache.assume_locked() })
     }
 }
 
 impl Drop for Gates<'_> {
     fn drop(&mut self) {
         for cache in self.0.registered() {
-            // SAFETY: 1. locked by `all`, and the registry has not changed since.
-            unsafe { cache.gate.force_unlock() };
+            // SAFETY: 1. kept locked by `all`, and the registry has not changed since.
+            unsafe { cache.unlock() };
         }
     }
 }
 
-impl ThreadCache {
-    /// The classes whose magazines are whole: in a forked child one of a thread that is gone may not be.
-    pub(super) fn countable(&'static self) -> impl Iterator<Item = SizeClass> {
-        let torn = self.busy_with().filter(|_| !self.is_of_this_process());
-        SizeClass::all().filter(move |class| Some(*class) != torn)
-    }
+/// What the magazines of a cache hold that are whole: in a forked child one of a thread that is
+/// gone may not be.
+pub(super) fn countable<'a>(
+    cache: LockedCache<'a>,
+) -> impl Iterator<Item = (SizeClass, Contents<'a>)> {
+    let torn = cache.busy_with().filter(|_| !cache.is_of_this_process());
+    let whole = SizeClass::all().filter(move |class| Some(*class) != torn);
+    whole.map(move |class| (class, cache.contents(class)))
 }

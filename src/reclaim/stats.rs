@@ -1,14 +1,13 @@
 //! What the allocator holds, counted while nothing moves between magazines and bitmaps.
 
-use super::quiesce::Gates;
+use super::quiesce::{Gates, countable};
 use crate::arena::{self, meta};
 use crate::heap;
 use crate::large;
 use crate::sample;
-use crate::size_class::SizeClass;
 use crate::stats::Stats;
-use crate::thread_cache::{Safeguards, ThreadCache};
-use crate::threads::{self, REGISTRY};
+use crate::thread_cache::{LockedCache, Safeguards};
+use crate::threads::{self, REGISTRY, parked};
 
 /// What the allocator holds.
 pub(crate) fn stats() -> Stats {
@@ -18,9 +17,9 @@ pub(crate) fn stats() -> Stats {
     threads::repair_child();
     let (used, cached) = {
         let registry = REGISTRY.lock();
-        let _gates = Gates::all(&registry);
-        let all = registry.registered().chain(registry.parked());
-        let cached: usize = all.map(ThreadCache::cached_bytes).sum();
+        let gates = Gates::all(&registry);
+        let all = gates.caches().chain(parked::all(&registry));
+        let cached: usize = all.map(cached_bytes).sum();
         (heap::used_bytes(), cached)
     };
     let (mapped, mapped_resident) = large::committed_and_resident();
@@ -34,11 +33,9 @@ pub(crate) fn stats() -> Stats {
     }
 }
 
-impl ThreadCache {
-    /// Bytes of blocks in all magazines. The gate is held.
-    fn cached_bytes(&'static self) -> usize {
-        let in_magazines = |class: SizeClass| self.contents(class).1 * class.size();
-        let waiting = self.safeguards.get().map_or(0, Safeguards::bytes);
-        self.countable().map(in_magazines).sum::<usize>() + waiting
-    }
+/// Bytes of blocks in all magazines.
+fn cached_bytes(cache: LockedCache<'_>) -> usize {
+    let magazines = countable(cache).map(|(class, contents)| contents.blocks() * class.size());
+    let waiting = cache.safeguards.get().map_or(0, Safeguards::bytes);
+    magazines.sum::<usize>() + waiting
 }

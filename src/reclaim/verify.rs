@@ -1,11 +1,14 @@
 //! Checks every layer.
 
+use core::ptr;
+
+use super::quiesce::countable;
 use crate::arena;
 use crate::error::Violation;
 use crate::heap;
 use crate::large;
-use crate::thread_cache::ThreadCache;
-use crate::threads::{self, REGISTRY};
+use crate::thread_cache::{LockedCache, ThreadCache};
+use crate::threads::{self, REGISTRY, parked};
 
 /// Checks every layer.
 pub(crate) fn verify() -> Result<(), Violation> {
@@ -17,25 +20,19 @@ pub(crate) fn verify() -> Result<(), Violation> {
     large::verify()?;
     heap::verify()?;
     let registry = REGISTRY.lock();
-    registry.registered().try_for_each(|cache| {
-        let _held = cache.gate.lock();
-        cache.verify()
-    })?;
-    // Nobody else gets at these while the registry is locked.
-    registry.parked().try_for_each(ThreadCache::verify)
+    let mut registered = registry.registered();
+    registered.try_for_each(|cache| verify_magazines(cache.lock().cache()))?;
+    parked::all(&registry).try_for_each(verify_magazines)
 }
 
-impl ThreadCache {
-    /// Checks every magazine (ALGORITHM.md, I2).
-    fn verify(&'static self) -> Result<(), Violation> {
-        for class in self.countable() {
-            let (slots, blocks) = self.contents(class);
-            if blocks >= slots.len().max(1) {
-                let address = core::ptr::from_ref(self).addr();
-                let invariant = "I2: a magazine holds at most what its slots hold";
-                return Err(Violation { invariant, address });
-            }
+/// Checks every magazine (ALGORITHM.md, I2).
+fn verify_magazines(cache: LockedCache<'_>) -> Result<(), Violation> {
+    for (_, contents) in countable(cache) {
+        if contents.blocks() > contents.capacity() {
+            let address = ptr::from_ref::<ThreadCache>(&cache).addr();
+            let invariant = "I2: a magazine holds at most what its slots hold";
+            return Err(Violation { invariant, address });
         }
-        Ok(())
     }
+    Ok(())
 }

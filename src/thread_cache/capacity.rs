@@ -6,8 +6,9 @@
 
 use core::ptr::NonNull;
 
-use super::magazine::Magazine;
-use super::{NO_CLASS, ThreadCache, sharers};
+use super::contents::{Contents, end_unload};
+use super::locked::LockedCache;
+use super::{ThreadCache, sharers};
 use crate::arena::meta;
 use crate::config;
 use crate::hardening::Hardening;
@@ -144,29 +145,25 @@ fn most_log(size: usize) -> u8 {
     log.clamp(LEAST_LOG, MOST_LOG)
 }
 
-impl ThreadCache {
-    /// The blocks in the magazine of `class`: slots, and how many blocks.
-    pub(crate) fn contents(&'static self, class: SizeClass) -> (&'static [Slot], usize) {
-        let slots = self.magazine(class).slots(self.record(class).slots());
-        let blocks = if slots.is_empty() {
-            0
-        } else {
-            self.magazine(class).len_of(slots)
-        };
-        (slots, blocks)
+impl<'a> LockedCache<'a> {
+    /// What the magazine of `class` remembers.
+    pub(crate) fn record(self, class: SizeClass) -> &'static Record {
+        &self.cache.records[class.index()]
     }
 
-    /// Whether the magazine of `class`, which is gated, holds `block`: a few places to look at.
-    pub(crate) fn holds(&'static self, class: SizeClass, block: NonNull<u8>) -> bool {
-        let (slots, blocks) = self.contents(class);
-        // ORDERING: only this thread writes.
-        let is_it = |slot: &Slot| slot.load(Ordering::Relaxed) == block.as_ptr();
-        let older = slots.get(2..=blocks).unwrap_or_default();
-        self.magazine(class).head() == block.as_ptr() || older.iter().any(is_it)
+    /// The slots of the magazine of `class`, and how many blocks are in it.
+    pub(crate) fn contents(self, class: SizeClass) -> Contents<'a> {
+        let magazine = self.cache.magazine(class);
+        Contents::of(magazine, magazine.slots(self.record(class).slots()))
+    }
+
+    /// Whether the magazine of `class`, which is gated, holds `block`.
+    pub(crate) fn holds(self, class: SizeClass, block: NonNull<u8>) -> bool {
+        self.magazine(class).holds(self.contents(class), block)
     }
 
     /// Makes room in the magazine of `class` if it ran into its bound and may grow; whether it did.
-    pub(crate) fn grow(&'static self, class: SizeClass, direction: Move) -> bool {
+    pub(crate) fn grow(self, class: SizeClass, direction: Move) -> bool {
         let record = self.record(class);
         let (log, size) = (record.log.get(), class.size());
         let next = if log == 0 {
@@ -187,17 +184,17 @@ impl ThreadCache {
 
     /// Most bytes that the thread's magazines may grow to hold: threads that share a heap, which is to say a
     /// processor, share what one may have, down to a quarter each.
-    fn budget(&self) -> usize {
+    fn budget(self) -> usize {
         let sharers = sharers::of(self.heap.get() as usize);
         config::thread_cache() / sharers.clamp(1, SHARES)
     }
 
     /// Gives the magazine of `class` `2^log` slots, at least as many as it has blocks plus one.
-    fn resize(&'static self, class: SizeClass, log: u8) -> bool {
-        let (old, blocks) = self.contents(class);
+    fn resize(self, class: SizeClass, log: u8) -> bool {
+        let old = self.contents(class);
         let count = 1 << log;
         let slots: &'static [Slot] = if log == NIL_LOG {
-            &self.nil
+            &self.cache.nil
         } else {
             let Some(array) = meta::alloc_array(count * size_of::<Slot>()) else {
                 return false;
@@ -205,24 +202,19 @@ impl ThreadCache {
             // SAFETY: 1. as long as asked for, and aligned for slots; any bits are a slot.
             unsafe { core::slice::from_raw_parts(array.cast::<Slot>().as_ptr(), count) }
         };
-        debug_assert!(blocks < count);
-        for (new, old) in slots.iter().zip(old).take(blocks + 1) {
-            // ORDERING: only this thread writes; the array is not installed yet.
-            new.store(old.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
+        old.copy_to(slots);
         let magazine = self.magazine(class);
-        magazine.install(slots, blocks, magazine.head());
+        magazine.install(slots, old.blocks(), magazine.head());
         self.record(class).log.set(log);
         let grown = self.capacity.get() + (count - 1) * class.size();
-        self.capacity
-            .set(grown - old.len().saturating_sub(1) * class.size());
-        free_slots(old);
+        self.capacity.set(grown - old.capacity() * class.size());
+        free_slots(old.slots);
         true
     }
 
     /// Returns the `count` oldest blocks of the magazine to the heaps. If one of them is wrong, all that the
     /// magazine holds is lost.
-    pub(crate) fn flush_oldest(&'static self, class: SizeClass, count: usize) -> Result<(), Wrong> {
+    pub(crate) fn flush_oldest(self, class: SizeClass, count: usize) -> Result<(), Wrong> {
         let flushed = self.try_to_flush(class, count);
         if flushed.is_err() {
             // Some are in the bitmaps by now.
@@ -231,78 +223,62 @@ impl ThreadCache {
         flushed
     }
 
-    fn try_to_flush(&'static self, class: SizeClass, count: usize) -> Result<(), Wrong> {
-        let (slots, blocks) = self.contents(class);
-        if count == 0 || blocks == 0 {
+    fn try_to_flush(self, class: SizeClass, count: usize) -> Result<(), Wrong> {
+        let (magazine, contents) = (self.magazine(class), self.contents(class));
+        if count == 0 || contents.blocks() == 0 {
             return Ok(());
         }
-        let magazine = self.magazine(class);
-        if count >= blocks {
-            // The newest too: slot 1, always null, holds it for the flush.
-            // ORDERING: only this thread writes, here and below.
-            slots[1].store(magazine.head(), Ordering::Relaxed);
-            magazine.install(slots, 0, core::ptr::null_mut());
+        if count >= contents.blocks() {
             // SAFETY: 1. the magazine's free blocks, which it just lost.
-            unsafe { heap::flush(class, &slots[1..=blocks])? };
-            slots[1].store(core::ptr::null_mut(), Ordering::Relaxed);
+            unsafe { heap::flush(class, magazine.unload(contents))? };
+            end_unload(contents);
             return Ok(());
         }
         // SAFETY: 1. the magazine's free blocks; it loses them below, before its owner goes on.
-        unsafe { heap::flush(class, &slots[2..2 + count])? };
-        let (kept, place) = (&slots[2 + count..=blocks], slots[2..].as_ptr().cast_mut());
-        // SAFETY: 1. both lie in one array, which only this thread writes and others read under the same lock. In
-        // one go: a large magazine keeps thousands.
-        unsafe { core::ptr::copy(kept.as_ptr(), place, kept.len()) };
-        magazine.install(slots, blocks - count, magazine.head());
+        unsafe { heap::flush(class, contents.oldest(count))? };
+        magazine.drop_oldest(contents, count);
         Ok(())
     }
 
     /// Returns all blocks of the magazine to the heaps, and its slots.
-    pub(crate) fn empty(&'static self, class: SizeClass) -> Result<(), Wrong> {
+    pub(crate) fn empty(self, class: SizeClass) -> Result<(), Wrong> {
         self.flush_oldest(class, usize::MAX)?;
         self.forget(class);
         Ok(())
     }
 
-    /// Returns all blocks of all magazines to the heaps, and their slots, and those in quarantine. The
-    /// gate is held, or no thread has the cache and the registry's lock is held.
-    pub(crate) fn empty_all(&'static self) -> Result<(), Wrong> {
+    /// Returns all blocks of all magazines to the heaps, and their slots, and those in quarantine.
+    pub(crate) fn empty_all(self) -> Result<(), Wrong> {
         let emptied = SizeClass::all().try_for_each(|class| {
             self.work_on(class);
             self.empty(class)
         });
-        self.busy.set(NO_CLASS);
+        self.end_work();
         emptied?;
         self.empty_quarantine()
     }
 
     /// Takes the slots away from a magazine without looking at its blocks.
-    pub(crate) fn forget(&'static self, class: SizeClass) {
-        let slots = self.magazine(class).slots(self.record(class).slots());
-        let bytes = slots.len().saturating_sub(1) * class.size();
+    pub(crate) fn forget(self, class: SizeClass) {
+        let contents = self.contents(class);
+        let bytes = contents.capacity() * class.size();
         self.capacity.set(self.capacity.get().saturating_sub(bytes));
         self.give_up(class);
-        free_slots(slots);
-    }
-
-    /// Forgets the slow paths of the thread that had the cache before.
-    pub(crate) fn begin_anew(&self) {
-        for record in &self.records {
-            record.last_and_early.set(0);
-        }
+        free_slots(contents.slots);
     }
 
     /// Counts the capacity anew.
-    pub(crate) fn recount(&self) {
+    pub(crate) fn recount(self) {
         let bytes = |class: SizeClass| self.record(class).capacity() * class.size();
         self.capacity.set(SizeClass::all().map(bytes).sum());
     }
 
     /// Takes the slots away from a magazine and loses them.
-    pub(crate) fn give_up(&self, class: SizeClass) {
+    pub(crate) fn give_up(self, class: SizeClass) {
         self.magazine(class).uninstall();
-        // What was cut short may have left a block here, in a slot of others.
-        // ORDERING: only who has the gate, or the registry's lock of a cache that no thread has, writes.
+        // What was cut short may have left a block here, in a slot that others share (see
+        // `contents`).
+        // ORDERING: only who has the gate writes.
         self.nil[1].store(core::ptr::null_mut(), Ordering::Relaxed);
         let record = self.record(class);
         record.log.set(0);
@@ -312,14 +288,15 @@ impl ThreadCache {
 
     /// Halves the magazines that hold as many blocks as at the last tick: most of them are unused,
     /// and to one that is not it does little harm.
-    pub(crate) fn shrink_unused(&'static self) -> Result<(), Wrong> {
+    pub(crate) fn shrink_unused(self) -> Result<(), Wrong> {
         for class in SizeClass::all() {
             self.work_on(class);
             let record = self.record(class);
-            let (slots, blocks) = self.contents(class);
-            if slots.is_empty() {
+            let contents = self.contents(class);
+            if contents.capacity() == 0 {
                 continue;
             }
+            let blocks = contents.blocks();
             #[expect(clippy::cast_possible_truncation, reason = "bounded by MOST_LOG")]
             let now = blocks as u16;
             if record.seen.get() != now {
@@ -334,11 +311,20 @@ impl ThreadCache {
             }
             if record.log.get() > FIRST_LOG {
                 self.resize(class, record.log.get() - 1);
-            } else if self.contents(class).1 == 0 {
+            } else if self.contents(class).blocks() == 0 {
                 self.forget(class);
             }
         }
         Ok(())
+    }
+}
+
+impl ThreadCache {
+    /// Forgets the slow paths of the thread that had the cache before.
+    pub(crate) fn begin_anew(&self) {
+        for record in &self.records {
+            record.last_and_early.set(0);
+        }
     }
 }
 
@@ -350,17 +336,5 @@ fn free_slots(slots: &'static [Slot]) {
         let array = NonNull::from(first).cast::<u8>();
         // SAFETY: 1. from `alloc_array` with this length; no magazine leads to it any more.
         unsafe { meta::free_array(array, count * size_of::<Slot>()) };
-    }
-}
-
-impl Magazine {
-    /// Loads the `blocks` that a refill left from slot 1 on: the first is returned, the others are
-    /// in the order in which they are to be popped.
-    pub(crate) fn load(&self, slots: &'static [Slot], blocks: usize) -> *mut u8 {
-        // ORDERING: only this thread writes, under its gate.
-        let first = slots[1].swap(core::ptr::null_mut(), Ordering::Relaxed);
-        let next = slots[blocks].load(Ordering::Relaxed);
-        self.install(slots, blocks - 1, next);
-        first
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The newest address is kept in the header, so that `alloc` returns after one load; the slots hold
 //! the rest. With `n` blocks, `top` points at slot `n`, slot 1 is null, slots 2 to `n` hold the
-//! older blocks, `head` is the newest; slot 0 is not used. All zero is a magazine of capacity 0.
+//! older blocks, `head` is the newest; slot 0 is not used (a picture is in `contents`). All zero is
+//! a magazine of capacity 0.
 //!
 //! Only the owning thread writes, except that a thread which holds the cache's gate while the owner
 //! is held off may read: hence atomics, and the order of the stores in `push`. A parked cache has no

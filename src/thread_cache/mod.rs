@@ -2,6 +2,8 @@
 //! leave them, what waits in quarantine.
 
 mod capacity;
+mod contents;
+mod locked;
 mod magazine;
 mod safeguards;
 pub(crate) mod sharers;
@@ -36,6 +38,8 @@ use crate::sync::{
 };
 
 pub(crate) use capacity::{Move, SHARES};
+pub(crate) use contents::Contents;
+pub(crate) use locked::{CacheGuard, LockedCache};
 pub(crate) use magazine::Magazine;
 pub(crate) use safeguards::Safeguards;
 pub(crate) use tls_words::{EXITED, REGISTERING, is_marker};
@@ -43,7 +47,8 @@ pub(crate) use tls_words::{EXITED, REGISTERING, is_marker};
 /// One thread's magazines and what goes with them. All zero is a cache without blocks.
 ///
 /// The magazines are the thread's own; everything else is guarded by the gate, which the thread
-/// takes on each slow path and others take to hold it off.
+/// takes on each slow path and others take to hold it off. [`LockedCache`] is the way to what it
+/// guards.
 ///
 /// The magazines of small classes lie [`FAR`] bytes from the others, and in the gap lie other
 /// threads' caches: pages of the far parts, which most threads never touch, cost nothing.
@@ -53,11 +58,11 @@ pub(crate) struct ThreadCache {
     none: Magazine,
     near: [Magazine; SMALL_CLASSES],
     records: [Record; CLASSES],
-    pub(crate) gate: Lock<()>,
+    gate: Lock<()>,
     /// Index of the thread's heap.
     pub(crate) heap: GuardedU8,
-    /// The class that a slow path is working on, [`NO_CLASS`] otherwise: for a child of `fork`.
-    pub(crate) busy: GuardedU8,
+    /// The class that a slow path is working on, if any (see `locked`): for a child of `fork`.
+    busy: GuardedU8,
     /// 1 if a look came by since the cache was parked.
     pub(crate) was_seen: GuardedU8,
     /// The process that the thread belongs to: its [`crate::os::fork_generation`].
@@ -97,10 +102,6 @@ pub(crate) const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>()
 /// Caches whose near parts fit in front of the first one's far part.
 pub(crate) const BANK: usize = FAR / STRIDE;
 
-/// [`ThreadCache::busy`] when no slow path runs.
-pub(crate) const NO_CLASS: u8 = u8::MAX;
-
-const_assert!(CLASSES < NO_CLASS as usize);
 const_assert!(size_of::<Magazine>() == size_map::HEADER);
 const_assert!(core::mem::offset_of!(ThreadCache, none) == MagazineOffset::NONE.bytes());
 const_assert!(
@@ -119,22 +120,6 @@ impl ThreadCache {
         }
     }
 
-    pub(crate) fn record(&self, class: SizeClass) -> &Record {
-        &self.records[class.index()]
-    }
-
-    /// The class whose magazine may be half changed.
-    pub(crate) fn busy_with(&self) -> Option<SizeClass> {
-        let busy = usize::from(self.busy.get());
-        (busy < CLASSES).then(|| SizeClass::new(busy))
-    }
-
-    /// Notes which magazine may be half changed from here on.
-    pub(crate) fn work_on(&self, class: SizeClass) {
-        #[expect(clippy::cast_possible_truncation, reason = "CLASSES is below NO_CLASS")]
-        self.busy.set(class.index() as u8);
-    }
-
     /// The calling thread's cache, if it has one.
     pub(crate) fn own() -> Option<&'static Self> {
         // ORDERING: this thread's own word.
@@ -144,12 +129,6 @@ impl ThreadCache {
         }
         // SAFETY: 1. neither null nor a marker, so the thread's cache, which is never unmapped.
         Some(unsafe { &*own.cast::<Self>() })
-    }
-
-    /// Brings the thread back to its fast paths, if it was diverted. Its own gate is held.
-    pub(crate) fn come_back(&'static self) {
-        // Others write the words under the gate.
-        tls::words().lead_to(ptr::from_ref(self).cast_mut().cast());
     }
 
     /// Whether this is a thread's cache, not `EMPTY`.

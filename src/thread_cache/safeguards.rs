@@ -8,7 +8,7 @@ use core::ptr;
 
 use static_assertions::const_assert;
 
-use super::ThreadCache;
+use super::locked::LockedCache;
 use crate::arena::meta;
 use crate::config::{self, Mode};
 use crate::hardening::Hardening;
@@ -206,10 +206,9 @@ fn exchange(slot: &Slot, new: *mut u8) -> *mut u8 {
     old
 }
 
-impl ThreadCache {
-    /// Lets the blocks in quarantine go back to the heaps. The gate is held by the thread itself, or
-    /// the thread is gone.
-    pub(crate) fn empty_quarantine(&self) -> Result<(), Wrong> {
+impl LockedCache<'_> {
+    /// Lets the blocks in quarantine go back to the heaps. The thread is the caller, or gone.
+    pub(crate) fn empty_quarantine(self) -> Result<(), Wrong> {
         let Some(safeguards) = self.safeguards.get() else {
             return Ok(());
         };
@@ -233,7 +232,7 @@ impl ThreadCache {
     }
 
     /// In a forked child: takes the blocks back that wait in the quarantine of a thread that is gone.
-    pub(crate) fn adopt_quarantine(&self) {
+    pub(crate) fn adopt_quarantine(self) {
         let Some(safeguards) = self.safeguards.get() else {
             return;
         };
@@ -247,8 +246,9 @@ impl ThreadCache {
         }
     }
 
-    /// Gives the cache what its process wants, if it has none from an earlier thread.
-    pub(crate) fn take_safeguards(&self) {
+    /// Gives the cache the safeguards that its process wants, if it has none from an earlier
+    /// thread.
+    pub(crate) fn equip(self) {
         match self.safeguards.get() {
             // A thread that vanished in a child may have been recording.
             Some(safeguards) => safeguards.is_recording.set(0),

@@ -13,11 +13,11 @@ use crate::os;
 use crate::sample;
 use crate::size_class::SizeClass;
 use crate::sync::{GuardedU32, Slot};
-use crate::thread_cache::{NO_CLASS, ThreadCache, is_gated};
+use crate::thread_cache::{ThreadCache, is_gated};
 use crate::wakeup;
 
 /// The generation in which caches of threads that are gone were last taken back; the first has none.
-static SETTLED: GuardedU32 = GuardedU32::new(1);
+static ADOPTED: GuardedU32 = GuardedU32::new(1);
 
 /// Runs once in a child, before any other thread of it enters a slow path.
 pub(crate) fn recover() {
@@ -45,15 +45,15 @@ pub(crate) fn recover() {
 
 /// On the thread that forked, once in a child: takes back what the others held.
 #[inline]
-pub(crate) fn settle() {
-    if SETTLED.get() != os::fork_generation().number() && os::is_first_thread() {
-        take_over();
+pub(crate) fn adopt_orphans() {
+    if ADOPTED.get() != os::fork_generation().number() && os::is_first_thread() {
+        adopt_orphans_slow();
     }
 }
 
 #[cold]
-fn take_over() {
-    SETTLED.set(os::fork_generation().number());
+fn adopt_orphans_slow() {
+    ADOPTED.set(os::fork_generation().number());
     // Under the lock: who holds threads off must see this one for a stranger or for what it is.
     let registry = REGISTRY.lock();
     if let Some(own) = ThreadCache::own() {
@@ -61,37 +61,34 @@ fn take_over() {
     }
     for cache in registry.registered() {
         if !cache.is_of_this_process() {
-            cache.adopt(&registry);
+            adopt(&registry, cache);
         }
     }
 }
 
-impl ThreadCache {
-    /// Takes back the blocks of a thread that is gone. It may have vanished between any two stores:
-    /// the newest block of each magazine that is not gated may be its user's already and is given up,
-    /// and so is the magazine that a slow path was at work on, slots and all.
-    fn adopt(&'static self, registry: &Registry) {
-        if let Some(class) = self.busy_with() {
-            self.give_up(class);
-        }
-        for class in SizeClass::all() {
-            // This thread may vanish, too, in a child of this child: not a block twice.
-            self.work_on(class);
-            let (slots, blocks) = self.contents(class);
-            if blocks >= 2 && blocks < slots.len() {
-                heap::recover::adopt(class, &slots[2..=blocks]);
-            }
-            // No fast path leads to a gated magazine: its newest block is still there.
-            let head = self.magazine(class).head();
-            if is_gated(class) && !head.is_null() {
-                heap::recover::adopt(class, &[Slot::new(head)]);
-            }
-            self.forget(class);
-        }
-        self.busy.set(NO_CLASS);
-        self.adopt_quarantine();
-        self.capacity.set(0);
-        registry.remove(self);
-        registry.recycle(self);
+/// Takes back the blocks of a thread that is gone. It may have vanished between any two stores: the
+/// newest block of each magazine that is not gated may be its user's already and is given up, and
+/// so is the magazine that a slow path was at work on, slots and all.
+fn adopt(registry: &Registry, cache: &'static ThreadCache) {
+    // SAFETY: 1. its thread is gone, and the registry's lock is held.
+    let locked = unsafe { cache.assume_locked() };
+    if let Some(class) = cache.busy_with() {
+        locked.give_up(class);
     }
+    for class in SizeClass::all() {
+        // This thread may vanish, too, in a child of this child: not a block twice.
+        locked.work_on(class);
+        heap::recover::adopt(class, locked.contents(class).older());
+        // No fast path leads to a gated magazine: its newest block is still there.
+        let head = cache.magazine(class).head();
+        if is_gated(class) && !head.is_null() {
+            heap::recover::adopt(class, &[Slot::new(head)]);
+        }
+        locked.forget(class);
+    }
+    locked.end_work();
+    locked.adopt_quarantine();
+    cache.capacity.set(0);
+    registry.remove(cache);
+    registry.recycle(cache);
 }

@@ -5,6 +5,7 @@ use core::ptr::{self, NonNull};
 
 use super::fork;
 use super::key::{self, is_ready, key};
+use super::parked;
 use super::registry::{REGISTRY, new_bank};
 use crate::config::{self, Config, OptionError};
 use crate::heap::{self, Wrong};
@@ -13,8 +14,8 @@ use crate::random;
 use crate::sample;
 use crate::size_class::{CLASS_MAX, Request, SizeClass, classify_to};
 use crate::sync::{GuardedU8, Ordering};
-use crate::thread_cache::tls::{self, EMPTY, Words};
-use crate::thread_cache::{EXITED, NO_CLASS, REGISTERING, ThreadCache, is_marker, sharers};
+use crate::thread_cache::tls::{self, Words};
+use crate::thread_cache::{CacheGuard, EXITED, REGISTERING, ThreadCache, is_marker, sharers};
 use crate::valgrind;
 use crate::wakeup;
 
@@ -47,7 +48,7 @@ pub(crate) fn repair_child() {
         // Who was about to make it may be gone.
         UNFINISHED.set(u8::from(key::is_missing()));
     });
-    fork::settle();
+    fork::adopt_orphans();
 }
 
 /// Initialises the process. What the C library or the program's own functions of its names allocate on the way, they get
@@ -128,17 +129,25 @@ pub(crate) fn set_option(name: &str, value: &[u8], config: &Config) -> Result<()
     }
 }
 
-/// The calling thread's cache, registered if it has none. `None`: the thread is past its clean-up, or there is no
-/// memory for a cache. Calls about a block of a class ask [`enter_for`].
-pub(crate) fn enter(config: &Config) -> Option<&'static ThreadCache> {
-    enter_if(|| true, config)
+/// The gate of the calling thread's cache, which is registered if it has none. The thread comes
+/// back to its fast paths, if it was diverted. `None`: the thread is past its clean-up, or there is
+/// no memory for a cache. Calls about a block of a class ask [`lock_own_for`].
+pub(crate) fn lock_own(config: &Config) -> Option<CacheGuard> {
+    lock_own_if(|| true, config)
 }
 
 #[inline(always)]
-fn enter_if(may_register: impl FnOnce() -> bool, config: &Config) -> Option<&'static ThreadCache> {
+fn lock_own_if(may_register: impl FnOnce() -> bool, config: &Config) -> Option<CacheGuard> {
     if !prepare(config) {
         return None;
     }
+    let gate = own_or_registered(may_register)?.lock();
+    gate.cache().come_back();
+    Some(gate)
+}
+
+#[inline(always)]
+fn own_or_registered(may_register: impl FnOnce() -> bool) -> Option<&'static ThreadCache> {
     let words = tls::words();
     // ORDERING: only this thread writes `own`.
     let own = words.own.load(Ordering::Relaxed);
@@ -152,13 +161,14 @@ fn enter_if(may_register: impl FnOnce() -> bool, config: &Config) -> Option<&'st
     Some(unsafe { &*own.cast::<ThreadCache>() })
 }
 
-/// As [`enter`], for a call about a block of `class`. `None` as well while a thread is not registered and the block may
-/// be one of the C library's [tables of keys' values](ThreadKey::TABLE). If it is about to hold this thread's, what
-/// [`ThreadKey::arm`] sets now, in another such table, would be lost with that when the call returns; if it is given
-/// back, the thread's keys were cleaned up, and the next thread on this stack would find what is set now.
-pub(crate) fn enter_for(class: SizeClass, config: &Config) -> Option<&'static ThreadCache> {
+/// As [`lock_own`], for a call about a block of `class`. `None` as well while a thread is not
+/// registered and the block may be one of the C library's [tables of keys'
+/// values](ThreadKey::TABLE). If it is about to hold this thread's, what [`ThreadKey::arm`] sets
+/// now, in another such table, would be lost with that when the call returns; if it is given back,
+/// the thread's keys were cleaned up, and the next thread on this stack would find what is set now.
+pub(crate) fn lock_own_for(class: SizeClass, config: &Config) -> Option<CacheGuard> {
     // The next call about any other block registers the thread.
-    enter_if(|| !is_for_a_table(class), config)
+    lock_own_if(|| !is_for_a_table(class), config)
 }
 
 /// Whether a block of `class` may be such a table, and the process's key stands in one.
@@ -168,6 +178,8 @@ pub(crate) fn is_for_a_table(class: SizeClass) -> bool {
     is_long_enough && key().is_some_and(ThreadKey::is_in_a_table)
 }
 
+/// A cache for the calling thread. No fast path uses it yet: the thread comes to them when it first
+/// has the gate, so that nobody who holds it off meanwhile is missed.
 #[cold]
 fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     let key = key()?;
@@ -176,16 +188,18 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
         return None;
     }
     let cache = new_cache().unwrap_or_else(|wrong| wrong.report())?;
+    // SAFETY: 1. taken out of the registry, and used before it enters it again.
+    let locked = unsafe { cache.assume_locked() };
     if !while_registering(|| key.arm(NonNull::from(cache).cast())) {
         let emptied = {
             let registry = REGISTRY.lock();
-            cache.empty_all().map(|()| registry.recycle(cache))
+            locked.empty_all().map(|()| registry.recycle(cache))
         };
         emptied.unwrap_or_else(|wrong| wrong.report());
         return None;
     }
-    cache.busy.set(NO_CLASS);
-    cache.take_safeguards();
+    locked.end_work();
+    locked.equip();
     {
         let registry = REGISTRY.lock();
         failpoints::at(failpoints::Point::Registry);
@@ -202,7 +216,6 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
     }
     let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
     words.own.store(own, Ordering::Relaxed);
-    words.lead_to(own);
     Some(cache)
 }
 
@@ -211,7 +224,7 @@ fn new_cache() -> Result<Option<&'static ThreadCache>, Wrong> {
     loop {
         {
             let mut registry = REGISTRY.lock();
-            if let Some(cache) = registry.next_parked() {
+            if let Some(cache) = parked::unpark(&registry) {
                 return Ok(Some(cache));
             }
             if let Some(cache) = registry.reuse()? {
@@ -238,19 +251,17 @@ fn end(cache: &'static ThreadCache) {
         .own
         .store((&raw const EXITED).cast_mut(), Ordering::Relaxed);
     let keeps = {
-        let _held = cache.gate.lock();
-        let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
-        // Others write the words under the gate.
-        words.lead_to(empty);
+        let gate = cache.lock();
+        gate.cache().step_aside();
         // Still in the registry: a child of a fork meanwhile takes back what is left.
-        cache.leave()
+        parked::empty_or_keep(gate.cache())
     };
     let keeps = keeps.unwrap_or_else(|wrong| wrong.report());
     {
         let registry = REGISTRY.lock();
         registry.remove(cache);
         if keeps {
-            registry.park(cache);
+            parked::park(&registry, cache);
         } else {
             registry.recycle(cache);
         }

@@ -9,6 +9,6 @@ mod registry;
 
 pub(crate) use key::is_ready;
 pub(crate) use lifecycle::{
-    begin, enter, enter_for, is_for_a_table, prepare, repair_child, set_option,
+    begin, is_for_a_table, lock_own, lock_own_for, prepare, repair_child, set_option,
 };
 pub(crate) use registry::{REGISTRY, Registry, is_own};

@@ -7,7 +7,7 @@ use crate::config;
 use crate::heap::{self, Wrong};
 use crate::size_class::SizeClass;
 use crate::sync::{AtomicUsize, Ordering};
-use crate::thread_cache::{NO_CLASS, SHARES, ThreadCache};
+use crate::thread_cache::{LockedCache, SHARES, ThreadCache};
 use crate::units::LINE;
 
 /// Caches parked at a time, for each heap: as many as a processor's threads may leave at about the same time.
@@ -16,17 +16,25 @@ const PARKED: usize = 2;
 /// Places taken: by caches in the list, and by those on their way to it.
 static PLACES: AtomicUsize = AtomicUsize::new(0);
 
-fn take_place() -> bool {
+fn acquire_place() -> bool {
     // ORDERING: a count, nothing is published through it; here and below.
     let is_free = PLACES.fetch_add(1, Ordering::Relaxed) < PARKED * heap::count();
     if !is_free {
-        leave_place();
+        release_place();
     }
     is_free
 }
 
-fn leave_place() {
+fn release_place() {
     PLACES.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// The parked caches.
+pub(crate) fn all(registry: &Registry) -> impl Iterator<Item = LockedCache<'_>> {
+    // SAFETY: 1. no thread has a parked cache, and the registry's lock is held.
+    registry
+        .parked()
+        .map(|cache| unsafe { cache.assume_locked() })
 }
 
 /// Empties parked caches, `most` of them: of all, or of those that were parked at the last look.
@@ -37,9 +45,10 @@ pub(crate) fn empty(registry: &Registry, age: Age, most: usize) -> Result<(), Wr
         let was_seen = cache.was_seen.get() != 0;
         cache.was_seen.set(1);
         if (was_seen || age == Age::Any) && count < most {
-            let emptied = cache.empty_all();
+            // SAFETY: 1. no thread has a parked cache, and the registry's lock is held.
+            let emptied = unsafe { cache.assume_locked() }.empty_all();
             link.set(cache.next.get());
-            leave_place();
+            release_place();
             emptied?;
             registry.recycle(cache);
             count += 1;
@@ -62,51 +71,47 @@ pub(crate) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
 /// counted anew.
 pub(crate) fn recover() {
     let registry = REGISTRY.lock();
-    for cache in registry.parked() {
+    for cache in all(&registry) {
         if let Some(class) = cache.busy_with() {
             cache.give_up(class);
             // A child of this child does it again unless it is done.
             cache.recount();
-            cache.busy.set(NO_CLASS);
+            cache.end_work();
         }
     }
     // ORDERING: the child has one thread.
     PLACES.store(registry.parked().count(), Ordering::Relaxed);
 }
 
-impl ThreadCache {
-    /// Its thread ends: gives blocks back, or keeps them and a place for [`park`](Self::park); whether it keeps them.
-    /// Those that share cache lines go in any case: what the next thread frees first must not be handed out there
-    /// (see `goes_alone`). The gate is held.
-    pub(crate) fn leave(&'static self) -> Result<bool, Wrong> {
-        let is_much = || self.capacity.get() > config::thread_cache() / SHARES;
-        if config::mode().is_hardened() || is_much() || !take_place() {
-            return self.empty_all().map(|()| false);
-        }
-        let mut shared = SizeClass::all().filter(|class| class.size() < LINE);
-        let emptied = shared.try_for_each(|class| {
-            self.work_on(class);
-            self.empty(class)
-        });
-        self.busy.set(NO_CLASS);
-        emptied.map(|()| true)
+/// A thread ends: empties its cache, or keeps the blocks and a place for [`park`]; whether it keeps
+/// them. Those that share cache lines go in any case: what the next thread frees first must not be
+/// handed out there (see `goes_alone`).
+pub(super) fn empty_or_keep(cache: LockedCache<'_>) -> Result<bool, Wrong> {
+    let is_much = || cache.capacity.get() > config::thread_cache() / SHARES;
+    if config::mode().is_hardened() || is_much() || !acquire_place() {
+        return cache.empty_all().map(|()| false);
     }
+    let mut shared = SizeClass::all().filter(|class| class.size() < LINE);
+    let emptied = shared.try_for_each(|class| {
+        cache.work_on(class);
+        cache.empty(class)
+    });
+    cache.end_work();
+    emptied.map(|()| true)
 }
 
-impl Registry {
-    /// Keeps a cache with its blocks for the next thread.
-    pub(super) fn park(&self, cache: &'static ThreadCache) {
-        cache.begin_anew();
-        cache.was_seen.set(0);
-        cache.next.set(self.parked.get());
-        self.parked.set(Some(cache));
-    }
+/// Lists a cache that waits for the next thread, with its blocks.
+pub(super) fn park(registry: &Registry, cache: &'static ThreadCache) {
+    cache.begin_anew();
+    cache.was_seen.set(0);
+    cache.next.set(registry.parked.get());
+    registry.parked.set(Some(cache));
+}
 
-    /// The cache parked last, which waits no more.
-    pub(super) fn next_parked(&self) -> Option<&'static ThreadCache> {
-        let cache = self.parked.get()?;
-        self.parked.set(cache.next.get());
-        leave_place();
-        Some(cache)
-    }
+/// The cache parked last, which waits no more.
+pub(super) fn unpark(registry: &Registry) -> Option<&'static ThreadCache> {
+    let cache = registry.parked.get()?;
+    registry.parked.set(cache.next.get());
+    release_place();
+    Some(cache)
 }

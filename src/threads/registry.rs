@@ -2,9 +2,8 @@
 
 use crate::arena::meta;
 use crate::heap::Wrong;
-use crate::os::{self, Held, Lock};
-use crate::sync::{Link, Ordering, same};
-use crate::thread_cache::tls::EMPTY;
+use crate::os::{self, Lock};
+use crate::sync::{Link, same};
 use crate::thread_cache::{BANK, STRIDE, ThreadCache, sharers};
 
 /// The caches by what they are in. Who has a reference to it holds its lock.
@@ -89,7 +88,7 @@ impl Registry {
             return Ok(());
         }
         for cache in self.registered() {
-            if cache.is_of_this_process() && cache.is_abandoned() && !cache.gate.is_locked() {
+            if cache.is_of_this_process() && cache.is_abandoned() && !cache.is_locked() {
                 self.dissolve(cache)?;
             }
         }
@@ -101,8 +100,8 @@ impl Registry {
     /// Takes back what an abandoned thread left.
     pub(crate) fn dissolve(&self, cache: &'static ThreadCache) -> Result<(), Wrong> {
         let emptied = {
-            let _held = cache.gate.lock();
-            cache.empty_all()
+            let gate = cache.lock();
+            gate.cache().empty_all()
         };
         self.remove(cache);
         emptied?;
@@ -144,19 +143,6 @@ impl ThreadCache {
         !os::is_alive(self.thread.get())
     }
 
-    /// Sends the thread's next call to the slow path; it was just found not to be abandoned. So it
-    /// has not ended and its words are there: a thread that cleans up waits for both locks, which
-    /// are held. One that registered in the last round of its key destructors does not clean up,
-    /// and could end in these few instructions (ALGORITHM.md, what is left out).
-    pub(crate) fn divert(&self, _registry: &Registry, _gate: &Held<'_, ()>) {
-        let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
-        // ORDERING: guarded by the registry's lock.
-        let words = self.words.load(Ordering::Relaxed);
-        // SAFETY: 1. the words of a thread that has not ended, see above.
-        let words = unsafe { &*words };
-        words.lead_to(empty);
-    }
-
     /// Notes the calling thread, whose cache this is.
     pub(super) fn belong_here(&self, _registry: &Registry) {
         self.thread.set(os::thread_id());
@@ -182,7 +168,7 @@ pub(crate) unsafe fn break_locks() {
     sharers::forget();
     let mut previous = None;
     for cache in registry.registered() {
-        cache.gate.break_inherited();
+        cache.break_gate();
         cache.previous.set(previous);
         sharers::join(cache.heap.get() as usize);
         previous = Some(cache);

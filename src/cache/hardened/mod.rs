@@ -74,10 +74,8 @@ fn prepared_for(size: usize, align: usize, config: &Config) -> Option<&'static T
 
 #[cold]
 fn come_in(config: &Config) {
-    if let Some(own) = threads::enter(config) {
-        let _held = own.gate.lock();
-        own.come_back();
-    }
+    // Which comes back, too.
+    drop(threads::lock_own(config));
 }
 
 /// In a process that has turned out to be none.
