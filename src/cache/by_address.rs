@@ -22,7 +22,7 @@ pub(crate) const ALIGN: usize = 16;
 
 /// Whether this process is hardened, which its first call decides.
 fn is_hardened(config: &Config) -> bool {
-    config::mode().is_hardened() && threads::prepare(config) && config::mode().is_hardened()
+    !config::mode().is_plain() && threads::prepare(config) && config::mode().is_hardened()
 }
 
 /// # Safety

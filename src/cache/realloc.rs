@@ -24,7 +24,7 @@ pub(crate) unsafe extern "C" fn realloc_slow(
         && let Some(there) = table_offset(new, align)
     {
         if here == there {
-            if !config::mode().is_hardened() {
+            if config::mode().is_plain() {
                 return block.as_ptr();
             }
         } else if let Some(target) = NonNull::new(alloc_magazine(there).pop()) {
@@ -54,7 +54,7 @@ unsafe fn realloc_any(
     new: usize,
     config: &Config,
 ) -> *mut u8 {
-    if config::mode().is_hardened() {
+    if !config::mode().is_plain() {
         // SAFETY: 1. and 2. the caller's.
         return unsafe { hardened::realloc(block, size, align, new, config) };
     }

@@ -16,7 +16,7 @@ pub(crate) extern "C" fn alloc_slow<const SIZED: bool>(
     align: usize,
     config: &Config,
 ) -> *mut u8 {
-    if config::mode().is_hardened() {
+    if !config::mode().is_plain() {
         return hardened::alloc::<SIZED>(size, align, Zeroed::No, config);
     }
     plain::alloc(size, align, config)
@@ -29,7 +29,7 @@ pub(crate) extern "C" fn alloc_zeroed_slow<const SIZED: bool>(
     align: usize,
     config: &Config,
 ) -> *mut u8 {
-    if config::mode().is_hardened() {
+    if !config::mode().is_plain() {
         return hardened::alloc::<SIZED>(size, align, Zeroed::Yes, config);
     }
     plain::alloc_zeroed(size, align, config)
@@ -47,7 +47,7 @@ pub(crate) unsafe extern "C" fn free_slow(
     align: usize,
     config: &Config,
 ) {
-    if config::mode().is_hardened() {
+    if !config::mode().is_plain() {
         // SAFETY: 1. and 2. the caller's.
         return unsafe { hardened::free(block, size, align, config) };
     }

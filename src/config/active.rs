@@ -28,15 +28,21 @@ struct Settings {
 /// first, because blocks made in one mode must not be freed in another.
 static MODE: AtomicUsize = AtomicUsize::new(Mode::UNDECIDED);
 
-/// The safeguards in force, and whether allocations are sampled.
+/// What a process does besides allocating and freeing: nothing (it is *plain*), some safeguards or
+/// samples (it is *hardened*), or that is not decided yet (it is neither, and has no safeguard).
 #[derive(Clone, Copy)]
 pub(crate) struct Mode(usize);
 
 impl Mode {
-    const UNDECIDED: usize = usize::MAX;
+    /// All safeguards, nothing sampled.
+    pub(crate) const ALL: Self = Self(Hardening::ALL.bits() as usize);
+
     const SAMPLING: usize = 1 << 8;
-    /// Isolation concerns tables only.
-    const HARDENED: usize = !(Hardening::ISOLATION.bits() as usize);
+    /// Alone in its word.
+    const UNDECIDED: usize = 1 << 9;
+    /// What makes a process hardened. Isolation concerns tables only.
+    const HARDENED: usize =
+        Self::SAMPLING | Hardening::ALL.bits() as usize & !(Hardening::ISOLATION.bits() as usize);
 
     pub(super) fn of(config: &Config) -> Self {
         let sampling = if config.sample_one_in == 0 {
@@ -47,16 +53,36 @@ impl Mode {
         Self(usize::from(config.hardening.bits()) | sampling)
     }
 
-    /// Whether the process is hardened, which is to say that every call looks for safeguards and samples; also while that is
-    /// undecided.
+    #[inline(always)]
+    pub(crate) fn is_decided(self) -> bool {
+        self.0 != Self::UNDECIDED
+    }
+
+    /// Whether it is decided that calls need not look for safeguards and samples.
+    #[inline(always)]
+    pub(crate) fn is_plain(self) -> bool {
+        self.0 & (Self::HARDENED | Self::UNDECIDED) == 0
+    }
+
+    /// Whether it is decided that every call looks for safeguards and samples.
     #[inline(always)]
     pub(crate) fn is_hardened(self) -> bool {
         self.0 & Self::HARDENED != 0
     }
 
     #[inline(always)]
+    pub(crate) fn is_all(self) -> bool {
+        self.0 == Self::ALL.0
+    }
+
+    #[inline(always)]
     pub(crate) fn has(self, safeguard: Hardening) -> bool {
         self.0 & usize::from(safeguard.bits()) != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn samples(self) -> bool {
+        self.0 & Self::SAMPLING != 0
     }
 
     /// Bytes of the canary behind each block.
@@ -67,24 +93,6 @@ impl Mode {
         } else {
             0
         }
-    }
-
-    /// All safeguards, nothing sampled.
-    pub(crate) const ALL: Self = Self(Hardening::ALL.bits() as usize);
-
-    #[inline(always)]
-    pub(crate) fn is_all(self) -> bool {
-        self.0 == Self::ALL.0
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_decided(self) -> bool {
-        self.0 != Self::UNDECIDED
-    }
-
-    #[inline(always)]
-    pub(crate) fn samples(self) -> bool {
-        self.0 & Self::SAMPLING != 0
     }
 }
 
@@ -106,7 +114,7 @@ pub(crate) fn apply(config: Config) {
     let first = MODE.compare_exchange(undecided, mode, Ordering::Relaxed, Ordering::Relaxed);
     if first.is_ok() {
         // Later, it would undo what the other has changed since.
-        settle(&Config::new(), &config);
+        store_changes(&Config::new(), &config);
     }
 }
 
@@ -123,7 +131,7 @@ pub(crate) fn change(name: &str, value: &[u8]) -> Result<(), OptionError> {
     if name == HARDENED || name == SAMPLE {
         return Err(OptionError::Decided);
     }
-    settle(&before, &after);
+    store_changes(&before, &after);
     Ok(())
 }
 
@@ -144,7 +152,7 @@ fn current() -> Config {
 }
 
 /// Puts in force what differs: other threads may be changing the rest.
-fn settle(before: &Config, after: &Config) {
+fn store_changes(before: &Config, after: &Config) {
     let set = |cell: &GuardedUsize, before: usize, after: usize| {
         if before != after {
             cell.set(after);
