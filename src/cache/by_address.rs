@@ -4,7 +4,7 @@ use core::ptr::{self, NonNull};
 
 use super::flush::make_room;
 use super::hardened::{self, expect, expect_live, is_sampled, room};
-use super::resize::{long, realloc_by_copy};
+use super::resize::{long, move_at_hand, realloc_by_copy, resize_in_place};
 use crate::arena;
 use crate::config::{self, Config, Mode};
 use crate::error::Call;
@@ -13,7 +13,7 @@ use crate::large;
 use crate::sample;
 use crate::size_class::{Request, SizeClass, classify};
 use crate::size_map::{MagazineOffset, table_offset};
-use crate::thread_cache::{alloc_magazine, free_magazine, is_gated};
+use crate::thread_cache::{free_magazine, is_gated};
 use crate::threads;
 use crate::wakeup;
 
@@ -121,15 +121,15 @@ pub(crate) unsafe extern "C" fn realloc_by_address(
         if here == there {
             return block.as_ptr();
         }
-        if let Some(target) = NonNull::new(alloc_magazine(there).pop()) {
-            let length = here.class().size().min(new);
-            // SAFETY: 1. both are live and at least this long, and different.
-            unsafe { target.copy_from_nonoverlapping(block, length) };
-            if !free_magazine(here).push(block) {
-                // SAFETY: 1. the caller's. 2. the contents were moved.
-                unsafe { free_slow(block.as_ptr(), config) };
-            }
-            return target.as_ptr();
+        let length = here.class().size().min(new);
+        // SAFETY: 1. it was live until it was moved, and freed by its address by our own first
+        // item. 2. it was moved.
+        let free_slow = |block: NonNull<u8>| unsafe { free_slow(block.as_ptr(), config) };
+        // SAFETY: 1. the offsets are those of the block's class and of the one that serves `new`.
+        // 2. who calls us does not use the block after a success.
+        let moved = unsafe { move_at_hand(block, here, there, length, free_slow) };
+        if let Some(moved) = moved {
+            return moved.as_ptr();
         }
     }
     if !threads::prepare(config) {
@@ -138,13 +138,10 @@ pub(crate) unsafe extern "C" fn realloc_by_address(
     let class = heap::class_at(address);
     let after = classify(new, ALIGN);
     if let (None, Some(length)) = (class, long(after, new)) {
-        if large::suits(block, new) {
-            return block.as_ptr();
-        }
-        // SAFETY: 1. the caller's 2.
-        if let Some(moved) = unsafe { large::resize(block, usize::MAX, length) } {
-            wakeup::notice();
-            return moved.as_ptr();
+        // SAFETY: 1. nobody uses the block if it is moved: the second item of our own list.
+        let resized = unsafe { resize_in_place(block, usize::MAX, ALIGN, new, length) };
+        if let Some(resized) = resized {
+            return resized.as_ptr();
         }
     }
     let old = length(block, class, Call::Realloc, config::mode());

@@ -1,11 +1,20 @@
-//! `realloc` of a block whose layout is known.
+//! `realloc` of a block whose layout is known. Which function does what, in this file and others:
+//!
+//! | | layout known (`GlobalAlloc`) | by address alone (`raw`) |
+//! |---|---|---|
+//! | first, from magazine to magazine | [`realloc_slow`] | `by_address::realloc_by_address` |
+//! | then, in a plain process | `resize::realloc` | the rest of `realloc_by_address` |
+//! | then, in a hardened one | `hardened::realloc` | `by_address::realloc_hardened` |
+//!
+//! The steps that they share are in `resize`: `move_at_hand`, `resize_in_place`, `realloc_by_copy`;
+//! and, for blocks with a canary, in `hardened::resize`. All try them in this order: the same block
+//! if its class serves the new size, another length of the same mapping, a new block and a copy.
 
 use core::ptr::NonNull;
 
 use super::{hardened, resize, slow};
 use crate::config::{self, Config};
 use crate::size_map::table_offset;
-use crate::thread_cache::{alloc_magazine, free_magazine};
 
 /// Changes the size of a block, in place or by moving its contents; null leaves it as it was.
 ///
@@ -27,14 +36,17 @@ pub(crate) unsafe extern "C" fn realloc_slow(
             if config::mode().is_plain() {
                 return block.as_ptr();
             }
-        } else if let Some(target) = NonNull::new(alloc_magazine(there).pop()) {
-            // SAFETY: 1. both are live and at least this long, and different.
-            unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
-            if !free_magazine(here).push(block) {
-                // SAFETY: 1. the caller's. 2. the contents were moved.
-                unsafe { slow::free_slow(block, size, align, config) };
+        } else {
+            // SAFETY: 1. it was live until it was moved, and of this layout by our own first item.
+            // 2. it was moved.
+            let free_slow = |block| unsafe { slow::free_slow(block, size, align, config) };
+            // SAFETY: 1. the offsets are those of the classes that serve the two sizes. 2. who
+            // calls us does not use the block after a success.
+            let moved =
+                unsafe { resize::move_at_hand(block, here, there, size.min(new), free_slow) };
+            if let Some(moved) = moved {
+                return moved.as_ptr();
             }
-            return target.as_ptr();
         }
     }
     // SAFETY: 1. and 2. the caller's.

@@ -8,6 +8,8 @@ use crate::error::Call;
 use crate::large;
 use crate::os;
 use crate::size_class::{Request, classify};
+use crate::size_map::MagazineOffset;
+use crate::thread_cache::{alloc_magazine, free_magazine};
 use crate::threads;
 use crate::wakeup;
 
@@ -36,20 +38,65 @@ pub(super) unsafe fn realloc(
         // Before the copy, which what went back to the kernel would not survive.
         large::expect_for(block, used, Call::Realloc);
         if let Some(length) = long(after, new) {
-            if large::suits(block, new) {
-                return block.as_ptr();
-            }
-            if align <= os::page_size()
-                // SAFETY: 1. the caller's 2.
-                && let Some(moved) = unsafe { large::resize(block, size, length) }
-            {
-                wakeup::notice();
-                return moved.as_ptr();
+            // SAFETY: 1. nobody uses the block if it is moved: the second item of our own list.
+            let resized = unsafe { resize_in_place(block, size, align, new, length) };
+            if let Some(resized) = resized {
+                return resized.as_ptr();
             }
         }
     }
     // SAFETY: 1. and 2. the caller's.
     unsafe { realloc_by_copy::<true>(block, size, align, new, config) }
+}
+
+/// Moves the first `length` bytes of a block from its magazine's class to another, if a block of
+/// that is at hand. What the magazine has no room for goes to `free_slow`.
+///
+/// # Safety
+/// 1. The block is live; `here` leads to its class, `there` to another, and blocks of both have
+///    `length` bytes.
+/// 2. On success nobody uses the old block any more.
+#[inline(always)]
+pub(super) unsafe fn move_at_hand(
+    block: NonNull<u8>,
+    here: MagazineOffset,
+    there: MagazineOffset,
+    length: usize,
+    free_slow: impl FnOnce(NonNull<u8>),
+) -> Option<NonNull<u8>> {
+    let target = NonNull::new(alloc_magazine(there).pop())?;
+    // SAFETY: 1. the target was popped just now; both have `length` bytes, as the first item says.
+    unsafe { target.copy_from_nonoverlapping(block, length) };
+    if !free_magazine(here).push(block) {
+        free_slow(block);
+    }
+    Some(target)
+}
+
+/// Gives a mapping or span another length without a copy of it: where it is if that suits `new`
+/// bytes, or as a mapping of `length` bytes, which may be elsewhere. `size` is the length that its
+/// user says it has, if he does.
+///
+/// # Safety
+/// 1. The block is live, and nobody uses it any more if another is returned.
+#[inline(always)]
+pub(super) unsafe fn resize_in_place(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+    length: usize,
+) -> Option<NonNull<u8>> {
+    if large::suits(block, new) {
+        return Some(block);
+    }
+    if align > os::page_size() {
+        return None;
+    }
+    // SAFETY: 1. the block is not used any more if it moves, as the first item says.
+    let resized = unsafe { large::resize(block, size, length) }?;
+    wakeup::notice();
+    Some(resized)
 }
 
 /// Bytes of a mapping in the place of what `request` for `size` bytes is served by, if that is longer than a block.
