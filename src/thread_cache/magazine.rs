@@ -177,7 +177,7 @@ mod loom_tests {
 
         /// The fast path's look at its word, or the wait at the gate. `os::process_barrier` runs a barrier
         /// on every processor: in the model, the barrier that meets the owner before this look.
-        fn enter(&self) {
+        fn look_at_word(&self) {
             fence(loom::sync::atomic::Ordering::SeqCst);
             if !self.is_hot.load(Ordering::Relaxed) {
                 let _held = self.gate.lock().unwrap();
@@ -211,17 +211,17 @@ mod loom_tests {
             });
             // Two blocks out; one back, and one that came from elsewhere, into the slot that still
             // holds the address of the other; one more out. The other is in use throughout.
-            owner.enter();
+            owner.look_at_word();
             let back = owner.magazine.pop();
-            owner.enter();
+            owner.look_at_word();
             let kept = owner.magazine.pop();
             owner.user_writes(kept);
-            owner.enter();
+            owner.look_at_word();
             assert!(owner.magazine.push(NonNull::new(back).unwrap()));
-            owner.enter();
+            owner.look_at_word();
             assert!(owner.magazine.push(address(3)));
             owner.user_writes(kept);
-            owner.enter();
+            owner.look_at_word();
             let last = owner.magazine.pop();
             owner.user_writes(last);
             purger.join().unwrap();

@@ -62,7 +62,11 @@ pub(in crate::cache) unsafe fn is_whole(block: NonNull<u8>, size: usize, mode: M
 /// # Safety
 /// 1. The block is live and has room for `size` and the canary, and nobody uses it any more.
 #[inline(always)]
-pub(in crate::cache) unsafe fn take(block: NonNull<u8>, size: usize, mode: Mode) -> bool {
+pub(in crate::cache) unsafe fn check_and_erase(
+    block: NonNull<u8>,
+    size: usize,
+    mode: Mode,
+) -> bool {
     if !mode.has(Hardening::CANARIES) {
         return true;
     }

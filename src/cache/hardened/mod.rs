@@ -55,7 +55,7 @@ pub(super) fn prepared(config: &Config) -> Option<&'static ThreadCache> {
     }
     let cache = cache_at_hand();
     if config::mode().is_hardened() && !cache.is_real() {
-        come_in(config);
+        come_back(config);
         return Some(cache_at_hand());
     }
     Some(cache)
@@ -73,8 +73,8 @@ fn prepared_for(size: usize, align: usize, config: &Config) -> Option<&'static T
 }
 
 #[cold]
-fn come_in(config: &Config) {
-    // Which comes back, too.
+fn come_back(config: &Config) {
+    // Which registers it if need be, and brings it back.
     drop(threads::lock_own(config));
 }
 
@@ -276,7 +276,7 @@ unsafe fn take_back(block: NonNull<u8>, size: usize, class: SizeClass, mode: Mod
         );
     }
     // SAFETY: 1. the caller's, or checked above.
-    if !unsafe { canary::take(block, size, mode) } {
+    if !unsafe { canary::check_and_erase(block, size, mode) } {
         // SAFETY: 1. as above.
         unsafe { die_broken(block, size, Some(class), Call::Free, mode) };
     }
@@ -327,7 +327,7 @@ unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config
     unsafe { take_back(block, size, class, mode) };
     if let Some(waited) = NonNull::new(safeguards.admit(block.as_ptr(), class, mode)) {
         // SAFETY: 1. a block of `class` that was freed, now or before.
-        unsafe { put(cache, waited, class, config) };
+        unsafe { push_or_flush(cache, waited, class, config) };
     }
     true
 }
@@ -337,7 +337,12 @@ unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config
 /// # Safety
 /// 1. The block is one of `class`, and nobody uses it any more.
 #[inline(always)]
-unsafe fn put(cache: &ThreadCache, block: NonNull<u8>, class: SizeClass, config: &Config) {
+unsafe fn push_or_flush(
+    cache: &ThreadCache,
+    block: NonNull<u8>,
+    class: SizeClass,
+    config: &Config,
+) {
     if !cache.magazine(class).push(block) {
         // SAFETY: 1. the caller's.
         unsafe { make_room(block, class, config) };
@@ -346,7 +351,7 @@ unsafe fn put(cache: &ThreadCache, block: NonNull<u8>, class: SizeClass, config:
 }
 
 /// Sends a freed block into quarantine; the one that comes out for it.
-fn wait(
+fn quarantine(
     cache: &ThreadCache,
     block: NonNull<u8>,
     class: SizeClass,
@@ -380,9 +385,9 @@ unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Conf
         Request::Block(class) => {
             // SAFETY: 1. and 2. the caller's.
             unsafe { take_back(block, size, class, mode) };
-            if let Some(waited) = wait(cache, block, class, mode) {
+            if let Some(waited) = quarantine(cache, block, class, mode) {
                 // SAFETY: 1. a block of `class` that was freed, now or before.
-                unsafe { put(cache, waited, class, config) };
+                unsafe { push_or_flush(cache, waited, class, config) };
             }
         }
         // SAFETY: 1. and 2. the caller's.
