@@ -124,12 +124,13 @@ impl Flagstone {
         let Ok(new) = Layout::from_size_align(size, layout.align()) else {
             return ptr::null_mut();
         };
-        // SAFETY: 1. the caller's: the size is not 0.
+        // SAFETY: 1. the new layout's size is `size`, which is not 0.
         let target = unsafe { self.alloc(new) };
         if !target.is_null() {
             // SAFETY: 1. both are live and at least this long, and different.
             unsafe { target.copy_from_nonoverlapping(block, size.min(layout.size())) };
-            // SAFETY: 1. the caller's. 2. the contents were moved.
+            // SAFETY: 1. the block is live and of this layout, our own first item. 2. the contents
+            // were moved.
             unsafe { self.dealloc(block, layout) };
         }
         target
@@ -157,7 +158,8 @@ unsafe impl GlobalAlloc for Flagstone {
         // SAFETY: 1. `alloc` gave the block, so it is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
         let (size, align) = (layout.size(), layout.align());
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. what `GlobalAlloc` asks of its caller: a live block of this layout, not
+        // used again.
         valgrind::freeing(block, |block| unsafe {
             cache::free(block, size, align, &self.config);
         });
@@ -174,12 +176,13 @@ unsafe impl GlobalAlloc for Flagstone {
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if valgrind::is_running() {
-            // SAFETY: 1. and 2. the caller's.
+            // SAFETY: 1. and 2. what `GlobalAlloc` asks of its caller; the block moves in any case.
             return unsafe { self.move_block(block, layout, size) };
         }
         // SAFETY: 1. `alloc` gave the block, so it is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. what `GlobalAlloc` asks of its caller: a live block of this layout, and
+        // no use of it after a success.
         unsafe { cache::realloc_slow(block, layout.size(), layout.align(), size, &self.config) }
     }
 }

@@ -91,7 +91,7 @@ pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
     let Some(block) = NonNull::new(block).filter(|_| size <= MOST) else {
         return ptr::null_mut();
     };
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. blocks of this module did not count on their layout. 2. our own second item.
     unsafe { cache::realloc_by_address(block, size.max(1), &CONFIG) }
 }
 
@@ -109,7 +109,7 @@ pub fn write(file: core::ffi::c_int, message: &[u8]) {
 /// 2. Nobody uses it any more.
 #[inline]
 pub unsafe fn free(block: *mut u8) {
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. blocks of this module did not count on their layout. 2. our own second item.
     unsafe { cache::free_by_address(block, &CONFIG) };
 }
 
@@ -123,7 +123,7 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
     let Some(block) = NonNull::new(block.cast_mut()) else {
         return 0;
     };
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. blocks of this module did not count on their layout.
     unsafe { cache::usable_size(block, &CONFIG) }
 }
 

@@ -33,19 +33,19 @@ pub(super) unsafe extern "C" fn free_slow(block: *mut u8, config: &Config) {
         return;
     };
     if is_hardened(config) {
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the block is passed on, and is not null.
         return unsafe { free_hardened(block, config) };
     }
     match heap::class_at(block.addr().get()) {
         Some(class) => {
             if is_gated(class) || !free_magazine(MagazineOffset::of(class)).push(block) {
-                // SAFETY: 1. the caller's.
+                // SAFETY: 1. the class of the slab that it lies in; nobody uses it any more.
                 unsafe { make_room(block, class, config) };
             }
         }
         // Without memory for its first call a process can have nothing to free.
         None if !threads::prepare(config) => {}
-        // SAFETY: 1. the caller's 2.
+        // SAFETY: 1. nobody uses it any more, our own second item.
         None => unsafe { large::free(block, 0) },
     }
     wakeup::notice();
@@ -59,9 +59,10 @@ unsafe fn free_hardened(block: NonNull<u8>, config: &Config) {
         return hardened::free_sample(block, sample::length(block));
     }
     match heap::class_at(block.addr().get()) {
-        // SAFETY: 1. and 2. the caller's: the whole room of the class, whatever the alignment was.
+        // SAFETY: 1. it was allocated with the whole room of its class, whatever the alignment was.
+        // 2. our own.
         Some(class) => unsafe { hardened::free(block, room(class, mode), 1, config) },
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. it has as many bytes as were found in front of its canary. 2. our own.
         None => unsafe { hardened::free_large(block, length(block, None, Call::Free, mode), mode) },
     }
 }
@@ -110,7 +111,7 @@ pub(crate) unsafe extern "C" fn realloc_by_address(
     config: &Config,
 ) -> *mut u8 {
     if is_hardened(config) {
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the call is passed on as it is.
         return unsafe { realloc_hardened(block, new, config) };
     }
     let address = block.addr().get();
@@ -148,7 +149,7 @@ pub(crate) unsafe extern "C" fn realloc_by_address(
     if class.is_some_and(|class| after == Request::Block(class)) {
         return block.as_ptr();
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. `old` is the room that its user has. 2. our own second item.
     let moved = unsafe { realloc_by_copy::<false>(block, old, ALIGN, new, config) };
     if moved.is_null() && new <= old {
         // Without memory for a shorter one: nobody relies on its class.
@@ -164,19 +165,19 @@ unsafe fn realloc_hardened(block: NonNull<u8>, new: usize, config: &Config) -> *
     if is_sampled(block, mode) {
         let old = sample::length(block);
         sample::expect(block, old, Call::Realloc);
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. `old` is the room that its user has. 2. our own second item.
         return unsafe { realloc_by_copy::<false>(block, old, ALIGN, new, config) };
     }
     let class = heap::class_at(block.addr().get());
     let old = length(block, class, Call::Realloc, mode);
     let before = class.map_or(Request::Large, Request::Block);
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. `before` and `old` are what the block's address leads to.
     unsafe { expect(block, old, before, Call::Realloc, mode) };
     if hardened::request(new, ALIGN, mode) == before {
         if class.is_some() {
             return block.as_ptr();
         }
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. as `expect` found it, canary and all. 2. our own second item.
         if let Some(moved) = unsafe { hardened::resize(block, before, ALIGN, old, new, mode) } {
             // SAFETY: 1. as long as it was just found to be.
             unsafe {
@@ -185,6 +186,6 @@ unsafe fn realloc_hardened(block: NonNull<u8>, new: usize, config: &Config) -> *
             return moved.as_ptr();
         }
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. `old` is the room that its user has. 2. our own second item.
     unsafe { realloc_by_copy::<false>(block, old, ALIGN, new, config) }
 }

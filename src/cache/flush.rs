@@ -18,7 +18,7 @@ use crate::threads;
 /// 1. The block is one of `class`, and nobody uses it any more.
 #[cold]
 pub(super) unsafe fn make_room(block: NonNull<u8>, class: SizeClass, config: &Config) {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. our own: the block is passed on as it is.
     let made = unsafe { try_to_make_room(block, class, config) };
     made.unwrap_or_else(|wrong| wrong.report());
 }
@@ -31,7 +31,7 @@ unsafe fn try_to_make_room(
     config: &Config,
 ) -> Result<(), Wrong> {
     let Some(gate) = threads::lock_own_for(class, config) else {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. our own: no magazine was at hand to take it.
         return unsafe { flush_shared(block, class) };
     };
     let cache = gate.cache();
@@ -45,7 +45,7 @@ unsafe fn try_to_make_room(
         return Ok(());
     }
     if cache.record(class).goes_alone(class) {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. our own: the magazine was full.
         return unsafe { flush_shared(block, class) };
     }
     if !cache.grow(class, Move::Flush) {
@@ -57,13 +57,14 @@ unsafe fn try_to_make_room(
         return Ok(());
     }
     // No memory for slots.
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. our own: the magazine did not take it.
     unsafe { flush_shared(block, class) }
 }
 
 /// # Safety
 /// 1. The block is one of `class`, and nobody uses it any more.
 unsafe fn flush_shared(block: NonNull<u8>, class: SizeClass) -> Result<(), Wrong> {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. nobody uses it any more, and no magazine holds it: it comes from its user, or from
+    // quarantine.
     unsafe { heap::flush(class, &[Slot::new(block.as_ptr())]) }
 }

@@ -78,7 +78,7 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
     {
         return;
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. and 2. our own: no magazine took the block.
     unsafe { free_slow(block, size, align, config) };
 }
 
@@ -95,6 +95,6 @@ pub(crate) unsafe fn free_by_address(block: *mut u8, config: &Config) {
     {
         return;
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. and 2. our own: no magazine took the block.
     unsafe { by_address::free_slow(block, config) };
 }

@@ -81,15 +81,15 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
     match classify(size, align) {
         Request::Block(class) => {
             if is_gated(class) || !free_magazine(MagazineOffset::of(class)).push(block) {
-                // SAFETY: 1. the caller's.
+                // SAFETY: 1. the class is that of its layout; nobody uses it any more.
                 unsafe { make_room(block, class, config) };
             }
         }
         // Without memory for its first call a process can have nothing to free.
         _ if !threads::prepare(config) => {}
-        // SAFETY: 1. the caller's 2.
+        // SAFETY: 1. nobody uses it any more, our own second item.
         Request::Span(units) => unsafe { large::free_span(block, units) },
-        // SAFETY: 1. the caller's 2.
+        // SAFETY: 1. nobody uses it any more, our own second item.
         Request::Large => unsafe { large::free(block, size) },
     }
 }

@@ -49,7 +49,7 @@ pub(crate) unsafe extern "C" fn realloc_slow(
             }
         }
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. and 2. our own: nothing was done to the block yet.
     unsafe { realloc_any(block, size, align, new, config) }
 }
 
@@ -67,9 +67,9 @@ unsafe fn realloc_any(
     config: &Config,
 ) -> *mut u8 {
     if !config::mode().is_plain() {
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the call is passed on as it is.
         return unsafe { hardened::realloc(block, size, align, new, config) };
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. and 2. our own: the call is passed on as it is.
     unsafe { resize::realloc(block, size, align, new, config) }
 }

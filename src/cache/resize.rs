@@ -45,7 +45,7 @@ pub(super) unsafe fn realloc(
             }
         }
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. and 2. our own: the block is as it was.
     unsafe { realloc_by_copy::<true>(block, size, align, new, config) }
 }
 
@@ -148,10 +148,11 @@ pub(super) unsafe fn realloc_by_copy<const SIZED: bool>(
     // SAFETY: 1. both are live and at least this long, and different.
     unsafe { target.copy_from_nonoverlapping(block, size.min(new)) };
     if SIZED {
-        // SAFETY: 1. the caller's. 2. the contents were moved.
+        // SAFETY: 1. our own: the block is as it was. 2. the contents were moved.
         unsafe { super::free(block, size, align, config) };
     } else {
-        // SAFETY: 1. the caller's. 2. the contents were moved.
+        // SAFETY: 1. `SIZED` is false for blocks that did not count on their layout. 2. the
+        // contents were moved.
         unsafe { super::free_by_address(block.as_ptr(), config) };
     }
     target.as_ptr()

@@ -48,10 +48,10 @@ pub(crate) unsafe extern "C" fn free_slow(
     config: &Config,
 ) {
     if !config::mode().is_plain() {
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the call is passed on as it is.
         return unsafe { hardened::free(block, size, align, config) };
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. and 2. our own: the call is passed on as it is.
     unsafe { plain::free(block, size, align, config) };
     wakeup::notice();
 }

@@ -106,7 +106,8 @@ impl Addresses {
         if self.length < self.bytes.bytes() / size_of::<usize>() {
             // SAFETY: 1. inside the mapping.
             let place = unsafe { self.base.add(self.length) };
-            // SAFETY: 1. as above, and aligned.
+            // SAFETY: 1. inside the mapping, aligned as its base is, and nobody else's: `self` is
+            // borrowed.
             unsafe { place.write(address) };
             self.length += 1;
         }

@@ -145,7 +145,7 @@ mod loom_tests {
 
     // SAFETY: 1. the model checks the accesses to the memory; the rest is the protocol under test.
     unsafe impl Sync for Thread {}
-    // SAFETY: 1. as above.
+    // SAFETY: 1. its raw pointers are leaked memory or no memory; the model checks what threads do.
     unsafe impl Send for Thread {}
 
     fn address(block: usize) -> NonNull<u8> {

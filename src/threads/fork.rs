@@ -25,15 +25,15 @@ pub(crate) fn recover() {
     // SAFETY: 1. `os::after_fork` lets one thread through, which holds no lock: it is called at the
     // beginning of slow paths, and by a thread that is about to take its first lock.
     unsafe { meta::recover() };
-    // SAFETY: 1. as above.
+    // SAFETY: 1. the only thread, and it holds no lock: see the first note.
     unsafe { arena::recover() };
-    // SAFETY: 1. as above.
+    // SAFETY: 1. the only thread, and it holds no lock: see the first note.
     unsafe { heap::recover::recover() };
-    // SAFETY: 1. as above.
+    // SAFETY: 1. the only thread, and it holds no lock: see the first note.
     unsafe { large::recover() };
-    // SAFETY: 1. as above.
+    // SAFETY: 1. the only thread, and it holds no lock: see the first note.
     unsafe { sample::recover() };
-    // SAFETY: 1. as above.
+    // SAFETY: 1. the only thread, and it holds no lock: see the first note.
     unsafe { registry::break_locks() };
     parked::recover();
     wakeup::end();

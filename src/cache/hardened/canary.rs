@@ -36,9 +36,9 @@ const fn word(address: usize, size: usize) -> u64 {
 pub(in crate::cache) unsafe fn write(block: NonNull<u8>, size: usize, mode: Mode) {
     if mode.has(Hardening::CANARIES) {
         let value = canary(block.addr().get(), size);
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the block has room for `size` bytes, our own first item.
         let place = unsafe { block.add(size) };
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the room for the canary begins there, and nobody uses it.
         unsafe { place.cast::<Canary>().write_unaligned(value) };
     }
 }
@@ -52,7 +52,7 @@ pub(in crate::cache) unsafe fn is_whole(block: NonNull<u8>, size: usize, mode: M
     if !mode.has(Hardening::CANARIES) {
         return true;
     }
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. there is room for `size` and the canary, as our own first item says.
     let found = unsafe { read(block, size) };
     found == canary(block.addr().get(), size)
 }
@@ -70,10 +70,10 @@ pub(in crate::cache) unsafe fn check_and_erase(
     if !mode.has(Hardening::CANARIES) {
         return true;
     }
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. there is room for `size` and the canary, as our own first item says.
     let is_whole = unsafe { is_whole(block, size, mode) };
     if is_whole {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the same room; nobody uses the block any more.
         unsafe { erase(block, size, mode) };
     }
     is_whole
@@ -87,9 +87,9 @@ pub(in crate::cache) unsafe fn check_and_erase(
 #[inline(always)]
 pub(in crate::cache) unsafe fn erase(block: NonNull<u8>, size: usize, mode: Mode) {
     if mode.has(Hardening::CANARIES) {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the block has room for `size` bytes, our own first item.
         let place = unsafe { block.add(size) };
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the room for the canary begins there, and nobody uses it.
         unsafe { place.cast::<Canary>().write_unaligned(0) };
     }
 }
@@ -99,7 +99,7 @@ pub(in crate::cache) unsafe fn erase(block: NonNull<u8>, size: usize, mode: Mode
 /// # Safety
 /// 1. The block has room for `size` and the canary.
 pub(in crate::cache) unsafe fn is_erased(block: NonNull<u8>, size: usize) -> bool {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. there is room for `size` and the canary, as our own first item says.
     unsafe { read(block, size) == 0 }
 }
 
@@ -107,9 +107,9 @@ pub(in crate::cache) unsafe fn is_erased(block: NonNull<u8>, size: usize) -> boo
 /// 1. The block has room for `size` and the canary.
 #[inline(always)]
 unsafe fn read(block: NonNull<u8>, size: usize) -> Canary {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the block has room for `size` bytes, our own first item.
     let place = unsafe { block.add(size) };
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the room for the canary begins there; any bits are one.
     unsafe { place.cast::<Canary>().read_unaligned() }
 }
 

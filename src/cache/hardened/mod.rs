@@ -241,14 +241,14 @@ unsafe fn hand_out<const SIZED: bool>(
     // Before the look at the front: a page never used costs one fault when it is written first, and two
     // when it is read first.
     let end = if SIZED { size } else { room(class, mode) };
-    // SAFETY: 1. the caller's; the class has that room.
+    // SAFETY: 1. the class serves `end` and the canary, and nobody else has the block.
     unsafe { canary::write(block, end, mode) };
-    // SAFETY: 1. the caller's; blocks have at least 16 bytes.
+    // SAFETY: 1. the class serves `size`; blocks have at least 16 bytes.
     if mode.has(Hardening::ZERO) && !unsafe { zero_prefix::is_zero(block, size) } {
         die(Misuse::UseAfterFree, Call::Alloc, address, Some(class));
     }
     if zeroed == Zeroed::Yes {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the class serves `size`, and nobody else has the block.
         unsafe { block.write_bytes(0, size) };
     }
 }
@@ -275,13 +275,15 @@ unsafe fn take_back(block: NonNull<u8>, size: usize, class: SizeClass, mode: Mod
             Some(class),
         );
     }
-    // SAFETY: 1. the caller's, or checked above.
+    // SAFETY: 1. `mark_free` found a live block of the class, if there are tags; else it is our own
+    // first item.
     if !unsafe { canary::check_and_erase(block, size, mode) } {
-        // SAFETY: 1. as above.
+        // SAFETY: 1. the same room.
         unsafe { die_broken(block, size, Some(class), Call::Free, mode) };
     }
     if mode.has(Hardening::ZERO) {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. a block of the class has its size, at least 16; nobody uses it, our own second
+        // item.
         unsafe { zero_prefix::clear(block, class.size()) };
     }
 }
@@ -295,16 +297,16 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
     let mode = config::mode();
     let done = if mode.is_all() {
         // The same code without its tests.
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the call is passed on as it is.
         unsafe { push(block, size, align, Mode::ALL, config) }
     } else {
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the call is passed on as it is.
         mode.is_decided()
             && !is_sampled(block, mode)
             && unsafe { push(block, size, align, mode, config) }
     };
     if !done {
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: nothing was done to the block yet.
         unsafe { free_slow(block, size, align, config) };
     }
 }
@@ -323,7 +325,8 @@ unsafe fn push(block: NonNull<u8>, size: usize, align: usize, mode: Mode, config
     let Some(class) = table_class(size.wrapping_add(mode.canary_bytes()), align) else {
         return false;
     };
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. the class is that of its layout and what is kept behind it. 2. our own second
+    // item.
     unsafe { take_back(block, size, class, mode) };
     if let Some(waited) = NonNull::new(safeguards.admit(block.as_ptr(), class, mode)) {
         // SAFETY: 1. a block of `class` that was freed, now or before.
@@ -344,7 +347,7 @@ unsafe fn push_or_flush(
     config: &Config,
 ) {
     if !cache.magazine(class).push(block) {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. a block of the class that nobody uses, our own first item.
         unsafe { make_room(block, class, config) };
         wakeup::notice();
     }
@@ -374,7 +377,7 @@ unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Conf
     };
     let mode = config::mode();
     if !mode.is_hardened() {
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the process turned out plain.
         unsafe { plain::free(block, size, align, config) };
         return wakeup::notice();
     }
@@ -383,14 +386,15 @@ unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Conf
     }
     match request(size, align, mode) {
         Request::Block(class) => {
-            // SAFETY: 1. and 2. the caller's.
+            // SAFETY: 1. the class is that of its layout and what is kept behind it. 2. our own
+            // second item.
             unsafe { take_back(block, size, class, mode) };
             if let Some(waited) = quarantine(cache, block, class, mode) {
                 // SAFETY: 1. a block of `class` that was freed, now or before.
                 unsafe { push_or_flush(cache, waited, class, config) };
             }
         }
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. `request` says that this layout has a mapping. 2. our own second item.
         _ => unsafe { free_large(block, size, mode) },
     }
 }
@@ -399,11 +403,11 @@ unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Conf
 /// 1. The block is live and has `size` bytes in front of what is kept behind it.
 /// 2. Nobody uses it any more.
 pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. `size` bytes in front of what is kept behind them: our own first item.
     unsafe { expect(block, size, Request::Large, Call::Free, mode) };
-    // SAFETY: 1. the caller's: it is whole, and 2.
+    // SAFETY: 1. `expect` found room and a whole canary, and nobody uses the block.
     unsafe { canary::erase(block, size, mode) };
-    // SAFETY: 1. the caller's 2.
+    // SAFETY: 1. nobody uses the block any more, our own second item.
     unsafe { large::free(block, size) };
     wakeup::notice();
 }

@@ -34,19 +34,20 @@ pub(in crate::cache) unsafe fn realloc(
         && let Some(before) = table_class(size.wrapping_add(mode.canary_bytes()), align)
         && let Some(after) = table_class(new.wrapping_add(mode.canary_bytes()), align)
     {
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. the table led from the block's own layout to `before`.
         unsafe { expect(block, size, Request::Block(before), Call::Realloc, mode) };
         if before == after {
-            // SAFETY: 1. the caller's: it is whole, and 2.
+            // SAFETY: 1. `expect` found room and a whole canary; what is behind `size` is no
+            // user's.
             unsafe { canary::erase(block, size, mode) };
             // SAFETY: 1. the class serves `new` and what stands behind.
             unsafe { canary::write(block, new, mode) };
             return block.as_ptr();
         }
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the call is passed on as it is.
         return unsafe { moves::realloc_by_copy::<true>(block, size, align, new, config) };
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. and 2. our own: the call is passed on as it is.
     unsafe { realloc_slow(block, size, align, new, config) }
 }
 
@@ -66,24 +67,24 @@ unsafe fn realloc_slow(
     }
     let mode = config::mode();
     if !mode.is_hardened() {
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. and 2. our own: the process turned out plain, so no canary was written.
         return unsafe { moves::realloc(block, size, align, new, config) };
     }
     if is_sampled(block, mode) {
         sample::expect(block, size, Call::Realloc);
     } else {
         let before = request(size, align, mode);
-        // SAFETY: 1. the caller's.
+        // SAFETY: 1. `request` says again what served this layout when the block was allocated.
         unsafe { expect(block, size, before, Call::Realloc, mode) };
         let stays = before == request(new, align, mode);
-        // SAFETY: 1. and 2. the caller's.
+        // SAFETY: 1. as `expect` found it, canary and all. 2. our own second item.
         if stays && let Some(moved) = unsafe { resize(block, before, align, size, new, mode) } {
             // SAFETY: 1. what serves `new` has room for what stands behind.
             unsafe { canary::write(moved, new, mode) };
             return moved.as_ptr();
         }
     }
-    // SAFETY: 1. and 2. the caller's.
+    // SAFETY: 1. and 2. our own; `expect` found it so.
     unsafe { moves::realloc_by_copy::<true>(block, size, align, new, config) }
 }
 
@@ -107,13 +108,13 @@ pub(in crate::cache) unsafe fn resize(
         return None;
     }
     // Before a part of the mapping is cut off, or all of it copied and kept.
-    // SAFETY: 1. the caller's.
+    // SAFETY: 1. the block is live and has its canary behind `old` bytes, our own first item.
     unsafe { canary::erase(block, old, mode) };
     if let Request::Block(_) = request {
         return Some(block);
     }
     let length = new + mode.canary_bytes();
-    // SAFETY: 1. the caller's 2.
+    // SAFETY: 1. nobody uses the block once it has moved, our own second item.
     let moved = unsafe { large::resize(block, usize::MAX, length) };
     if moved.is_none() {
         // SAFETY: 1. the block is as it was.

@@ -31,9 +31,10 @@ pub(in crate::cache) unsafe fn expect(
         Some(class) => expect_live(block, class, call, mode),
         None => large::expect(block, size + mode.canary_bytes(), call),
     }
-    // SAFETY: 1. the caller's, or checked above.
+    // SAFETY: 1. a live block of the class, or as long a mapping, was found above, if there are
+    // tags; else it is our own first item.
     if !unsafe { canary::is_whole(block, size, mode) } {
-        // SAFETY: 1. as above.
+        // SAFETY: 1. the room was found, or promised, as for the look at the canary.
         unsafe { die_broken(block, size, class, call, mode) };
     }
 }
@@ -62,7 +63,7 @@ pub(in crate::cache) unsafe fn die_broken(
     let misuse = match class {
         // Nothing but the canary told so far whether a block of the class is there, and is live.
         Some(class) if !mode.has(Hardening::CHECKS) => match heap::why_not(address, class) {
-            // SAFETY: 1. the caller's.
+            // SAFETY: 1. the block has room for the canary, our own first item.
             Misuse::Freed if unsafe { canary::is_erased(block, size) } => Misuse::Erased,
             Misuse::Freed => Misuse::Overflow,
             other => other,

@@ -22,9 +22,9 @@ const PART: usize = size_of::<Part>();
 pub(super) unsafe fn clear(block: NonNull<u8>, size: usize) {
     let length = size.min(FRONT);
     visit(length, |offset| {
-        // SAFETY: 1. the caller's: a part at `offset` ends within `length`.
+        // SAFETY: 1. a part at `offset` ends within `length`, which the block has.
         let part = unsafe { block.add(offset) };
-        // SAFETY: 1. as above.
+        // SAFETY: 1. inside the block, which nobody uses.
         unsafe { part.cast::<Part>().write_unaligned(0) };
     });
 }
@@ -38,15 +38,15 @@ pub(super) unsafe fn is_zero(block: NonNull<u8>, size: usize) -> bool {
     let length = size.min(FRONT);
     let mut bits: Part = 0;
     if length < PART {
-        // SAFETY: 1. the caller's: 16 bytes are there.
+        // SAFETY: 1. the block has at least 16 bytes, our own first item.
         let all = unsafe { block.cast::<Part>().read_unaligned() };
         // The bytes of the size: the low ones.
         return all.to_le() & ((1 << (length * 8)) - 1) == 0;
     }
     visit(length, |offset| {
-        // SAFETY: 1. the caller's: a part at `offset` ends within `length`.
+        // SAFETY: 1. a part at `offset` ends within `length`, which the block has.
         let part = unsafe { block.add(offset) };
-        // SAFETY: 1. as above.
+        // SAFETY: 1. inside the block; any bits are a number.
         bits |= unsafe { part.cast::<Part>().read_unaligned() };
     });
     bits == 0
