@@ -5,24 +5,59 @@ use super::{Config, HARDENED, HugePages, OptionError, SAMPLE};
 use crate::hardening::{CANARY, Hardening};
 use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
 
-/// The options in force, written by the initialisation of the process and by [`change`].
-static CURRENT: Settings = Settings {
-    purge_delay_ms: GuardedUsize::new(Config::new().purge_delay_ms),
-    dirty_budget: GuardedUsize::new(Config::new().dirty_budget),
-    large_cache: GuardedUsize::new(Config::new().large_cache),
-    thread_cache: GuardedUsize::new(Config::new().thread_cache),
-    huge_pages: GuardedU8::new(1),
-    sample_one_in: GuardedUsize::new(0),
-};
+/// The numbers that may change while the process runs, with the type that their readers want. Written
+/// by the initialisation of the process and by [`change`].
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $option:ident: $type:ty),* $(,)?) => {
+        struct Numbers {
+            $($option: GuardedUsize,)*
+        }
 
-struct Settings {
-    purge_delay_ms: GuardedUsize,
-    dirty_budget: GuardedUsize,
-    large_cache: GuardedUsize,
-    thread_cache: GuardedUsize,
-    huge_pages: GuardedU8,
-    sample_one_in: GuardedUsize,
+        static NUMBERS: Numbers = Numbers {
+            $($option: GuardedUsize::new(Config::new().$option),)*
+        };
+
+        impl Numbers {
+            /// `config` with the numbers in force.
+            fn read(&self, config: Config) -> Config {
+                Config {
+                    $($option: self.$option.get(),)*
+                    ..config
+                }
+            }
+
+            /// Puts in force what differs.
+            fn store_changes(&self, before: &Config, after: &Config) {
+                $(if before.$option != after.$option {
+                    self.$option.set(after.$option);
+                })*
+            }
+        }
+
+        $(
+            $(#[$doc])*
+            pub(crate) fn $option() -> $type {
+                NUMBERS.$option.get() as $type
+            }
+        )*
+    };
 }
+
+numbers! {
+    /// See [`Config::purge_delay_ms`].
+    purge_delay_ms: u64,
+    /// See [`Config::dirty_budget`].
+    dirty_budget: usize,
+    /// See [`Config::large_cache`].
+    large_cache: usize,
+    /// See [`Config::thread_cache`].
+    thread_cache: usize,
+}
+
+/// 1 if huge pages are asked for.
+static HUGE_PAGES: GuardedU8 = GuardedU8::new(1);
+/// Allocations for each one that is sampled.
+static SAMPLE_ONE_IN: GuardedUsize = GuardedUsize::new(0);
 
 /// What is done besides allocating and freeing: decided once, by whoever initialises the process
 /// first, because blocks made in one mode must not be freed in another.
@@ -108,7 +143,7 @@ pub(crate) fn apply(config: Config) {
     let (undecided, mode) = (Mode::UNDECIDED, Mode::of(&config).0);
     if config.sample_one_in > 0 {
         // Before it is known that there is any sampling.
-        CURRENT.sample_one_in.set(config.sample_one_in);
+        SAMPLE_ONE_IN.set(config.sample_one_in);
     }
     // ORDERING: as in `mode`. Of threads that get here at once one decides.
     let first = MODE.compare_exchange(undecided, mode, Ordering::Relaxed, Ordering::Relaxed);
@@ -137,71 +172,28 @@ pub(crate) fn change(name: &str, value: &[u8]) -> Result<(), OptionError> {
 
 /// The options in force, but for those that [`MODE`] keeps.
 fn current() -> Config {
-    Config {
-        purge_delay_ms: CURRENT.purge_delay_ms.get(),
-        dirty_budget: CURRENT.dirty_budget.get(),
-        large_cache: CURRENT.large_cache.get(),
-        thread_cache: CURRENT.thread_cache.get(),
-        huge_pages: if huge_pages() {
-            HugePages::Advise
-        } else {
-            HugePages::Off
-        },
-        ..Config::new()
-    }
+    let huge_pages = if huge_pages() {
+        HugePages::Advise
+    } else {
+        HugePages::Off
+    };
+    NUMBERS.read(Config::new().huge_pages(huge_pages))
 }
 
 /// Puts in force what differs: other threads may be changing the rest.
 fn store_changes(before: &Config, after: &Config) {
-    let set = |cell: &GuardedUsize, before: usize, after: usize| {
-        if before != after {
-            cell.set(after);
-        }
-    };
-    set(
-        &CURRENT.purge_delay_ms,
-        before.purge_delay_ms,
-        after.purge_delay_ms,
-    );
-    set(
-        &CURRENT.dirty_budget,
-        before.dirty_budget,
-        after.dirty_budget,
-    );
-    set(&CURRENT.large_cache, before.large_cache, after.large_cache);
-    set(
-        &CURRENT.thread_cache,
-        before.thread_cache,
-        after.thread_cache,
-    );
+    NUMBERS.store_changes(before, after);
     if before.huge_pages != after.huge_pages {
-        CURRENT
-            .huge_pages
-            .set(u8::from(after.huge_pages == HugePages::Advise));
+        HUGE_PAGES.set(u8::from(after.huge_pages == HugePages::Advise));
     }
-}
-
-pub(crate) fn purge_delay_ms() -> u64 {
-    CURRENT.purge_delay_ms.get() as u64
-}
-
-pub(crate) fn dirty_budget() -> usize {
-    CURRENT.dirty_budget.get()
-}
-
-pub(crate) fn large_cache() -> usize {
-    CURRENT.large_cache.get()
-}
-
-pub(crate) fn thread_cache() -> usize {
-    CURRENT.thread_cache.get()
 }
 
 /// Allocations for each one that is sampled, at least 1.
 pub(crate) fn sample_one_in() -> usize {
-    CURRENT.sample_one_in.get().max(1)
+    SAMPLE_ONE_IN.get().max(1)
 }
 
+/// Whether to ask for huge pages.
 pub(crate) fn huge_pages() -> bool {
-    CURRENT.huge_pages.get() != 0
+    HUGE_PAGES.get() != 0
 }

@@ -8,10 +8,7 @@ use core::fmt;
 
 use crate::hardening::Hardening;
 
-pub(crate) use active::{
-    Mode, apply, change, dirty_budget, forget, huge_pages, large_cache, mode, purge_delay_ms,
-    sample_one_in, thread_cache,
-};
+pub(crate) use active::*;
 
 /// Whether to ask the kernel for huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
