@@ -24,12 +24,14 @@ pub(crate) const ALIGN_MAX: usize = UNIT;
 const SPAN_ALIGN_MAX: usize = CHUNK;
 
 const MIN: usize = 16;
-/// Classes 16, 24, .. 64.
-const LINEAR: usize = 7;
+/// From [`MIN`] to this, classes step by 8 bytes.
 const LINEAR_MAX: usize = 64;
-/// Classes per doubling up to [`FINE_MAX`], and above.
+const LINEAR: usize = (LINEAR_MAX - MIN) / 8 + 1;
+/// Classes per doubling up to [`FINE_MAX`], and above: powers of two, of which the first steps by 8
+/// bytes or more.
 pub(crate) const FINE: usize = 8;
 const COARSE: usize = 4;
+const_assert!(FINE.is_power_of_two() && COARSE.is_power_of_two() && LINEAR_MAX / FINE >= 8);
 const FINE_MAX: usize = 8192;
 const FINE_DOUBLINGS: usize = (FINE_MAX / LINEAR_MAX).ilog2() as usize;
 const COARSE_DOUBLINGS: usize = (CLASS_MAX / FINE_MAX).ilog2() as usize;
@@ -68,13 +70,16 @@ pub(crate) const fn class_of(size: usize) -> usize {
     let last = size - 1;
     let doubling = last.ilog2() as usize;
     if size <= FINE_MAX {
-        LINEAR + (doubling - 6) * FINE + ((last >> (doubling - 3)) & (FINE - 1))
+        LINEAR + step_of::<LINEAR_MAX, FINE>(last, doubling)
     } else {
-        LINEAR
-            + FINE * FINE_DOUBLINGS
-            + (doubling - 13) * COARSE
-            + ((last >> (doubling - 2)) & (COARSE - 1))
+        LINEAR + FINE * FINE_DOUBLINGS + step_of::<FINE_MAX, COARSE>(last, doubling)
     }
+}
+
+/// How many steps `last` lies beyond `FROM`, where each doubling has `STEPS` of them.
+const fn step_of<const FROM: usize, const STEPS: usize>(last: usize, doubling: usize) -> usize {
+    let inside = last >> (doubling - STEPS.ilog2() as usize) & (STEPS - 1);
+    (doubling - FROM.ilog2() as usize) * STEPS + inside
 }
 
 /// What serves `size` bytes aligned to `align`, a power of two.
@@ -283,7 +288,7 @@ mod tests {
             let bound = if size <= LINEAR_MAX {
                 8
             } else {
-                size / if size <= FINE_MAX { 8 } else { 4 }
+                size / if size <= FINE_MAX { FINE } else { COARSE }
             };
             assert!(waste <= bound, "{size} wastes {waste}");
         }
