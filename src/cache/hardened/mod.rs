@@ -62,7 +62,7 @@ pub(super) fn prepared(config: &Config) -> Option<&'static ThreadCache> {
 }
 
 /// As [`prepared`], for a call about a block of so many bytes: what may be a table of the C library's does not register the
-/// thread ([`threads::enter_for`]).
+/// thread ([`threads::lock_own_for`]).
 fn prepared_for(size: usize, align: usize, config: &Config) -> Option<&'static ThreadCache> {
     match request(size, align, config::mode()) {
         Request::Block(class) if threads::is_for_a_table(class) => {
