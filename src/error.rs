@@ -7,7 +7,7 @@ use core::fmt::{self, Write};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation {
-    /// What should have held, with its number in ALGORITHM.md.
+    /// What should have held, with its number in [`algorithm::states`](crate::algorithm::states).
     pub invariant: &'static str,
     /// The address of what broke it: a block, slab, chunk or mapping.
     pub address: usize,

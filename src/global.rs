@@ -71,7 +71,7 @@ impl Flagstone {
     /// Not started by default: a process of one thread then stays one (`unshare`, `setns` and some sandboxes
     /// insist), and a thread costs a stack of some pages. One at most: further calls do nothing, not even
     /// wait for one that is starting it, and may fail to. It blocks all signals. A child of `fork` has none until it
-    /// starts its own; a signal handler that forks does so beside another thread now (ALGORITHM.md, Fork). It ends
+    /// starts its own; a signal handler that forks does so beside another thread now (docs/fork.md). It ends
     /// with the process, so a program whose first thread calls `pthread_exit` does not end when its other threads
     /// have. A change of the delay counts from its next look on.
     ///
@@ -143,7 +143,7 @@ impl Default for Flagstone {
     }
 }
 
-// SAFETY: 1. blocks do not overlap and are as long and aligned as asked (ALGORITHM.md, I1 and the
+// SAFETY: 1. blocks do not overlap and are as long and aligned as asked (docs/states.md, I1, and the
 // proof in `size_class`). 2. nothing here unwinds: the fast paths cannot panic, the slow ones are
 // `extern "C"`.
 unsafe impl GlobalAlloc for Flagstone {

@@ -72,8 +72,46 @@ cfg_if::cfg_if! {
         mod sync; // atomics and guarded cells
         mod units; // geometry
 
+        // The first definition of a link holds: these lead to the modules, those of the file to the files.
+        /// [sizes]: algorithm::sizes
+        /// [paths]: algorithm::paths
+        /// [threads]: algorithm::threads
+        /// [fork]: algorithm::fork
+        /// [purging]: algorithm::purging
+        /// [hardening]: algorithm::hardening
+        /// [states]: algorithm::states
+        /// [locks-and-atomics]: algorithm::locks_and_atomics
+        /// [failures]: algorithm::failures
+        /// [tools]: algorithm::tools
+        /// [constants]: algorithm::constants
+        /// [decisions]: algorithm::decisions
         #[doc = include_str!("../ALGORITHM.md")]
-        pub mod algorithm {}
+        pub mod algorithm {
+            #[doc = include_str!("../docs/sizes.md")]
+            pub mod sizes {}
+            #[doc = include_str!("../docs/paths.md")]
+            pub mod paths {}
+            #[doc = include_str!("../docs/threads.md")]
+            pub mod threads {}
+            #[doc = include_str!("../docs/fork.md")]
+            pub mod fork {}
+            #[doc = include_str!("../docs/purging.md")]
+            pub mod purging {}
+            #[doc = include_str!("../docs/hardening.md")]
+            pub mod hardening {}
+            #[doc = include_str!("../docs/states.md")]
+            pub mod states {}
+            #[doc = include_str!("../docs/locks-and-atomics.md")]
+            pub mod locks_and_atomics {}
+            #[doc = include_str!("../docs/failures.md")]
+            pub mod failures {}
+            #[doc = include_str!("../docs/tools.md")]
+            pub mod tools {}
+            #[doc = include_str!("../docs/constants.md")]
+            pub mod constants {}
+            #[doc = include_str!("../docs/decisions.md")]
+            pub mod decisions {}
+        }
 
         /// The examples of the front page compile.
         #[cfg(doctest)]

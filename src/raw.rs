@@ -129,7 +129,7 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
 
 /// Says that the program's libraries are initialised: allocations may be sampled from now on, whose callers the
 /// unwinder is asked for. The process is prepared, if its first call did not do so: the sooner a key for the threads'
-/// clean-up is created, the surer the clean-up (ALGORITHM.md, threads).
+/// clean-up is created, the surer the clean-up (docs/threads.md).
 pub fn begin() {
     sample::begin();
     threads::begin(&CONFIG);

@@ -41,7 +41,7 @@ fn may_name_libc(file: &str) -> bool {
 }
 
 /// Functions of the C library that are called by their names, which can be another's: see "What is called by name" in
-/// `ALGORITHM.md`. The kernel is called by instruction.
+/// `docs/tools.md`. The kernel is called by instruction.
 const CALLED: [&str; 15] = [
     "__errno_location",
     "abort",

@@ -89,9 +89,9 @@ const OF_THE_TOOLCHAIN: [&str; 6] = [
     "_ZSt17__throw_bad_allocv",
 ];
 
-/// The first column of the table under "What is called by name" in `ALGORITHM.md`.
+/// The first column of the table under "What is called by name" in `docs/tools.md`.
 fn called_by_name() -> BTreeSet<String> {
-    let text = fs::read_to_string(root().join("../ALGORITHM.md")).expect("the document");
+    let text = fs::read_to_string(root().join("../docs/tools.md")).expect("the document");
     let section = text
         .split("\n## What is called by name\n")
         .nth(1)

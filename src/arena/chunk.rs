@@ -285,7 +285,7 @@ impl Chunk {
         }
     }
 
-    /// The first unit that belongs to no slab and has a magazine nevertheless (ALGORITHM.md, I10). What
+    /// The first unit that belongs to no slab and has a magazine nevertheless (docs/states.md, I10). What
     /// is claimed may have one: of what it was, or is going to be.
     pub(super) fn misplaced(&self) -> Option<UnitIndex> {
         UnitIndex::all().find(|unit| {

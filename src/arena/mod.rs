@@ -314,7 +314,7 @@ impl Locked {
     }
 }
 
-/// Checks what the arena derives from the unit tables (ALGORITHM.md, I7 and I8).
+/// Checks what the arena derives from the unit tables (docs/states.md, I7 and I8).
 pub(crate) fn verify() -> Result<(), Violation> {
     let arena = ARENA.lock();
     let (mut count, mut dirty_units) = (0, 0);

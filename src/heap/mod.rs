@@ -99,7 +99,7 @@ pub(crate) fn used_bytes() -> usize {
     bytes
 }
 
-/// Checks every slab and list (ALGORITHM.md, I3 to I6).
+/// Checks every slab and list (docs/states.md, I3 to I6).
 pub(crate) fn verify() -> Result<(), Violation> {
     for (index, heap) in heaps() {
         for class in SizeClass::all() {

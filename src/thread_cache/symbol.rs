@@ -1,7 +1,7 @@
 //! The thread's words: where they stand, and their name in assembly.
 //!
 //! They are defined in assembly as `thread_local!` cannot be read from another crate without a call
-//! in every profile (ALGORITHM.md, departures). The name has the crate's version, so that two
+//! in every profile (docs/decisions.md, departures). The name has the crate's version, so that two
 //! versions in one program keep apart.
 
 use core::arch::global_asm;

@@ -13,7 +13,7 @@ pub(crate) use super::tls_words::{EMPTY, Words};
 ///
 /// Not `pure`: two reads must not be merged, and stores before must not sink below. Both bound what
 /// a thread can still do to its magazines after another has put [`EMPTY`] here: at most one
-/// operation (ALGORITHM.md, holding threads off).
+/// operation (docs/purging.md, holding threads off).
 ///
 /// The sum is made here so that the magazine's words are addressed by one register, the same in every
 /// inlined copy: recent cores then forward the last operation's stores to the next one's loads

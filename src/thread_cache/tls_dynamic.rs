@@ -13,7 +13,7 @@
 //! allocator: what serves it was there when the program started, and the storage of such libraries
 //! is static. So nothing here is entered again. Our locks may be held in the call, and come before
 //! the loader's, under which nobody calls this copy. (glibc before 2.35 takes the lock that it
-//! holds while constructors run: see ALGORITHM.md, what is left out.)
+//! holds while constructors run: see docs/decisions.md, what is left out.)
 //!
 //! What the call changes, as the ABI has it: on x86-64 `rax` and the flags; on aarch64 `x0`, `x1`,
 //! the link register, the flags, and what SVE adds to the vector registers. glibc before 2.40
