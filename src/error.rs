@@ -3,7 +3,19 @@
 
 use core::fmt::{self, Write};
 
-/// A broken invariant that [`crate::Flagstone::verify`] met.
+/// A broken invariant that [`crate::Flagstone::verify`] met. It displays as one line.
+///
+/// ```
+/// use flagstone::{Flagstone, Violation};
+///
+/// /// For a test's end, or a signal to a server that behaves strangely.
+/// fn check() -> Result<(), Violation> {
+///     Flagstone::verify().inspect_err(|violation| {
+///         eprintln!("{} at {:#x}", violation.invariant, violation.address);
+///     })
+/// }
+/// # assert_eq!(check(), Ok(()));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation {
@@ -25,7 +37,14 @@ impl fmt::Display for Violation {
 
 impl core::error::Error for Violation {}
 
-/// The system refused to start the background thread's thread, or there is no memory for it.
+/// The system refused to start the background thread, or there is no memory for it.
+///
+/// ```
+/// // Without it, memory goes back when the program calls the allocator, or by `Flagstone::purge`.
+/// if let Err(error) = flagstone::raw::start_background() {
+///     eprintln!("{error}; going on without");
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartError;
 

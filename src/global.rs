@@ -44,6 +44,17 @@ impl Flagstone {
     }
 
     /// The allocator with these options. The first value that serves a call decides for the process.
+    ///
+    /// ```
+    /// use flagstone::{Config, Flagstone};
+    ///
+    /// #[global_allocator]
+    /// static ALLOCATOR: Flagstone =
+    ///     Flagstone::with_config(Config::new().purge_delay_ms(100).thread_cache(1 << 20));
+    ///
+    /// let squares: Vec<u64> = (0..1000).map(|number| number * number).collect();
+    /// assert_eq!(squares[999], 998_001);
+    /// ```
     #[must_use]
     pub const fn with_config(config: Config) -> Self {
         Self { config }
@@ -59,21 +70,36 @@ impl Flagstone {
     /// a thread pins what lies in its magazines ([`Config::thread_cache`]).
     ///
     /// The bytes are those of the addresses that were given back; some may never have been touched.
+    ///
+    /// ```
+    /// # use flagstone::Flagstone;
+    /// # #[global_allocator]
+    /// # static ALLOCATOR: Flagstone = Flagstone::new();
+    /// let buffer = vec![1_u8; 4 << 20];
+    /// drop(buffer);
+    /// // The request was served, and the next may be long in coming.
+    /// assert!(Flagstone::purge() >= 4 << 20);
+    /// ```
     pub fn purge() -> usize {
         valgrind::quietly(reclaim::purge)
     }
 
-    /// Starts the background thread, a thread that gives memory back when the program has gone idle: once no thread has freed
-    /// or fetched anything by a slow path for [`Config::purge_delay_ms`], it [purges](Self::purge), about twice
-    /// that delay after the last of them. While the program is busy it looks, once in a delay, at what is due. Then it sleeps until
-    /// something is freed: a program that frees nothing pays nothing, a busy one some wake-ups a second.
+    /// Starts the background thread, which gives memory back when the program has gone idle.
     ///
-    /// Not started by default: a process of one thread then stays one (`unshare`, `setns` and some sandboxes
-    /// insist), and a thread costs a stack of some pages. One at most: further calls do nothing, not even
-    /// wait for one that is starting it, and may fail to. It blocks all signals. A child of `fork` has none until it
-    /// starts its own; a signal handler that forks does so beside another thread now (docs/fork.md). It ends
-    /// with the process, so a program whose first thread calls `pthread_exit` does not end when its other threads
-    /// have. A change of the delay counts from its next look on.
+    /// The program is idle once no thread has freed or fetched anything by a slow path for
+    /// [`Config::purge_delay_ms`]. The thread then [purges](Self::purge), about twice that delay
+    /// after the last slow path, and sleeps until something is freed. While the program is busy, it
+    /// looks once in a delay at what is due. So a program that frees nothing pays nothing, and a
+    /// busy one some wake-ups a second. A change of the delay counts from the next look on.
+    ///
+    /// Idempotent. Does not wait for a concurrent start, which may still fail.
+    ///
+    /// The thread is not started by default. A process of one thread then stays one (`unshare`,
+    /// `setns` and some sandboxes insist), and a thread costs a stack of some pages. It blocks all
+    /// signals. It ends with the process, so a program whose first thread calls `pthread_exit` does
+    /// not end when its other threads have. A child of `fork` has none until it starts its own. A
+    /// signal handler that forks does so beside another thread now
+    /// ([`algorithm::fork`](crate::algorithm::fork)).
     ///
     /// ```
     /// use flagstone::Flagstone;
@@ -95,8 +121,19 @@ impl Flagstone {
         reclaim::start_background(&self.config)
     }
 
-    /// What the allocator holds at the moment. Allocates nothing. Walks all chunks and asks the kernel which of their pages
-    /// are in memory; other threads wait meanwhile, at their next slow path for a block.
+    /// What the allocator holds at the moment. Allocates nothing. Walks all chunks and asks the
+    /// kernel which of their pages are in memory; other threads wait meanwhile, at their next slow
+    /// path for a block.
+    ///
+    /// ```
+    /// # use flagstone::Flagstone;
+    /// # #[global_allocator]
+    /// # static ALLOCATOR: Flagstone = Flagstone::new();
+    /// let before = Flagstone::stats().live;
+    /// let buffer = vec![1_u8; 1 << 20];
+    /// assert!(Flagstone::stats().live >= before + (1 << 20));
+    /// # drop(buffer);
+    /// ```
     #[must_use]
     pub fn stats() -> Stats {
         valgrind::quietly(reclaim::stats)
@@ -104,6 +141,17 @@ impl Flagstone {
 
     /// Checks the allocator's own tables, every slab and span, under its locks: milliseconds for a
     /// small heap, seconds for a large one. For tests and for finding who corrupts memory.
+    ///
+    /// ```
+    /// # use flagstone::Flagstone;
+    /// # #[global_allocator]
+    /// # static ALLOCATOR: Flagstone = Flagstone::new();
+    /// let words = vec![String::from("slab"); 100];
+    /// if let Err(violation) = Flagstone::verify() {
+    ///     panic!("the heap is corrupt: {violation}");
+    /// }
+    /// # drop(words);
+    /// ```
     ///
     /// # Errors
     ///

@@ -61,18 +61,39 @@ impl Hardening {
     pub const ALL: Self = Self((1 << 7) - 1);
 
     /// These and `others`.
+    ///
+    /// ```
+    /// use flagstone::Hardening;
+    ///
+    /// let two = Hardening::CHECKS.union(Hardening::GUARDS);
+    /// assert!(two.contains(Hardening::GUARDS));
+    /// ```
     #[must_use]
     pub const fn union(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
     /// These without `others`.
+    ///
+    /// ```
+    /// use flagstone::Hardening;
+    ///
+    /// let cheaper = Hardening::ALL.difference(Hardening::ZERO);
+    /// assert!(!cheaper.contains(Hardening::ZERO));
+    /// ```
     #[must_use]
     pub const fn difference(self, others: Self) -> Self {
         Self(self.0 & !others.0)
     }
 
     /// Whether all of `others` are among these.
+    ///
+    /// ```
+    /// use flagstone::Hardening;
+    ///
+    /// assert!(Hardening::ALL.contains(Hardening::CANARIES));
+    /// assert!(!Hardening::NONE.contains(Hardening::CANARIES));
+    /// ```
     #[must_use]
     pub const fn contains(self, others: Self) -> bool {
         self.0 & others.0 == others.0

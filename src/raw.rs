@@ -44,6 +44,15 @@ const MOST: usize = isize::MAX as usize;
 /// A block of at least `size` bytes aligned to `align`, or null without memory. A block of 0 bytes is one
 /// like others.
 ///
+/// ```
+/// use flagstone::raw;
+///
+/// let page = raw::alloc(100, 4096);
+/// assert!(!page.is_null() && page.addr().is_multiple_of(4096));
+/// // SAFETY: the block is live, and not used after this.
+/// unsafe { raw::free(page) };
+/// ```
+///
 /// # Panics
 ///
 /// In debug builds, if `align` is not a power of two.
@@ -57,8 +66,21 @@ pub fn alloc(size: usize, align: usize) -> *mut u8 {
     cache::alloc::<false>(size.max(1), align, &CONFIG)
 }
 
-/// As [`alloc`], but null, too, if no block is at hand: in front of a long way of one's own, which ends with
-/// [`alloc`]. The alignment is not looked at.
+/// As [`alloc`], but null, too, if the thread's own cache has no block. It stands before a slow
+/// path of the caller's, which ends with [`alloc`]. The alignment is not checked.
+///
+/// ```
+/// use flagstone::raw;
+///
+/// let mut block = raw::alloc_at_hand(100, raw::ALIGN);
+/// if block.is_null() {
+///     // What is to be done once in a while: count, log, look at limits.
+///     block = raw::alloc(100, raw::ALIGN);
+/// }
+/// # assert!(!block.is_null());
+/// // SAFETY: the block is live, and not used after this.
+/// unsafe { raw::free(block) };
+/// ```
 #[inline]
 #[must_use]
 pub fn alloc_at_hand(size: usize, align: usize) -> *mut u8 {
@@ -66,6 +88,18 @@ pub fn alloc_at_hand(size: usize, align: usize) -> *mut u8 {
 }
 
 /// As [`alloc`], and the first `size` bytes are zero.
+///
+/// ```
+/// use flagstone::raw;
+///
+/// let block = raw::alloc_zeroed(100, raw::ALIGN);
+/// assert!(!block.is_null());
+/// // SAFETY: the block is live and has 100 bytes; it is not used after this.
+/// unsafe {
+///     assert_eq!(block.add(99).read(), 0);
+///     raw::free(block);
+/// }
+/// ```
 ///
 /// # Panics
 ///
@@ -80,8 +114,24 @@ pub fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
     cache::alloc_zeroed::<false>(size.max(1), align, &CONFIG)
 }
 
-/// Changes the size of a block, in place or by moving its contents to one aligned to [`ALIGN`]; of size 0 to the least.
-/// Null, without memory for more, leaves the block as it was.
+/// Changes the size of a block, in place or by moving its contents to one aligned to [`ALIGN`].
+/// Size 0 gives the least block. Null, without memory for more, leaves the block as it was.
+///
+/// ```
+/// use flagstone::raw;
+///
+/// let block = raw::alloc(16, raw::ALIGN);
+/// assert!(!block.is_null());
+/// // SAFETY: the block is live and has 16 bytes; the old one is not used after the resize, nor the
+/// // new one after the free.
+/// unsafe {
+///     block.write(7);
+///     let longer = raw::realloc(block, 1000);
+///     assert!(!longer.is_null());
+///     assert_eq!(longer.read(), 7);
+///     raw::free(longer);
+/// }
+/// ```
 ///
 /// # Safety
 /// 1. The block is live and came from this module; it is not null.
@@ -102,7 +152,15 @@ pub fn write(file: core::ffi::c_int, message: &[u8]) {
     os::write(file, message);
 }
 
-/// Frees a block; null is none. `errno` stays as it is.
+/// Frees a block; null does nothing. `errno` stays as it is.
+///
+/// ```
+/// use flagstone::raw;
+///
+/// let block = raw::alloc(100, raw::ALIGN);
+/// // SAFETY: the block is live or null, and not used after this.
+/// unsafe { raw::free(block) };
+/// ```
 ///
 /// # Safety
 /// 1. The block is null, or live and came from this module.
@@ -114,6 +172,18 @@ pub unsafe fn free(block: *mut u8) {
 }
 
 /// Bytes of a block that its user may use, at least as many as were asked for; 0 for null.
+///
+/// ```
+/// use flagstone::raw;
+///
+/// let block = raw::alloc(100, raw::ALIGN);
+/// assert!(!block.is_null());
+/// // SAFETY: the block is live, and not used after the free.
+/// unsafe {
+///     block.write_bytes(0xff, raw::usable_size(block));
+///     raw::free(block);
+/// }
+/// ```
 ///
 /// # Safety
 /// 1. The block is null, or live and came from this module.
@@ -127,15 +197,28 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
     unsafe { cache::usable_size(block, &CONFIG) }
 }
 
-/// Says that the program's libraries are initialised: allocations may be sampled from now on, whose callers the
-/// unwinder is asked for. The process is prepared, if its first call did not do so: the sooner a key for the threads'
-/// clean-up is created, the surer the clean-up (docs/threads.md).
+/// Says that the program's libraries are initialised. Allocations may be sampled from now on; the
+/// unwinder is asked for their callers. The process is prepared, if its first call did not do so:
+/// the sooner a key for the threads' clean-up is created, the surer the clean-up
+/// ([`algorithm::threads`](crate::algorithm::threads)).
+///
+/// ```
+/// // As the program begins, or from a constructor of a shared library.
+/// flagstone::raw::begin();
+/// ```
 pub fn begin() {
     sample::begin();
     threads::begin(&CONFIG);
 }
 
 /// Starts the background thread: see [`Flagstone::start_background`](crate::Flagstone::start_background).
+///
+/// ```
+/// # fn main() -> Result<(), flagstone::StartError> {
+/// flagstone::raw::start_background()?;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///
@@ -144,8 +227,20 @@ pub fn start_background() -> Result<(), StartError> {
     reclaim::start_background(&CONFIG)
 }
 
-/// Changes an option of the running process: `name` and `value` as in the environment ([`Config`]). It counts from the next
-/// look at it on: what is kept beyond a smaller bound goes back as it is looked at, or by a purge.
+/// Changes an option of the running process: `name` and `value` as in the environment ([`Config`]).
+/// It counts from the next look at it on. What is kept beyond a smaller bound goes back as it is
+/// looked at, or by a purge.
+///
+/// ```
+/// use flagstone::{OptionError, raw};
+///
+/// # fn main() -> Result<(), OptionError> {
+/// raw::set_option("FLAGSTONE_DIRTY_BUDGET", b"16M")?;
+/// let refused = raw::set_option("FLAGSTONE_HARDENED", b"1");
+/// assert_eq!(refused, Err(OptionError::Decided));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

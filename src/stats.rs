@@ -4,7 +4,15 @@
 /// A snapshot by [`crate::Flagstone::stats`], in bytes.
 ///
 /// Exact while no other thread calls the allocator. Otherwise off by what other threads allocate and
-/// free during the call; they wait meanwhile before a block that they have not at hand.
+/// free during the call. They wait meanwhile if they need a block that their caches do not hold.
+///
+/// ```
+/// use flagstone::Flagstone;
+///
+/// let stats = Flagstone::stats();
+/// println!("{} live, {} resident", stats.live, stats.resident);
+/// # assert!(stats.live <= stats.committed);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -35,6 +35,19 @@ pub enum HugePages {
 /// | [`sample_one_in`](Self::sample_one_in) | `FLAGSTONE_SAMPLE` | allocations | 0: none |
 ///
 /// A value that does not parse is named in one line on standard error and ignored: what the program set holds.
+///
+/// ```
+/// use flagstone::{Config, Flagstone, HugePages};
+///
+/// #[global_allocator]
+/// static ALLOCATOR: Flagstone = Flagstone::with_config(
+///     Config::new()
+///         .dirty_budget(16 << 20)
+///         .huge_pages(HugePages::Off)
+///         .sample_one_in(10_000),
+/// );
+/// # fn main() {}
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     purge_delay_ms: usize,
@@ -133,6 +146,15 @@ impl Config {
     }
 
     /// Sets one option, `name` and `value` as in the environment.
+    ///
+    /// ```
+    /// use flagstone::{Config, OptionError};
+    ///
+    /// let config = Config::new().with_option("FLAGSTONE_LARGE_CACHE", b"16M");
+    /// assert_eq!(config, Ok(Config::new().large_cache(16 << 20)));
+    /// let misspelt = Config::new().with_option("FLAGSTONE_LARGE_CASH", b"16M");
+    /// assert_eq!(misspelt, Err(OptionError::Name));
+    /// ```
     ///
     /// # Errors
     ///
