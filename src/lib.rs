@@ -1,6 +1,6 @@
-//! A memory allocator in pure Rust for Linux: magazines of free blocks per thread over bitmaps that lie
-//! apart from the blocks. The fast paths are inlined into the program, take no lock and touch no
-//! block; memory goes back to the kernel, also from inside partly used slabs.
+//! A memory allocator in pure Rust, for programs on Linux that allocate a lot and run for long.
+//! Allocation and free are inlined into the program, take no lock and touch no block. Memory goes
+//! back to the kernel, also from inside partly used slabs and from under threads that sleep.
 //!
 //! ```
 //! use flagstone::Flagstone;
@@ -12,9 +12,9 @@
 //! assert_eq!(squares[999], 998_001);
 //! ```
 //!
-//! Not for other systems than Linux on x86-64 and aarch64, not where an attacker corrupts the heap
-//! (unless [hardened](Hardening)), not for calls from signal handlers. Options are in [`Config`], the
-//! whole design in [`algorithm`].
+//! It refuses to compile on other systems than Linux on x86-64 and aarch64. It does not resist
+//! attackers who corrupt the heap, unless it is [hardened](Hardening). Signal handlers must not call
+//! it. Options are in [`Config`], the design in [`algorithm`].
 //!
 //! | feature | default | does |
 //! |---|---|---|
@@ -72,7 +72,7 @@ cfg_if::cfg_if! {
         mod sync; // atomics and guarded cells
         mod units; // geometry
 
-        // The first definition of a link holds: these lead to the modules, those of the file to the files.
+        // The first definition of a link holds: here that of a module, on its own that of a file.
         /// [sizes]: algorithm::sizes
         /// [paths]: algorithm::paths
         /// [threads]: algorithm::threads
