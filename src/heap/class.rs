@@ -272,7 +272,7 @@ impl LockedClass<'_> {
         state.broken.set(0);
     }
 
-    /// Checks the slabs and lists of what is `class` of the heap of this index (ALGORITHM.md, I3 to
+    /// Checks the slabs and lists of what is `class` of the heap of this index (docs/states.md, I3 to
     /// I6).
     pub(super) fn verify(&self, class: SizeClass, heap: usize) -> Result<(), Violation> {
         let state = self.class;

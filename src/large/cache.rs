@@ -207,7 +207,7 @@ pub(super) fn cache(mapping: &'static Mapping) {
 }
 
 /// Checks that no two cached mappings meet, as they would have been joined, and that their bytes
-/// are counted (ALGORITHM.md, I9).
+/// are counted (docs/states.md, I9).
 pub(super) fn verify(mappings: &Mappings) -> Result<(), Violation> {
     let mut bytes = 0;
     for (index, Found { mapping, .. }) in mappings.cached().enumerate() {

@@ -153,7 +153,7 @@ impl Mappings {
         self.unused.insert(mapping);
     }
 
-    /// Checks the live mappings (ALGORITHM.md, I9).
+    /// Checks the live mappings (docs/states.md, I9).
     pub(super) fn verify(&self) -> Result<(), Violation> {
         let mut bytes = 0;
         for bucket in &self.table {

@@ -235,7 +235,7 @@ pub(crate) fn committed_and_resident() -> (usize, usize) {
     (committed, resident)
 }
 
-/// Checks the mappings (ALGORITHM.md, I9).
+/// Checks the mappings (docs/states.md, I9).
 pub(crate) fn verify() -> Result<(), Violation> {
     let mappings = MAPPINGS.lock();
     mappings.verify()?;

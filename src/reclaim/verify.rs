@@ -25,7 +25,7 @@ pub(crate) fn verify() -> Result<(), Violation> {
     parked::all(&registry).try_for_each(verify_magazines)
 }
 
-/// Checks every magazine (ALGORITHM.md, I2).
+/// Checks every magazine (docs/states.md, I2).
 fn verify_magazines(cache: LockedCache<'_>) -> Result<(), Violation> {
     for (_, contents) in countable(cache) {
         if contents.blocks() > contents.capacity() {

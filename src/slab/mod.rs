@@ -363,7 +363,7 @@ impl Slab {
         }
     }
 
-    /// Checks what is derived from the bitmap (ALGORITHM.md, I3 and I4).
+    /// Checks what is derived from the bitmap (docs/states.md, I3 and I4).
     pub(crate) fn verify(&self, _: &ClassLock) -> Result<(), Violation> {
         let address = self.base().addr().get();
         let info = self.info();

@@ -140,7 +140,7 @@ impl LockedCache<'_> {
     /// 1. The cache is in the registry, whose lock is held, and its thread was just found to live:
     ///    a thread that cleans up waits for both locks, so its words are there. One that registered
     ///    in the last round of its key destructors does not clean up, and could end in these few
-    ///    instructions (ALGORITHM.md, what is left out).
+    ///    instructions (docs/decisions.md, what is left out).
     pub(crate) unsafe fn divert(self) {
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // ORDERING: guarded by the registry's lock.

@@ -18,7 +18,7 @@ pub(crate) use super::tls_words::{EMPTY, Words};
 /// The sum is made here so that the magazine's words are addressed by one register, the same in every
 /// inlined copy: recent cores then forward the last operation's stores to the next one's loads
 /// without delay. With an index, or a register of the compiler's choice, some rows lose a third
-/// (ALGORITHM.md, constants).
+/// (docs/decisions.md, departures).
 macro_rules! word_plus_offset {
     ($(#[$doc:meta])* $function:ident, $word:ident) => {
         $(#[$doc])*
