@@ -187,8 +187,43 @@ pub(crate) const VARIANTS: &[Allocator] = &[
     variant("sampled", "smp", &[("FLAGSTONE_SAMPLE", "100000")]),
 ];
 
+/// Ours with variables `NAME=VALUE` in its environment, named as they are. It is kept until the end, as those of
+/// the table are.
+pub(crate) fn variant_of(variables: &str) -> Result<&'static Allocator, String> {
+    let options: Option<Vec<(&str, &str)>> = variables
+        .split_whitespace()
+        .map(|variable| variable.split_once('='))
+        .collect();
+    let options = options.filter(|options| !options.is_empty());
+    let options = options.ok_or("variables are written NAME=VALUE, with spaces between them")?;
+    let kept = |text: &str| -> &'static str { Box::leak(text.into()) };
+    let name = kept(variables);
+    let short = kept(&variables.replace("FLAGSTONE_", "").to_lowercase());
+    let options: Vec<_> = options
+        .into_iter()
+        .map(|(name, value)| (kept(name), kept(value)))
+        .collect();
+    Ok(Box::leak(Box::new(variant(name, short, options.leak()))))
+}
+
 /// The allocator of this name.
 pub(crate) fn named(name: &str) -> Option<&'static Allocator> {
     let mut all = ALL.iter().chain(VARIANTS);
     all.find(|allocator| allocator.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_is_what_its_variables_say() {
+        let variant = variant_of("FLAGSTONE_A=1 B=x=y").expect("it is well-formed");
+        assert_eq!(variant.options, [("FLAGSTONE_A", "1"), ("B", "x=y")]);
+        assert_eq!(variant.short, "a=1 b=x=y");
+        assert_eq!(variant.package, OURS.package);
+        for wrong in ["", " ", "A", "A=1 B"] {
+            variant_of(wrong).expect_err(wrong);
+        }
+    }
 }

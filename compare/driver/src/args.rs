@@ -24,6 +24,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = allocator_parser())]
     allocators: Vec<&'static Allocator>,
 
+    /// Another column: flagstone with these variables in its environment, separated by spaces, as
+    /// in "FLAGSTONE_DIRTY_BUDGET=1G". May be given several times.
+    #[arg(long, value_name = "VARIABLES", value_parser = allocators::variant_of)]
+    variant: Vec<&'static Allocator>,
+
     /// Repetitions of every cell [default: 4, memory rows 2; with --quick 2, memory rows 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     reps: Option<u32>,
@@ -49,7 +54,7 @@ pub(crate) struct Args {
     html: Option<PathBuf>,
 
     /// Do not measure: show this earlier --json file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "only", "allocators", "reps", "quick", "soak", "json", "list"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "only", "allocators", "variant", "reps", "quick", "soak", "json", "list"])]
     show: Option<PathBuf>,
 
     /// Build with link-time optimisation (fat, or thin if so told) instead of Cargo's default
@@ -201,12 +206,13 @@ impl Args {
         if allocators.is_empty() {
             allocators = allocators::ALL.iter().collect();
         }
+        allocators.extend(self.variant);
         for (index, allocator) in allocators.iter().enumerate() {
             if allocators[..index]
                 .iter()
                 .any(|before| before.name == allocator.name)
             {
-                return Err(format!("--allocators names {} twice", allocator.name));
+                return Err(format!("{} is named twice", allocator.name));
             }
         }
         // ours first, named or not, the others as given
