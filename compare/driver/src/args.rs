@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::allocators::{self, Allocator, OURS, Role};
+use crate::huge_pages::Choice;
 
 /// Compare allocators: the same rows over each, one process per cell, interleaved.
 #[derive(Parser)]
@@ -28,6 +29,11 @@ pub(crate) struct Args {
     /// in "FLAGSTONE_DIRTY_BUDGET=1G". May be given several times.
     #[arg(long, value_name = "VARIABLES", value_parser = allocators::variant_of)]
     variant: Vec<&'static Allocator>,
+
+    /// Whether the kernel gives huge pages [default: as it is]. `always` and `madvise` change it for
+    /// the machine, as root, until the end; `never` for the programs alone.
+    #[arg(long, value_name = "CHOICE", value_enum)]
+    thp: Option<Choice>,
 
     /// Repetitions of every cell [default: 4, memory rows 2; with --quick 2, memory rows 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -54,7 +60,7 @@ pub(crate) struct Args {
     html: Option<PathBuf>,
 
     /// Do not measure: show this earlier --json file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "only", "allocators", "variant", "reps", "quick", "soak", "json", "list"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "only", "allocators", "variant", "thp", "reps", "quick", "soak", "json", "list"])]
     show: Option<PathBuf>,
 
     /// Build with link-time optimisation (fat, or thin if so told) instead of Cargo's default
@@ -155,6 +161,7 @@ pub(crate) struct Plan {
     pub(crate) kinds: Vec<Kind>,
     /// No duplicates, ours first.
     pub(crate) allocators: Vec<&'static Allocator>,
+    pub(crate) thp: Option<Choice>,
     /// As told, for every kind.
     reps: Option<u32>,
     pub(crate) quick: bool,
@@ -228,6 +235,7 @@ impl Args {
                 self.only
             },
             allocators,
+            thp: self.thp,
             reps: self.reps,
             quick: self.quick,
             soak: self.soak,

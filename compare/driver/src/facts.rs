@@ -7,25 +7,25 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::args::Plan;
+use crate::huge_pages::{self, Choice};
 use crate::model::Facts;
 
 const UNKNOWN: &str = "unknown";
 
 /// Read before the first measurement.
 pub(crate) fn gather(plan: &Plan) -> Facts {
-    let meminfo = read("/proc/meminfo");
-    let kb = field(&meminfo, "MemTotal")
-        .and_then(|text| text.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0_u64);
     Facts {
         date: date(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit(),
         cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| UNKNOWN.to_owned()),
         cpus: thread::available_parallelism().map_or(1, usize::from),
-        memory_mib: kb / 1024,
+        memory_mib: kb(&read("/proc/meminfo"), "MemTotal").unwrap_or(0) / 1024,
         kernel: one_line(&read("/proc/sys/kernel/osrelease")),
-        huge_pages: chosen(&read("/sys/kernel/mm/transparent_hugepage/enabled")),
+        huge_pages: match plan.thp {
+            Some(Choice::Never) => "off for each program".to_owned(),
+            _ => huge_pages::chosen().unwrap_or_else(|| UNKNOWN.to_owned()),
+        },
         rustc: said_by("rustc", &["--version"]).unwrap_or_else(|| UNKNOWN.to_owned()),
         profile: plan.profile.describe(),
         scale: plan.scale(),
@@ -58,12 +58,12 @@ fn field(text: &str, name: &str) -> Option<String> {
     })
 }
 
-/// The choice in brackets.
-fn chosen(text: &str) -> String {
-    let inside = text
-        .split_once('[')
-        .and_then(|(_, rest)| rest.split_once(']'));
-    inside.map_or_else(|| UNKNOWN.to_owned(), |(choice, _)| choice.to_owned())
+fn kb(meminfo: &str, name: &str) -> Option<u64> {
+    field(meminfo, name)?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn said_by(program: &str, args: &[&str]) -> Option<String> {
@@ -99,13 +99,12 @@ mod tests {
 
     #[test]
     fn fields_are_found() {
-        assert_eq!(chosen("always [madvise] never\n"), "madvise");
-        assert_eq!(chosen(""), UNKNOWN);
         assert_eq!(
             field("model name\t: A CPU\n", "model name").as_deref(),
             Some("A CPU")
         );
         assert_eq!(field("MemTotal:  1 kB", "MemFree"), None);
+        assert_eq!(kb("MemTotal:  17 kB", "MemTotal"), Some(17));
         assert_eq!(one_line(""), UNKNOWN);
     }
 }

@@ -10,6 +10,7 @@ mod build;
 
 // Measuring.
 mod facts;
+mod huge_pages;
 mod interrupt;
 mod measure;
 mod run;
@@ -112,6 +113,7 @@ fn measure(plan: &Plan) -> Result<Report, String> {
     let rows = rows(plan, &build::ours(plan)?)?;
     let (built, skipped) = build::all(plan)?;
     let counted = build::counted(plan);
+    let _changed = huge_pages::choose(plan.thp)?;
     let facts = facts::gather(plan);
     Ok(measure::all(
         plan,

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::allocators::Role;
 use crate::args::{Kind, Plan};
 use crate::build::Built;
+use crate::huge_pages::Choice;
 use crate::interrupt;
 use crate::model::{Column, Contestant, Facts, Locks, Report, Row, Skipped};
 use crate::run::{self, Amount, Cell, RowName};
@@ -74,12 +75,17 @@ pub(crate) fn all(
     report
 }
 
+fn amount(plan: &Plan) -> Amount {
+    Amount {
+        scale: plan.scale(),
+        soak: plan.soak,
+        small_pages: plan.thp == Some(Choice::Never),
+    }
+}
+
 /// One run of each time row.
 fn count_locks(plan: &Plan, binary: &Path, rows: &[Row]) -> Vec<Locks> {
-    let amount = Amount {
-        scale: plan.scale(),
-        soak: false,
-    };
+    let amount = amount(plan);
     let count = |row: &Row| {
         let cell = run::cell(binary, &[], &row.name, amount).ok()?;
         let value = |name: &str| {
@@ -128,10 +134,7 @@ fn measure_row(
     bar: &ProgressBar,
 ) {
     let row = &report.rows[index];
-    let amount = Amount {
-        scale: plan.scale(),
-        soak: plan.soak,
-    };
+    let amount = amount(plan);
     let turns = (0..built.len()).map(|turn| (first + turn) % built.len());
     let waiting: Mutex<Vec<usize>> = Mutex::new(turns.rev().collect());
     let done: Mutex<Vec<(usize, Result<Cell, String>)>> = Mutex::new(Vec::new());

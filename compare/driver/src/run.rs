@@ -37,11 +37,13 @@ pub(crate) struct Cell {
     pub(crate) series: Vec<Sample>,
 }
 
-/// How much of its work a program is to do.
+/// How much of its work a program is to do, and how.
 #[derive(Clone, Copy)]
 pub(crate) struct Amount {
     pub(crate) scale: f64,
     pub(crate) soak: bool,
+    /// Without huge pages.
+    pub(crate) small_pages: bool,
 }
 
 /// The rows that a program knows: lines `NAME<TAB>KIND<TAB>ABOUT`.
@@ -71,6 +73,9 @@ pub(crate) fn cell(
 ) -> Result<Cell, String> {
     let scale = amount.scale.to_string();
     let mut args = vec![row, "--scale", &scale];
+    if amount.small_pages {
+        args.push("--small-pages");
+    }
     let mut limit = LIMIT;
     if amount.soak {
         args.push("--soak");

@@ -1,72 +1,84 @@
-//! The program around the rows: `ROW [--scale F] [--slices N] [--soak]` or `--list`.
+//! The program around the rows: `ROW [OPTION...]` or `--list`.
 
 use std::env;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use super::meter::MOST_SLICES;
 use super::rows;
 use super::rss::Resident;
 use super::setting::Setting;
+use super::small_pages;
 
-const USAGE: &str = "usage: ROW [--scale F] [--slices N] [--soak] | --list";
+const USAGE: &str = "usage: ROW [--scale F] [--slices N] [--soak] [--small-pages] | --list";
 
 enum Command {
     List,
-    Run {
-        row: String,
-        scale: f64,
-        slices: Option<usize>,
-        soak: bool,
-    },
+    Run(Run),
+}
+
+struct Run {
+    row: String,
+    scale: f64,
+    slices: Option<usize>,
+    soak: bool,
+    small_pages: bool,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
     let first = args.next().ok_or(USAGE)?;
-    let command = match first.as_str() {
-        "--list" => Command::List,
-        option if option.starts_with('-') => {
-            return Err(format!("unknown option {option}\n{USAGE}"));
-        }
-        _ => {
-            let mut scale = 1.0;
-            let mut slices = None;
-            let mut soak = false;
-            while let Some(option) = args.next() {
-                match option.as_str() {
-                    "--scale" => {
-                        let value = args.next().ok_or("--scale needs a number")?;
-                        scale = value
-                            .parse()
-                            .ok()
-                            .filter(|scale: &f64| scale.is_finite() && *scale > 0.0)
-                            .ok_or_else(|| format!("--scale: {value} is not a positive number"))?;
-                    }
-                    "--slices" => {
-                        let value = args.next().ok_or("--slices needs a number")?;
-                        let number = value
-                            .parse()
-                            .ok()
-                            .filter(|slices| (1..=MOST_SLICES).contains(slices));
-                        slices = Some(number.ok_or_else(|| {
-                            format!("--slices: {value} is not between 1 and {MOST_SLICES}")
-                        })?);
-                    }
-                    "--soak" => soak = true,
-                    _ => return Err(format!("unknown argument {option}\n{USAGE}")),
-                }
-            }
-            Command::Run {
-                row: first,
-                scale,
-                slices,
-                soak,
-            }
-        }
-    };
-    match args.next() {
-        None => Ok(command),
-        Some(extra) => Err(format!("unexpected argument {extra}\n{USAGE}")),
+    match first.as_str() {
+        "--list" => match args.next() {
+            None => Ok(Command::List),
+            Some(extra) => Err(format!("unexpected argument {extra}\n{USAGE}")),
+        },
+        option if option.starts_with('-') => Err(format!("unknown option {option}\n{USAGE}")),
+        _ => options(first, args).map(Command::Run),
     }
+}
+
+fn options(row: String, mut args: impl Iterator<Item = String>) -> Result<Run, String> {
+    let mut run = Run {
+        row,
+        scale: 1.0,
+        slices: None,
+        soak: false,
+        small_pages: false,
+    };
+    while let Some(option) = args.next() {
+        let mut value = || {
+            args.next()
+                .ok_or_else(|| format!("{option} needs a number"))
+        };
+        match option.as_str() {
+            "--scale" => {
+                run.scale = number(&option, &value()?, "a positive number", |scale: &f64| {
+                    scale.is_finite() && *scale > 0.0
+                })?;
+            }
+            "--slices" => {
+                let range = format!("between 1 and {MOST_SLICES}");
+                let slices = number(&option, &value()?, &range, |slices| {
+                    (1..=MOST_SLICES).contains(slices)
+                })?;
+                run.slices = Some(slices);
+            }
+            "--soak" => run.soak = true,
+            "--small-pages" => run.small_pages = true,
+            _ => return Err(format!("unknown argument {option}\n{USAGE}")),
+        }
+    }
+    Ok(run)
+}
+
+fn number<T: FromStr>(
+    option: &str,
+    text: &str,
+    range: &str,
+    is_right: impl FnOnce(&T) -> bool,
+) -> Result<T, String> {
+    let number = text.parse().ok().filter(is_right);
+    number.ok_or_else(|| format!("{option}: {text} is not {range}"))
 }
 
 fn run(name: &str, setting: &Setting) -> Result<(), String> {
@@ -92,20 +104,18 @@ pub fn main(purge: fn(), locks: Option<fn() -> (usize, usize)>) -> ExitCode {
             Command::List => {
                 rows::all().for_each(|row| println!("{}\t{}\t{}", row.name, row.kind(), row.about));
             }
-            Command::Run {
-                row,
-                scale,
-                slices,
-                soak,
-            } => {
+            Command::Run(told) => {
+                if told.small_pages {
+                    small_pages::only()?;
+                }
                 let setting = Setting {
-                    scale,
-                    slices,
-                    soak,
+                    scale: told.scale,
+                    slices: told.slices,
+                    soak: told.soak,
                     purge,
                     locks,
                 };
-                run(&row, &setting)?;
+                run(&told.row, &setting)?;
             }
         }
         Ok(())

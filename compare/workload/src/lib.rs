@@ -14,6 +14,7 @@ mod memory;
 mod outcome;
 mod rows;
 mod setting;
+mod small_pages;
 mod time;
 
 // Time rows, one file per group.
