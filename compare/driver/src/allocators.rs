@@ -146,6 +146,18 @@ pub(crate) const ALL: &[Allocator] = &[
     },
 ];
 
+/// The peers of the front page.
+pub(crate) const FRONT: [&str; 8] = [
+    "mimalloc",
+    "mimalloc_v2",
+    "jemalloc",
+    "snmalloc",
+    "rpmalloc",
+    "tcmalloc",
+    "rusty_alloc",
+    "system",
+];
+
 /// Ours with its locks counted, which costs time: for counts, not for times.
 pub(crate) const COUNTED: Allocator = Allocator {
     name: "flagstone, counted",
@@ -225,5 +237,11 @@ mod tests {
         for wrong in ["", " ", "A", "A=1 B"] {
             variant_of(wrong).expect_err(wrong);
         }
+    }
+
+    #[test]
+    fn the_front_page_names_peers() {
+        let is_peer = |name| named(name).is_some_and(|found| found.role == Role::Peer);
+        assert!(FRONT.into_iter().all(is_peer));
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::allocators::{self, Allocator, OURS, Role};
 use crate::huge_pages::Choice;
+use crate::size::Size;
 
 /// Compare allocators: the same rows over each, one process per cell, interleaved.
 #[derive(Parser)]
@@ -30,12 +31,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "VARIABLES", value_parser = allocators::variant_of)]
     variant: Vec<&'static Allocator>,
 
+    /// Sizes of the heaps of scale rows.
+    #[arg(
+        long,
+        value_name = "N,M",
+        value_delimiter = ',',
+        default_value = "64M,1G,4G"
+    )]
+    sizes: Vec<Size>,
+
     /// Whether the kernel gives huge pages [default: as it is]. `always` and `madvise` change it for
     /// the machine, as root, until the end; `never` for the programs alone.
     #[arg(long, value_name = "CHOICE", value_enum)]
     thp: Option<Choice>,
 
-    /// Repetitions of every cell [default: 4, memory rows 2; with --quick 2, memory rows 1].
+    /// Repetitions of every cell [default: 4, memory rows 2, scale rows 3, 2 from 1G on, 1 from 2G on;
+    /// with --quick 2, memory and scale rows 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     reps: Option<u32>,
 
@@ -60,7 +71,7 @@ pub(crate) struct Args {
     html: Option<PathBuf>,
 
     /// Do not measure: show this earlier --json file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "only", "allocators", "variant", "thp", "reps", "quick", "soak", "json", "list"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "only", "allocators", "variant", "sizes", "thp", "reps", "quick", "soak", "json", "list"])]
     show: Option<PathBuf>,
 
     /// Build with link-time optimisation (fat, or thin if so told) instead of Cargo's default
@@ -102,10 +113,12 @@ pub(crate) enum Kind {
     Memory,
     /// Nanoseconds for each operation, from few live blocks or threads to many.
     Curve,
+    /// Time, the kernel's share, memory and the longest call of heaps of several sizes.
+    Scale,
 }
 
 impl Kind {
-    /// Those that are measured unless others are named: the curves take 4 GB each.
+    /// Those that are measured unless others are named: curves take 4 GB each, scale rows hours.
     pub(crate) const USUAL: [Self; 3] = [Self::Time, Self::Latency, Self::Memory];
 }
 
@@ -161,6 +174,8 @@ pub(crate) struct Plan {
     pub(crate) kinds: Vec<Kind>,
     /// No duplicates, ours first.
     pub(crate) allocators: Vec<&'static Allocator>,
+    /// Of scale rows.
+    pub(crate) sizes: Vec<Size>,
     pub(crate) thp: Option<Choice>,
     /// As told, for every kind.
     reps: Option<u32>,
@@ -171,11 +186,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Repetitions of a row of this kind.
-    pub(crate) fn reps(&self, kind: Kind) -> u32 {
+    /// Repetitions of a row of this kind and size.
+    pub(crate) fn reps(&self, kind: Kind, size: Option<Size>) -> u32 {
         self.reps.unwrap_or(match (kind, self.quick || self.soak) {
-            (Kind::Memory, true) => 1,
+            (Kind::Memory | Kind::Scale, true) => 1,
             (Kind::Memory, false) | (_, true) => 2,
+            (Kind::Scale, false) => size.map_or(3, Size::reps),
             (_, false) => 4,
         })
     }
@@ -211,7 +227,15 @@ impl Args {
         }
         let mut allocators = self.allocators;
         if allocators.is_empty() {
-            allocators = allocators::ALL.iter().collect();
+            // Of rows that take hours, with those that the front page compares.
+            allocators = if self.only == [Kind::Scale] {
+                allocators::FRONT
+                    .into_iter()
+                    .filter_map(allocators::named)
+                    .collect()
+            } else {
+                allocators::ALL.iter().collect()
+            };
         }
         allocators.extend(self.variant);
         for (index, allocator) in allocators.iter().enumerate() {
@@ -235,6 +259,7 @@ impl Args {
                 self.only
             },
             allocators,
+            sizes: self.sizes,
             thp: self.thp,
             reps: self.reps,
             quick: self.quick,

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::model::{PEAK, Report, Row, TIME};
+use crate::args::Kind;
+use crate::model::{LONGEST, PEAK, Report, Row, TIME};
 
 /// Changes below this are not named, however small the spread: two builds of one source differ as much.
 const LEAST: f64 = 0.03;
@@ -77,7 +78,11 @@ pub(crate) fn moves(
     Ok((moves, compared))
 }
 
-/// Times, percentiles, sizes; not the numbers that only describe the work.
+/// Times, percentiles, sizes; not the numbers that only describe the work, nor the longest call, which is one.
 fn counts(row: &Row, key: &str) -> bool {
-    key == TIME || key == PEAK || key.ends_with("_ns") || row.kind == crate::args::Kind::Memory
+    key == TIME
+        || key == PEAK
+        || key.ends_with("_ns") && key != LONGEST
+        || row.kind == Kind::Memory
+        || row.kind == Kind::Scale && key.ends_with("_kb")
 }

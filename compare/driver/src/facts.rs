@@ -58,6 +58,11 @@ fn field(text: &str, name: &str) -> Option<String> {
     })
 }
 
+/// Memory that a program could have now, in KiB.
+pub(crate) fn available_kb() -> Option<u64> {
+    kb(&read("/proc/meminfo"), "MemAvailable")
+}
+
 fn kb(meminfo: &str, name: &str) -> Option<u64> {
     field(meminfo, name)?
         .split_whitespace()

@@ -7,6 +7,7 @@
 mod allocators;
 mod args;
 mod build;
+mod size;
 
 // Measuring.
 mod facts;
@@ -24,6 +25,7 @@ mod statistics;
 // What the user gets to see.
 mod html;
 mod report;
+mod scale;
 mod table;
 
 use std::io::{self, ErrorKind, StdoutLock, Write};
@@ -128,6 +130,22 @@ fn measure(plan: &Plan) -> Result<Report, String> {
 /// What runs for minutes under `--soak`.
 const SOAKED: [&str; 3] = ["m_drift", "m_server", "m_shift"];
 
+/// Scale rows once for each size, a size after the other.
+fn sized(rows: Vec<run::RowName>, sizes: &[size::Size]) -> Vec<run::RowName> {
+    let (scale, mut others): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .partition(|row| row.kind == args::Kind::Scale);
+    for &size in sizes {
+        others.extend(scale.iter().map(|row| run::RowName {
+            name: format!("{}/{size}", row.name),
+            about: row.about.clone(),
+            kind: row.kind,
+            size: Some(size),
+        }));
+    }
+    others
+}
+
 /// The rows to run: those of our program that are asked for.
 fn rows(plan: &Plan, ours: &Path) -> Result<Vec<run::RowName>, String> {
     let of_kinds: Vec<_> = run::list(ours)?
@@ -135,6 +153,7 @@ fn rows(plan: &Plan, ours: &Path) -> Result<Vec<run::RowName>, String> {
         .filter(|row| plan.kinds.contains(&row.kind))
         .filter(|row| !plan.soak || SOAKED.contains(&row.name.as_str()))
         .collect();
+    let of_kinds = sized(of_kinds, &plan.sizes);
     let names: Vec<&str> = of_kinds.iter().map(|row| row.name.as_str()).collect();
     let nothing = format!(
         "--filter {}: no row matches; rows: {} (others: --only)",

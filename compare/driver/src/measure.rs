@@ -10,10 +10,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::allocators::Role;
 use crate::args::{Kind, Plan};
 use crate::build::Built;
+use crate::facts;
 use crate::huge_pages::Choice;
 use crate::interrupt;
-use crate::model::{Column, Contestant, Facts, Locks, Report, Row, Skipped};
-use crate::run::{self, Amount, Cell, RowName};
+use crate::model::{Column, Contestant, Facts, LONGEST, Locks, Report, Row, Skipped};
+use crate::run::{self, Amount, Cell, Extent, Look, RowName};
+use crate::size::Size;
 
 /// Memory rows mostly sleep and read sizes of their own process: so many run side by side.
 const MEMORY_ABREAST: usize = 3;
@@ -39,6 +41,7 @@ pub(crate) fn all(
                 name: row.name,
                 kind: row.kind,
                 about: row.about,
+                size: row.size,
                 columns: built.iter().map(|_| Column::default()).collect(),
                 checksum: None,
             })
@@ -47,17 +50,22 @@ pub(crate) fn all(
         complaints: Vec::new(),
         sound: true,
     };
-    let cells = |row: &Row| u64::from(plan.reps(row.kind)) * built.len() as u64;
+    let cells = |row: &Row| u64::from(plan.reps(row.kind, row.size)) * built.len() as u64;
     let bar = progress_bar(report.rows.iter().map(cells).sum());
-    let reps = report.rows.iter().map(|row| plan.reps(row.kind)).max();
+    let reps = report
+        .rows
+        .iter()
+        .map(|row| plan.reps(row.kind, row.size))
+        .max();
     'all: for rep in 0..reps.unwrap_or(0) {
         for index in 0..report.rows.len() {
-            if rep >= plan.reps(report.rows[index].kind) {
+            let row = &report.rows[index];
+            if rep >= plan.reps(row.kind, row.size) {
                 continue;
             }
             // another allocator goes first each time
             let first = (rep as usize + index) % built.len();
-            measure_row(plan, built, &mut report, index, first, &bar);
+            measure_row(plan, built, &mut report, index, (rep, first), &bar);
             if interrupt::requested() {
                 report.facts.interrupted = true;
                 break 'all;
@@ -80,6 +88,7 @@ fn amount(plan: &Plan) -> Amount {
         scale: plan.scale(),
         soak: plan.soak,
         small_pages: plan.thp == Some(Choice::Never),
+        extent: None,
     }
 }
 
@@ -124,13 +133,14 @@ fn progress_bar(cells: u64) -> ProgressBar {
     ProgressBar::new(cells).with_style(style)
 }
 
-/// One repetition of one row under all allocators; kept only if it is not interrupted.
+/// One repetition of one row under all allocators; kept only if it is not interrupted. It is told its number, and
+/// which allocator goes first.
 fn measure_row(
     plan: &Plan,
     built: &[Built],
     report: &mut Report,
     index: usize,
-    first: usize,
+    (rep, first): (u32, usize),
     bar: &ProgressBar,
 ) {
     let row = &report.rows[index];
@@ -147,12 +157,10 @@ fn measure_row(
             bar.set_message(format!("{} {}", row.name, built[column].allocator.name));
             // not tried again: a program that hangs would do so in each repetition
             if row.columns[column].failed.is_none() {
-                let cell = run::cell(
-                    &built[column].binary,
-                    built[column].allocator.options,
-                    &row.name,
-                    amount,
-                );
+                let cell = match row.size {
+                    Some(size) => scale_cell(&built[column], row, amount, size, rep == 0),
+                    None => cell(&built[column], row, amount),
+                };
                 done.lock()
                     .expect("nothing panics under it")
                     .push((column, cell));
@@ -180,6 +188,39 @@ fn measure_row(
     }
 }
 
+fn cell(built: &Built, row: &Row, amount: Amount) -> Result<Cell, String> {
+    let options = built.allocator.options;
+    run::cell(&built.binary, options, row.program_name(), amount)
+}
+
+/// The first time with the light life, and with another run whose calls are timed. All runs do the same work.
+fn scale_cell(
+    built: &Built,
+    row: &Row,
+    amount: Amount,
+    size: Size,
+    is_first: bool,
+) -> Result<Cell, String> {
+    let run = |look| {
+        let available_kb = facts::available_kb().unwrap_or(u64::MAX);
+        size.fits(available_kb)
+            .map_err(|reason| format!("{NOT_RUN}{reason}"))?;
+        let extent = Some(Extent { size, look });
+        cell(built, row, Amount { extent, ..amount })
+    };
+    if !is_first {
+        return run(Look::Work);
+    }
+    let mut settled = run(Look::Settle)?;
+    let calls = run(Look::Calls)?;
+    if calls.checksum != settled.checksum {
+        return Err("the run whose calls are timed has another checksum".to_owned());
+    }
+    let longest = calls.figures.into_iter().filter(|(key, _)| key == LONGEST);
+    settled.figures.extend(longest);
+    Ok(settled)
+}
+
 fn keep(report: &mut Report, index: usize, column: usize, cell: Result<Cell, String>) {
     let row = &mut report.rows[index];
     let name = &report.allocators[column].name;
@@ -191,7 +232,8 @@ fn keep(report: &mut Report, index: usize, column: usize, cell: Result<Cell, Str
             // what does not apply to an allocator says so
             if !reason.contains(NOT_APPLICABLE) {
                 report.complaints.push(complaint);
-                report.sound &= report.allocators[column].role == Role::Peer;
+                let is_fault = !reason.starts_with(NOT_RUN);
+                report.sound &= report.allocators[column].role == Role::Peer || !is_fault;
             }
             *into = Column {
                 failed: Some(reason),
@@ -220,6 +262,9 @@ fn keep(report: &mut Report, index: usize, column: usize, cell: Result<Cell, Str
         into.series = cell.series;
     }
 }
+
+/// Begins the reason why a row was left out: nobody's fault.
+const NOT_RUN: &str = "not run: ";
 
 /// In the message of a program that cannot run a row by its nature.
 const NOT_APPLICABLE: &str = "not applicable";

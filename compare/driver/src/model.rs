@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::allocators::Role;
 use crate::args::Kind;
+use crate::size::Size;
 use crate::statistics::Summary;
 
 /// The form of the file; another one is not read.
@@ -74,9 +75,13 @@ pub(crate) struct Locks {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
+    /// Of a scale row with its size, `ROW/SIZE`.
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) about: String,
+    /// Of a scale row.
+    #[serde(default)]
+    pub(crate) size: Option<Size>,
     /// Parallel to [`Report::allocators`].
     pub(crate) columns: Vec<Column>,
     /// The same under every allocator; rows that look at sizes have none.
@@ -132,6 +137,8 @@ impl From<Sample> for [f64; 5] {
 
 /// The figure of time rows.
 pub(crate) const TIME: &str = "ns";
+/// The longest single call, a figure of scale rows.
+pub(crate) const LONGEST: &str = "longest_ns";
 /// The peak resident size, a figure of every row.
 pub(crate) const PEAK: &str = "peak_kb";
 
@@ -149,6 +156,11 @@ impl Column {
 }
 
 impl Row {
+    /// The name as programs know it.
+    pub(crate) fn program_name(&self) -> &str {
+        self.name.split('/').next().unwrap_or(&self.name)
+    }
+
     /// Names of the figures, in order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         let full = self

@@ -7,6 +7,7 @@ use crate::allocators::Role;
 use crate::args::Kind;
 use crate::baseline::Move;
 use crate::model::{PEAK, Report, Row, TIME};
+use crate::scale;
 use crate::statistics::{Standing, geometric_mean, standing};
 use crate::table::Table;
 
@@ -58,6 +59,7 @@ pub(crate) fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\nns per operation: medians\n")?;
         figure_table(report, &curves).print(out)?;
     }
+    scale::print(report, &of_kind(Kind::Scale), out)?;
     print_peaks(report, out)?;
     print_locks(report, out)?;
     print_legend(report, out)?;
@@ -72,7 +74,12 @@ pub(crate) fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
 
 /// How ours stands in one figure of one row against the best of the peers.
 pub(crate) fn standing_of(report: &Report, row: &Row, key: &str) -> Option<Standing> {
-    let ours = row.columns[report.ours()?].samples(key);
+    standing_at(report, row, key, report.ours()?)
+}
+
+/// The same of another column.
+pub(crate) fn standing_at(report: &Report, row: &Row, key: &str, at: usize) -> Option<Standing> {
+    let ours = row.columns[at].samples(key);
     let peers = report
         .peers()
         .map(|peer| (peer, row.columns[peer].samples(key)));
@@ -316,11 +323,11 @@ pub(crate) fn print_moves(
     Ok(())
 }
 
-fn show<T>(value: Option<T>, format: impl Fn(T) -> String) -> String {
+pub(crate) fn show<T>(value: Option<T>, format: impl Fn(T) -> String) -> String {
     value.map_or_else(|| NONE.to_owned(), format)
 }
 
-fn show_ratio(ratio: Option<f64>) -> String {
+pub(crate) fn show_ratio(ratio: Option<f64>) -> String {
     show(ratio, |ratio| format!("{ratio:.2}"))
 }
 

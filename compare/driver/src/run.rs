@@ -11,11 +11,14 @@ use serde::Deserialize;
 
 use crate::args::Kind;
 use crate::model::Sample;
+use crate::size::Size;
 
 /// A cell takes seconds; one that takes this long hangs.
 const LIMIT: Duration = Duration::from_secs(180);
 /// The same where rows are told to take minutes.
 const SOAK_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// The same for rows that hold gigabytes.
+const SCALE_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Where a C++ library may have to be looked for: the one variable that programs inherit.
 const LIBRARIES: &str = "LD_LIBRARY_PATH";
 const POLL: Duration = Duration::from_millis(2);
@@ -24,6 +27,8 @@ pub(crate) struct RowName {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) about: String,
+    /// Of a scale row.
+    pub(crate) size: Option<Size>,
 }
 
 /// What one run of one row yields: the line that the program prints.
@@ -44,6 +49,56 @@ pub(crate) struct Amount {
     pub(crate) soak: bool,
     /// Without huge pages.
     pub(crate) small_pages: bool,
+    /// Of a scale row.
+    pub(crate) extent: Option<Extent>,
+}
+
+/// What scale rows are told besides.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) size: Size,
+    pub(crate) look: Look,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// At the work alone.
+    Work,
+    /// At a light life after it, too.
+    Settle,
+    /// At the longest call alone, which slows the others down.
+    Calls,
+}
+
+impl Amount {
+    fn arguments(self) -> Vec<String> {
+        let mut arguments = vec!["--scale".to_owned(), self.scale.to_string()];
+        let mut add = |argument: &str| arguments.push(argument.to_owned());
+        if self.soak {
+            add("--soak");
+        }
+        if self.small_pages {
+            add("--small-pages");
+        }
+        if let Some(Extent { size, look }) = self.extent {
+            add("--bytes");
+            add(&size.bytes().to_string());
+            match look {
+                Look::Work => {}
+                Look::Settle => add("--settle"),
+                Look::Calls => add("--calls"),
+            }
+        }
+        arguments
+    }
+
+    fn limit(self) -> Duration {
+        match (self.soak, self.extent) {
+            (true, _) => SOAK_LIMIT,
+            (false, Some(_)) => SCALE_LIMIT,
+            (false, None) => LIMIT,
+        }
+    }
 }
 
 /// The rows that a program knows: lines `NAME<TAB>KIND<TAB>ABOUT`.
@@ -54,7 +109,12 @@ pub(crate) fn list(binary: &Path) -> Result<Vec<RowName>, String> {
         let name = fields.next()?.to_owned();
         let kind = <Kind as clap::ValueEnum>::from_str(fields.next()?, false).ok()?;
         let about = fields.next()?.to_owned();
-        Some(RowName { name, kind, about })
+        Some(RowName {
+            name,
+            kind,
+            about,
+            size: None,
+        })
     };
     text.lines()
         .map(|line| row(line).ok_or_else(|| not_understood(line)))
@@ -71,17 +131,12 @@ pub(crate) fn cell(
     row: &str,
     amount: Amount,
 ) -> Result<Cell, String> {
-    let scale = amount.scale.to_string();
-    let mut args = vec![row, "--scale", &scale];
-    if amount.small_pages {
-        args.push("--small-pages");
-    }
-    let mut limit = LIMIT;
-    if amount.soak {
-        args.push("--soak");
-        limit = SOAK_LIMIT;
-    }
-    let text = output(binary, options, &args, limit)?;
+    let arguments = amount.arguments();
+    let args: Vec<&str> = [row]
+        .into_iter()
+        .chain(arguments.iter().map(String::as_str))
+        .collect();
+    let text = output(binary, options, &args, amount.limit())?;
     // a row may print lines of its own
     let line = text.lines().rfind(|line| line.starts_with('{'));
     let line = line.ok_or_else(|| not_understood(&text))?;
@@ -157,5 +212,29 @@ fn failure(status: ExitStatus, stderr: &str) -> String {
     match stderr.lines().find(|line| !line.trim().is_empty()) {
         Some(line) => format!("{status}: {line}"),
         None => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_row_is_told_its_size_and_what_to_look_at() {
+        let amount = |look| Amount {
+            scale: 1.0,
+            soak: false,
+            small_pages: true,
+            extent: Some(Extent {
+                size: "64M".parse().expect("a size"),
+                look,
+            }),
+        };
+        let told = |look| amount(look).arguments().join(" ");
+        let bytes = "--scale 1 --small-pages --bytes 67108864";
+        assert_eq!(told(Look::Work), bytes);
+        assert_eq!(told(Look::Settle), format!("{bytes} --settle"));
+        assert_eq!(told(Look::Calls), format!("{bytes} --calls"));
+        assert_eq!(amount(Look::Work).limit(), SCALE_LIMIT);
     }
 }

@@ -7,10 +7,11 @@ use std::str::FromStr;
 use super::meter::MOST_SLICES;
 use super::rows;
 use super::rss::Resident;
-use super::setting::Setting;
+use super::setting::{Extent, Setting};
 use super::small_pages;
 
-const USAGE: &str = "usage: ROW [--scale F] [--slices N] [--soak] [--small-pages] | --list";
+const USAGE: &str = "usage: ROW [--scale F] [--slices N] [--soak] [--small-pages]
+       [--bytes N] [--calls] [--settle] | --list";
 
 enum Command {
     List,
@@ -23,6 +24,7 @@ struct Run {
     slices: Option<usize>,
     soak: bool,
     small_pages: bool,
+    extent: Extent,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
@@ -44,6 +46,7 @@ fn options(row: String, mut args: impl Iterator<Item = String>) -> Result<Run, S
         slices: None,
         soak: false,
         small_pages: false,
+        extent: Extent::default(),
     };
     while let Some(option) = args.next() {
         let mut value = || {
@@ -63,8 +66,15 @@ fn options(row: String, mut args: impl Iterator<Item = String>) -> Result<Run, S
                 })?;
                 run.slices = Some(slices);
             }
+            "--bytes" => {
+                run.extent.bytes = number(&option, &value()?, "1 MiB or more", |bytes| {
+                    *bytes >= 1 << 20
+                })?;
+            }
             "--soak" => run.soak = true,
             "--small-pages" => run.small_pages = true,
+            "--calls" => run.extent.calls = true,
+            "--settle" => run.extent.settle = true,
             _ => return Err(format!("unknown argument {option}\n{USAGE}")),
         }
     }
@@ -112,6 +122,7 @@ pub fn main(purge: fn(), locks: Option<fn() -> (usize, usize)>) -> ExitCode {
                     scale: told.scale,
                     slices: told.slices,
                     soak: told.soak,
+                    extent: told.extent,
                     purge,
                     locks,
                 };

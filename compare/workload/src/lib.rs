@@ -46,6 +46,9 @@ mod shift; // m_shift
 mod spike; // m_keep, m_life
 mod steps; // m_peak, m_maps
 
+// Rows for heaps of several sizes.
+mod scale; // s_
+
 // What memory rows are made of.
 mod address_space;
 mod bag;

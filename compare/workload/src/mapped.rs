@@ -89,6 +89,12 @@ impl<T: Zeroed> DerefMut for MappedArray<T> {
     }
 }
 
+impl<T: Zeroed> AsMut<[T]> for MappedArray<T> {
+    fn as_mut(&mut self) -> &mut [T] {
+        self
+    }
+}
+
 impl<T: Zeroed> Drop for MappedArray<T> {
     fn drop(&mut self) {
         TOTAL.fetch_sub(self.whole_pages(), Ordering::Relaxed);

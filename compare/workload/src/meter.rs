@@ -84,6 +84,7 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::setting::Extent;
     use super::*;
 
     #[test]
@@ -96,6 +97,7 @@ mod tests {
             let setting = Setting {
                 scale: 0.5,
                 soak: false,
+                extent: Extent::default(),
                 slices,
                 purge: || {},
                 locks: None,

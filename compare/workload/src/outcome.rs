@@ -18,6 +18,9 @@ pub(crate) struct Sample {
     pub(crate) mappings: f64,
 }
 
+/// The peak resident size, which every row ends with.
+pub(crate) const PEAK: &str = "peak_kb";
+
 /// What one run of a row yields. Keys that end in `_kb` are KiB, in `_ratio` ratios, in `ns`
 /// nanoseconds; others are plain numbers.
 #[derive(Default)]
@@ -36,9 +39,12 @@ impl Outcome {
         }
     }
 
-    /// The line; `peak` is the process's.
+    /// The line; `peak` is the process's, for rows that have not told one.
     pub(crate) fn line(&self, row: &str, peak: Option<Resident>) -> String {
-        let peak = peak.map(|resident| ("peak_kb", resident.peak_kb as f64));
+        let is_told = self.figures.iter().any(|(key, _)| *key == PEAK);
+        let peak = peak
+            .filter(|_| !is_told)
+            .map(|resident| (PEAK, resident.peak_kb as f64));
         let figures: Vec<Value> = self
             .figures
             .iter()

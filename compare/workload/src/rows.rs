@@ -3,7 +3,7 @@
 use super::meter::{Meter, Reading};
 use super::outcome::Outcome;
 use super::setting::Setting;
-use super::{curves, latency, memory, time};
+use super::{curves, latency, memory, scale, time};
 
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -22,6 +22,8 @@ pub(crate) enum Run {
     Memory(fn(&Setting) -> Result<Outcome, String>),
     /// Nanoseconds for each operation, for one of several amounts.
     Curve(fn(&Setting) -> Result<Outcome, String>),
+    /// Everything about a heap of a given size.
+    Scale(fn(&Setting) -> Result<Outcome, String>),
 }
 
 impl Row {
@@ -31,6 +33,7 @@ impl Row {
             Run::Latency(_) => "latency",
             Run::Memory(_) => "memory",
             Run::Curve(_) => "curve",
+            Run::Scale(_) => "scale",
         }
     }
 
@@ -51,14 +54,22 @@ impl Row {
                     ..Outcome::default()
                 })
             }
-            Run::Latency(run) | Run::Memory(run) | Run::Curve(run) => run(setting),
+            Run::Latency(run) | Run::Memory(run) | Run::Curve(run) | Run::Scale(run) => {
+                run(setting)
+            }
         }
     }
 }
 
 /// Every row.
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
-    [time::ROWS, latency::ROWS, memory::ROWS, curves::ROWS]
-        .into_iter()
-        .flatten()
+    [
+        time::ROWS,
+        latency::ROWS,
+        memory::ROWS,
+        curves::ROWS,
+        scale::ROWS,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -11,7 +11,7 @@ mod summary;
 mod tables;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs;
 use std::path::Path;
@@ -49,6 +49,7 @@ fn page(report: &Report) -> Result<Markup, String> {
                     (tables::locks(report))
                     (latency::section(report)?)
                     (memory(report)?)
+                    (scale(report))
                     (tables::peaks(report)?)
                     (tables::behind(report))
                     (about::section(report))
@@ -56,6 +57,18 @@ fn page(report: &Report) -> Result<Markup, String> {
             }
         }
     })
+}
+
+fn scale(report: &Report) -> Markup {
+    let rows = ranking::rows(report, Kind::Scale);
+    html! {
+        @if !rows.is_empty() {
+            section {
+                h2 { "Heaps of several sizes" }
+                (tables::figures(report, &rows))
+            }
+        }
+    }
 }
 
 fn memory(report: &Report) -> Result<Markup, String> {

@@ -5,7 +5,7 @@ use crate::allocators::Role;
 use crate::args::Kind;
 use crate::model::{Column, Contestant, FORMAT, Facts, Locks, Report, Row, Sample, Skipped};
 
-fn contestant(name: &str, role: Role) -> Contestant {
+pub(crate) fn contestant(name: &str, role: Role) -> Contestant {
     Contestant {
         name: name.to_owned(),
         short: name.to_owned(),
@@ -14,7 +14,7 @@ fn contestant(name: &str, role: Role) -> Contestant {
     }
 }
 
-fn report(allocators: Vec<Contestant>, rows: Vec<Row>) -> Report {
+pub(crate) fn report(allocators: Vec<Contestant>, rows: Vec<Row>) -> Report {
     Report {
         format: FORMAT,
         facts: Facts {
@@ -42,17 +42,18 @@ fn report(allocators: Vec<Contestant>, rows: Vec<Row>) -> Report {
     }
 }
 
-fn row(name: &str, kind: Kind, columns: Vec<Column>) -> Row {
+pub(crate) fn row(name: &str, kind: Kind, columns: Vec<Column>) -> Row {
     Row {
         name: name.to_owned(),
         kind,
         about: "what it does".to_owned(),
+        size: None,
         columns,
         checksum: None,
     }
 }
 
-fn column(figures: &[(&str, &[f64])], series: &[[f64; 5]]) -> Column {
+pub(crate) fn column(figures: &[(&str, &[f64])], series: &[[f64; 5]]) -> Column {
     let figures = figures.iter();
     Column {
         figures: figures
