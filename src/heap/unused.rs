@@ -34,6 +34,7 @@ impl Unused {
 }
 
 impl From<Option<&'static Slab>> for Unused {
+    #[inline]
     fn from(slab: Option<&'static Slab>) -> Self {
         let mut unused = Self::none();
         unused.add(slab);
