@@ -82,6 +82,7 @@ impl ClassHeap {
 
 impl LockedClass<'_> {
     /// Inserts a slab in the list of its free count.
+    #[inline]
     fn insert(&self, slab: &'static Slab, info: &ClassInfo) {
         let bin = info.eighths(slab.free());
         let first = self.class.bins[bin].get();
@@ -96,6 +97,7 @@ impl LockedClass<'_> {
     }
 
     /// Removes a slab from the list that it is in.
+    #[inline]
     fn remove(&self, slab: &'static Slab) {
         let bin = slab.bin();
         let (previous, next) = (slab.previous.get(), slab.next.get());
@@ -111,6 +113,7 @@ impl LockedClass<'_> {
     }
 
     /// Takes a slab out of where it is filed; `false` if it is out already, for a purge.
+    #[inline]
     pub(super) fn unfile(&self, slab: &'static Slab) -> bool {
         match slab.state() {
             SlabState::Holes => return false,
@@ -207,13 +210,10 @@ impl LockedClass<'_> {
         slots: &[Slot],
         info: &ClassInfo,
     ) -> Result<usize, Stopped> {
-        let result = slab.put_run(first, slots, info, &self.held);
-        let run = match &result {
-            Ok(run) => *run,
-            Err(stopped) => stopped.run,
-        };
-        self.class.free.set(self.class.free.get() + run);
-        result
+        let count = |run: usize| self.class.free.set(self.class.free.get() + run);
+        slab.put_run(first, slots, info, &self.held)
+            .inspect(|run| count(*run))
+            .inspect_err(|stopped| count(stopped.run))
     }
 
     /// Puts back a block that a vanished thread held, if it is not back already.
