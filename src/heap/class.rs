@@ -30,11 +30,28 @@ pub(super) struct ClassHeap {
     broken: GuardedU8,
 }
 
-/// A class whose lock is held: the only way to its lists, and by `held` to what its slabs let
-/// nobody else do.
+/// Holds the lock of a class until it is dropped.
 pub(super) struct LockedClass<'a> {
     class: &'a ClassHeap,
-    pub(super) held: Held<'a, ClassLock>,
+    held: Held<'a, ClassLock>,
+}
+
+/// A class whose lock is held: the only way to its lists, and by `held` to what its slabs let nobody
+/// else do. Two words that are passed in registers, which the guard is not.
+#[derive(Clone, Copy)]
+pub(super) struct Locked<'a> {
+    class: &'a ClassHeap,
+    pub(super) held: &'a ClassLock,
+}
+
+impl LockedClass<'_> {
+    #[inline]
+    pub(super) fn get(&self) -> Locked<'_> {
+        Locked {
+            class: self.class,
+            held: &self.held,
+        }
+    }
 }
 
 impl ClassHeap {
@@ -80,10 +97,10 @@ impl ClassHeap {
     }
 }
 
-impl LockedClass<'_> {
+impl Locked<'_> {
     /// Inserts a slab in the list of its free count.
     #[inline]
-    fn insert(&self, slab: &'static Slab, info: &ClassInfo) {
+    fn insert(self, slab: &'static Slab, info: &ClassInfo) {
         let bin = info.eighths(slab.free());
         let first = self.class.bins[bin].get();
         slab.previous.set(None);
@@ -93,12 +110,12 @@ impl LockedClass<'_> {
         }
         self.class.bins[bin].set(Some(slab));
         self.class.mask.set(self.class.mask.get() | 1 << bin);
-        slab.set_bin(bin, info.reaches_eighths(bin + 1), &self.held);
+        slab.set_bin(bin, info.reaches_eighths(bin + 1), self.held);
     }
 
     /// Removes a slab from the list that it is in.
     #[inline]
-    fn remove(&self, slab: &'static Slab) {
+    fn remove(self, slab: &'static Slab) {
         let bin = slab.bin();
         let (previous, next) = (slab.previous.get(), slab.next.get());
         previous
@@ -114,14 +131,14 @@ impl LockedClass<'_> {
 
     /// Takes a slab out of where it is filed; `false` if it is out already, for a purge.
     #[inline]
-    pub(super) fn unfile(&self, slab: &'static Slab) -> bool {
+    pub(super) fn unfile(self, slab: &'static Slab) -> bool {
         match slab.state() {
             SlabState::Holes => return false,
             SlabState::Binned => self.remove(slab),
             SlabState::Spare => self.class.spare.set(None),
             SlabState::Full => {}
         }
-        slab.set_state(SlabState::Full, &self.held);
+        slab.set_state(SlabState::Full, self.held);
         true
     }
 
@@ -139,7 +156,7 @@ impl LockedClass<'_> {
     /// class keeps it as its spare; the caller gives its span back once the class is unlocked.
     #[must_use]
     #[inline]
-    pub(super) fn file(&self, slab: &'static Slab, info: &ClassInfo) -> Option<&'static Slab> {
+    pub(super) fn file(self, slab: &'static Slab, info: &ClassInfo) -> Option<&'static Slab> {
         if Self::is_filed(slab, info) {
             return None;
         }
@@ -148,7 +165,7 @@ impl LockedClass<'_> {
 
     /// [`file`](Self::file), where something changes.
     #[inline(never)]
-    fn refile(&self, slab: &'static Slab, info: &ClassInfo) -> Option<&'static Slab> {
+    fn refile(self, slab: &'static Slab, info: &ClassInfo) -> Option<&'static Slab> {
         let (free, blocks) = (slab.free(), info.blocks as usize);
         // Its purger files it.
         if !self.unfile(slab) {
@@ -159,7 +176,7 @@ impl LockedClass<'_> {
                 self.give_up(slab);
                 return Some(slab);
             }
-            slab.set_state(SlabState::Spare, &self.held);
+            slab.set_state(SlabState::Spare, self.held);
             self.class.spare.set(Some(slab));
         } else if free > 0 {
             self.insert(slab, info);
@@ -168,20 +185,20 @@ impl LockedClass<'_> {
     }
 
     /// Counts a new slab.
-    pub(super) fn add(&self, slab: &'static Slab) {
+    pub(super) fn add(self, slab: &'static Slab) {
         self.class.slabs.set(self.class.slabs.get() + 1);
         self.class.free.set(self.class.free.get() + slab.free());
     }
 
     /// Gives up a slab that nothing uses and that is filed nowhere.
-    fn give_up(&self, slab: &'static Slab) {
-        slab.resign(&self.held);
+    fn give_up(self, slab: &'static Slab) {
+        slab.resign(self.held);
         self.class.slabs.set(self.class.slabs.get() - 1);
         self.class.free.set(self.class.free.get() - slab.free());
     }
 
     /// Gives up the spare slab.
-    pub(super) fn give_up_spare(&self) -> Option<&'static Slab> {
+    pub(super) fn give_up_spare(self) -> Option<&'static Slab> {
         let spare = self.class.spare.get();
         self.class.spare.set(None);
         spare.inspect(|slab| self.give_up(slab))
@@ -190,43 +207,43 @@ impl LockedClass<'_> {
     /// Takes `count` free blocks from a slab, see [`Slab::take`].
     #[inline]
     pub(super) fn take(
-        &self,
+        self,
         slab: &'static Slab,
         count: usize,
         is_first: bool,
         info: &ClassInfo,
         emit: impl FnMut(core::ptr::NonNull<u8>),
     ) {
-        slab.take(count, is_first, info, emit, &self.held);
+        slab.take(count, is_first, info, emit, self.held);
         self.class.free.set(self.class.free.get() - count);
     }
 
     /// Puts the leading blocks of `slots` back in a slab, see [`Slab::put_run`].
     #[inline]
     pub(super) fn put_run(
-        &self,
+        self,
         slab: &'static Slab,
         first: usize,
         slots: &[Slot],
         info: &ClassInfo,
     ) -> Result<usize, Stopped> {
         let count = |run: usize| self.class.free.set(self.class.free.get() + run);
-        slab.put_run(first, slots, info, &self.held)
+        slab.put_run(first, slots, info, self.held)
             .inspect(|run| count(*run))
             .inspect_err(|stopped| count(stopped.run))
     }
 
     /// Puts back a block that a vanished thread held, if it is not back already.
-    pub(super) fn put_again(&self, slab: &'static Slab, block: usize) {
+    pub(super) fn put_again(self, slab: &'static Slab, block: usize) {
         let before = slab.free();
-        slab.put_again(block, &self.held);
+        slab.put_again(block, self.held);
         let more = slab.free() - before;
         self.class.free.set(self.class.free.get() + more);
     }
 
     /// The slab to refill from: the fullest that is at least an eighth free, then nearly full ones,
     /// then the spare.
-    pub(super) fn choose(&self) -> Option<&'static Slab> {
+    pub(super) fn choose(self) -> Option<&'static Slab> {
         let mask = self.class.mask.get();
         let roomy = mask & !1;
         let bin = if roomy != 0 {
@@ -242,13 +259,13 @@ impl LockedClass<'_> {
     }
 
     /// Blocks that left the slabs.
-    pub(super) fn used(&self, info: &ClassInfo) -> usize {
+    pub(super) fn used(self, info: &ClassInfo) -> usize {
         self.class.slabs.get() * info.blocks as usize - self.class.free.get()
     }
 
     /// In a forked child: if the lists are broken, rebuilds them and the counts from the slabs'
     /// bitmaps.
-    pub(super) fn repair(&self, class: SizeClass, heap: usize, unused: &mut Unused) {
+    pub(super) fn repair(self, class: SizeClass, heap: usize, unused: &mut Unused) {
         let state = self.class;
         if state.broken.get() == 0 {
             return;
@@ -262,9 +279,9 @@ impl LockedClass<'_> {
             if !slab.is_of(class, heap) {
                 continue;
             }
-            slab.rebuild(&self.held);
+            slab.rebuild(self.held);
             // Whichever list it was in is no more.
-            slab.set_state(SlabState::Full, &self.held);
+            slab.set_state(SlabState::Full, self.held);
             self.add(slab);
             unused.add(self.file(slab, slab.info()));
         }
@@ -274,7 +291,7 @@ impl LockedClass<'_> {
 
     /// Checks the slabs and lists of what is `class` of the heap of this index (docs/states.md, I3 to
     /// I6).
-    pub(super) fn verify(&self, class: SizeClass, heap: usize) -> Result<(), Violation> {
+    pub(super) fn verify(self, class: SizeClass, heap: usize) -> Result<(), Violation> {
         let state = self.class;
         if state.slabs.get() == 0 {
             return Ok(());
@@ -285,7 +302,7 @@ impl LockedClass<'_> {
             if !slab.is_of(class, heap) {
                 continue;
             }
-            slab.verify(&self.held)?;
+            slab.verify(self.held)?;
             let (left, blocks) = (slab.free(), class.info().blocks as usize);
             let bin = slab.bin();
             let is_in_place = match slab.state() {

@@ -87,7 +87,8 @@ fn flush_to<'a>(
     blocks: &'a [Slot],
 ) -> Result<&'a [Slot], Fault> {
     let mut unused = Unused::none();
-    let locked = state.lock();
+    let guard = state.lock();
+    let locked = guard.get();
     let mut rest = blocks;
     let flushed = loop {
         let Some(first) = rest.first() else {
@@ -110,7 +111,7 @@ fn flush_to<'a>(
         }
         rest = &rest[run..];
     };
-    drop(locked);
+    drop(guard);
     unused.release();
     flushed
 }

@@ -93,7 +93,7 @@ pub(crate) fn used_bytes() -> usize {
     let mut bytes = 0;
     for (_, heap) in heaps() {
         for class in SizeClass::all() {
-            bytes += heap.class(class).lock().used(class.info()) * class.size();
+            bytes += heap.class(class).lock().get().used(class.info()) * class.size();
         }
     }
     bytes
@@ -103,7 +103,7 @@ pub(crate) fn used_bytes() -> usize {
 pub(crate) fn verify() -> Result<(), Violation> {
     for (index, heap) in heaps() {
         for class in SizeClass::all() {
-            heap.class(class).lock().verify(class, index)?;
+            heap.class(class).lock().get().verify(class, index)?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Returning what slabs hold: spare slabs whole, and free pages inside partly used ones.
 
-use super::class::LockedClass;
+use super::class::Locked;
 use super::unused::Unused;
 use super::{class_of, heaps};
 use crate::arena;
@@ -46,7 +46,7 @@ pub(crate) fn spares() {
         for state in &heap.classes {
             if state.may_have_a_spare() {
                 // A statement of its own, at whose end the class is unlocked.
-                let spare = state.lock().give_up_spare();
+                let spare = state.lock().get().give_up_spare();
                 Unused::from(spare).release();
             }
         }
@@ -89,8 +89,8 @@ fn sweep(from: usize, count: usize) -> usize {
         seen += 1;
         let old = {
             let (class, heap) = (slab.class(), slab.heap());
-            let locked = class_of(class, heap).lock();
-            slab.is_of(class, heap) && slab.age(&locked.held)
+            let guard = class_of(class, heap).lock();
+            slab.is_of(class, heap) && slab.age(guard.get().held)
         };
         if old {
             purge_holes(slab, Idle(&[]));
@@ -106,12 +106,13 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     let state = class_of(class, heap);
     let info = class.info();
     let mut free = {
-        let locked = state.lock();
+        let guard = state.lock();
+        let locked = guard.get();
         let may_be_dirty = || slab.is_touched() || idle.holds_one_of(slab);
         if !slab.is_of(class, heap) || !may_be_dirty() || !locked.begin_purge(slab) {
             return 0;
         }
-        slab.free_bits(&locked.held)
+        slab.free_bits(locked.held)
     };
     let base = slab.base();
     failpoints::at(failpoints::Point::Holes);
@@ -131,25 +132,26 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
         }
     }
     let unused = {
-        let locked = state.lock();
+        let guard = state.lock();
+        let locked = guard.get();
         if refused {
-            slab.touch(&locked.held);
+            slab.touch(locked.held);
         }
-        slab.set_state(SlabState::Full, &locked.held);
+        slab.set_state(SlabState::Full, locked.held);
         locked.file(slab, info)
     };
     Unused::from(unused).release();
     bytes
 }
 
-impl LockedClass<'_> {
+impl Locked<'_> {
     /// Takes a slab out of the lists for a purge, unless another purge has.
-    fn begin_purge(&self, slab: &'static Slab) -> bool {
+    fn begin_purge(self, slab: &'static Slab) -> bool {
         if !self.unfile(slab) {
             return false;
         }
-        slab.clean(&self.held);
-        slab.set_state(SlabState::Holes, &self.held);
+        slab.clean(self.held);
+        slab.set_state(SlabState::Holes, self.held);
         true
     }
 }

@@ -24,8 +24,8 @@ pub(crate) unsafe fn recover() {
             let mut unused = Unused::none();
             {
                 // SAFETY: 1. this thread is alone, and lets go of each lock before the next.
-                let locked = unsafe { heap.class(class).break_lock() };
-                locked.repair(class, index, &mut unused);
+                let guard = unsafe { heap.class(class).break_lock() };
+                guard.get().repair(class, index, &mut unused);
             }
             // If this child forks before, its child finds the spans claimed by nobody, and frees
             // them.
@@ -44,7 +44,8 @@ pub(crate) fn adopt(class: SizeClass, blocks: &[Slot]) {
             continue;
         };
         let unused = {
-            let locked = home(slab).lock();
+            let guard = home(slab).lock();
+            let locked = guard.get();
             locked.put_again(slab, block);
             locked.file(slab, slab.info())
         };

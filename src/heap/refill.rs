@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::class::{ClassHeap, LockedClass};
+use super::class::{ClassHeap, Locked};
 use super::{heap, heaps};
 use crate::arena;
 use crate::config;
@@ -60,7 +60,7 @@ pub(crate) fn refill(index: usize, class: SizeClass, out: &[Slot]) -> usize {
     let mut filling = Filling { out, taken: 0 };
     if let Some(own) = heap(index) {
         let state = own.class(class);
-        state.lock().draw(info, &mut filling);
+        state.lock().get().draw(info, &mut filling);
         if filling.taken == 0 {
             borrow(index, class, Need::Usual, &mut filling);
         }
@@ -97,12 +97,12 @@ fn borrow(index: usize, class: SizeClass, need: Need, filling: &mut Filling<'_>)
         if state.free_about() < least {
             continue;
         }
-        let locked = match need {
+        let guard = match need {
             Need::Usual => state.try_lock(),
             Need::Dire => Some(state.lock()),
         };
-        if let Some(locked) = locked {
-            locked.draw(info, filling);
+        if let Some(guard) = guard {
+            guard.get().draw(info, filling);
         }
         if filling.taken > 0 {
             return;
@@ -123,15 +123,16 @@ fn new_slab(
     if config::mode().has(Hardening::ZERO) {
         Slab::prepare_fronts(&span, class, zeroed);
     }
-    let locked = state.lock();
+    let guard = state.lock();
+    let locked = guard.get();
     #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
-    let slab = Slab::create(span, class, index as u8, &locked.held);
+    let slab = Slab::create(span, class, index as u8, locked.held);
     locked.add(slab);
     locked.draw_from(slab, info, filling);
 }
 
-impl LockedClass<'_> {
-    fn draw(&self, info: &ClassInfo, filling: &mut Filling<'_>) {
+impl Locked<'_> {
+    fn draw(self, info: &ClassInfo, filling: &mut Filling<'_>) {
         for _ in 0..SLABS {
             if filling.room() == 0 {
                 break;
@@ -141,10 +142,10 @@ impl LockedClass<'_> {
         }
     }
 
-    fn draw_from(&self, slab: &'static Slab, info: &ClassInfo, filling: &mut Filling<'_>) {
+    fn draw_from(self, slab: &'static Slab, info: &ClassInfo, filling: &mut Filling<'_>) {
         let count = slab.free().min(filling.room());
         if slab.free() == info.blocks as usize && config::mode().has(Hardening::RANDOM) {
-            slab.recolour(random::next(), &self.held);
+            slab.recolour(random::next(), self.held);
         }
         // A thread's first blocks are taken one by one.
         let is_first = filling.out.len() == 1 && !config::mode().has(Hardening::RANDOM);
