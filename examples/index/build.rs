@@ -9,9 +9,10 @@ use std::thread;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::PROGRAM;
+use crate::common::{interrupt, say};
 use crate::postings::Index;
 use crate::read::{Content, read};
-use crate::{PROGRAM, interrupt, say};
 
 /// What became of the files.
 #[derive(Default)]

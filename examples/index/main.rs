@@ -19,16 +19,15 @@ use clap::Parser;
 use flagstone::Flagstone;
 
 mod build;
-#[path = "../common/human.rs"]
-mod human;
-#[path = "../common/interrupt.rs"]
-mod interrupt;
+#[expect(dead_code, reason = "the examples do not need all of it")]
+#[path = "../common/mod.rs"]
+mod common;
 mod postings;
 mod read;
 mod report;
-#[path = "../common/say.rs"]
-mod say;
 mod walk;
+
+use common::{interrupt, say};
 
 #[global_allocator]
 static GLOBAL: Flagstone = Flagstone::new();

@@ -6,9 +6,10 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 
 use flagstone::Flagstone;
 
+use crate::PROGRAM;
 use crate::build::{Part, Tally};
+use crate::common::{human, say};
 use crate::postings::Index;
-use crate::{PROGRAM, human, say};
 
 /// One line of the table.
 struct Row<'a> {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use crate::{PROGRAM, interrupt, say};
+use crate::PROGRAM;
+use crate::common::{interrupt, say};
 
 /// What a walk found.
 pub(crate) struct Listing {

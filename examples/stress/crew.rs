@@ -7,10 +7,11 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Instant;
 
 use crate::args::Args;
+use crate::common::interrupt;
 use crate::report::Progress;
 use crate::shared::{Shared, lock};
 use crate::worker::Tally;
-use crate::{fail, interrupt, verify};
+use crate::{fail, verify};
 
 /// How often ended threads are replaced.
 const TICK: Duration = Duration::from_millis(5);

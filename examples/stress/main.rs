@@ -21,22 +21,17 @@ use flagstone::Flagstone;
 
 mod args;
 mod block;
+#[path = "../common/mod.rs"]
+mod common;
 mod crew;
-#[path = "../common/human.rs"]
-mod human;
-#[path = "../common/interrupt.rs"]
-mod interrupt;
 mod mix;
 mod pattern;
 mod report;
-#[path = "../common/rss.rs"]
-mod rss;
-#[path = "../common/say.rs"]
-mod say;
 mod shared;
 mod worker;
 
 use args::Args;
+use common::{interrupt, rss, say};
 use report::{Outcome, Resident};
 use shared::Shared;
 

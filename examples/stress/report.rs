@@ -6,8 +6,8 @@ use core::time::Duration;
 use std::io::{self, IsTerminal, Write};
 
 use crate::args::Args;
+use crate::common::human;
 use crate::crew::Run;
-use crate::human;
 use crate::shared::Shared;
 
 /// Resident bytes, where the system tells them.

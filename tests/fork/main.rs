@@ -1,24 +1,17 @@
 //! Without this, a forked child could hang, lose the memory of threads that are gone, or get it twice.
 
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "fork/actor.rs"]
 mod actor;
-#[path = "fork/busy.rs"]
 mod busy;
-#[path = "fork/child.rs"]
 mod child;
-#[path = "fork/crew.rs"]
 mod crew;
-#[path = "fork/estate.rs"]
 mod estate;
-#[path = "fork/inside.rs"]
 mod inside;
-#[path = "fork/stdio.rs"]
 mod stdio;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-#[path = "fork/stores.rs"]
 mod stores;
 
 use std::os::unix::process::CommandExt;

@@ -1,16 +1,12 @@
 //! Without this, a safeguard could be on in name only, or notice a mistake too late to say whose it was.
 
-#[path = "hardened/bounds.rs"]
 mod bounds;
-#[path = "hardened/canary.rs"]
 mod canary;
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "hardened/order.rs"]
 mod order;
-#[path = "hardened/twice.rs"]
 mod twice;
-#[path = "hardened/wrong.rs"]
 mod wrong;
 
 use core::alloc::{GlobalAlloc, Layout};

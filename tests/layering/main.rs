@@ -1,6 +1,5 @@
 //! Without this, a lower layer could come to depend on a higher one, and kernel calls could spread.
 
-#[path = "layering/circles.rs"]
 mod circles;
 
 use std::fs;
@@ -143,7 +142,7 @@ fn faults(name: &str, source: &str) -> Vec<String> {
     let own = path.split('/').next().expect("a first part");
     if layer(own).is_none() {
         faults.push(format!(
-            "module `{own}` has no layer: add it to LAYERS in tests/layering.rs"
+            "module `{own}` has no layer: add it to LAYERS in tests/layering/main.rs"
         ));
         return faults;
     }
@@ -152,7 +151,7 @@ fn faults(name: &str, source: &str) -> Vec<String> {
             _ if named == own => {}
             None => faults.push(format!(
                 "line {line}: `crate::{named}` has no layer: name the module that defines it, or add \
-                 it to LAYERS in tests/layering.rs"
+                 it to LAYERS in tests/layering/main.rs"
             )),
             named_layer if named_layer > layer(own) => {}
             _ => faults.push(format!("line {line}: `{own}` may not name `{named}`, see LAYERS")),

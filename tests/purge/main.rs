@@ -1,9 +1,9 @@
 //! Without this, freed memory could stay with the process, or a purge could take memory that is in use.
 
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "purge/blocks.rs"]
 mod blocks;
 
 use core::alloc::Layout;

@@ -1,13 +1,11 @@
 //! Without this, a kernel that refuses memory could crash a program, or cost it memory for good.
 
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "oom/chain.rs"]
 mod chain;
-#[path = "oom/filler.rs"]
 mod filler;
-#[path = "oom/program.rs"]
 mod program;
 
 use core::ffi::CStr;

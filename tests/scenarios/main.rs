@@ -2,41 +2,29 @@
 //! refuses, signals, threads by the thousand, libraries that go.
 
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "oom/chain.rs"]
+#[path = "../oom/chain.rs"]
 mod chain;
-#[path = "oom/program.rs"]
+#[path = "../oom/program.rs"]
 #[expect(dead_code, reason = "of the program only the parts are used")]
 mod program;
 
-#[path = "scenarios/allowed.rs"]
 mod allowed;
-#[path = "scenarios/cgroup.rs"]
 mod cgroup;
 #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
-#[path = "scenarios/dynamic.rs"]
 mod dynamic;
-#[path = "scenarios/filter.rs"]
 mod filter;
-#[path = "scenarios/huge.rs"]
 mod huge;
-#[path = "scenarios/kernel.rs"]
 mod kernel;
 #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
-#[path = "scenarios/library.rs"]
 mod library;
-#[path = "scenarios/limits.rs"]
 mod limits;
-#[path = "scenarios/locked.rs"]
 mod locked;
-#[path = "scenarios/mappings.rs"]
 mod mappings;
-#[path = "scenarios/signals.rs"]
 mod signals;
-#[path = "scenarios/threads.rs"]
 mod threads;
-#[path = "scenarios/timer.rs"]
 mod timer;
 
 use flagstone::Flagstone;

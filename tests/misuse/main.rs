@@ -1,12 +1,10 @@
 //! Without this, a double free or a wrong pointer could pass silently and damage the program much later.
 
-#[path = "misuse/at_once.rs"]
 mod at_once;
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "misuse/dying.rs"]
 mod dying;
-#[path = "misuse/program.rs"]
 mod program;
 
 use std::io::{self, Write};

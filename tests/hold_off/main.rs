@@ -1,15 +1,13 @@
 //! Without this, a purge could take memory that another thread is using, or leave what sleeping threads keep.
 
 #[expect(dead_code, reason = "shared with the tests of purges")]
-#[path = "purge/blocks.rs"]
+#[path = "../purge/blocks.rs"]
 mod blocks;
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "hold_off/hammer.rs"]
 mod hammer;
-#[path = "hold_off/sleepers.rs"]
 mod sleepers;
-#[path = "hold_off/stop.rs"]
 mod stop;
 
 use blocks::Blocks;

@@ -2,14 +2,11 @@
 //! a moment of some instructions, in a process of its own.
 
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "rare/forks.rs"]
 mod forks;
-#[path = "rare/limits.rs"]
 mod limits;
-#[path = "rare/priorities.rs"]
 mod priorities;
-#[path = "rare/purges.rs"]
 mod purges;
 
 use core::alloc::{GlobalAlloc, Layout};
