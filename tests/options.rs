@@ -14,7 +14,7 @@ use std::process;
 
 use common::block::{Block, Heap};
 use common::child::{run_child_with, scenario};
-use common::process::{begin, is_in_memory, page_size, until_others_sleep, verify};
+use common::process::{is_in_memory, page_size, until_others_sleep, verify};
 use common::raw_thread::on_raw_thread;
 use flagstone::{Config, Flagstone};
 
@@ -218,7 +218,6 @@ fn facts_with(variables: &[(&str, &str)]) -> Facts {
 
 #[test]
 fn without_variables_the_program_decides() {
-    let _turn = begin();
     if let Some(scenario) = scenario() {
         report(&scenario);
     }
@@ -227,7 +226,6 @@ fn without_variables_the_program_decides() {
 
 #[test]
 fn purge_delay() {
-    let _turn = begin();
     assert_eq!(facts_with(&[(DELAY, "0")]).spans, 0);
     for long in ["100000000", "4294967295", "0000000100000000"] {
         facts_with(&[(DELAY, long)]).expect_default();
@@ -236,7 +234,6 @@ fn purge_delay() {
 
 #[test]
 fn dirty_budget() {
-    let _turn = begin();
     assert_eq!(facts_with(&[(BUDGET, "0")]).spans, 0);
     let spans = facts_with(&[(BUDGET, "4194304")]).spans;
     assert!((1..=4 * MIB).contains(&spans), "{spans}");
@@ -250,7 +247,6 @@ fn dirty_budget() {
 
 #[test]
 fn large_cache() {
-    let _turn = begin();
     assert_eq!(facts_with(&[(LARGE, "0")]).mappings, 0);
     let mappings = facts_with(&[(LARGE, "8388608")]).mappings;
     assert!((1..=8 * MIB).contains(&mappings), "{mappings}");
@@ -264,7 +260,6 @@ fn large_cache() {
 
 #[test]
 fn thread_cache() {
-    let _turn = begin();
     // A block of each size is kept in any case.
     for (value, most) in [("0", 64), ("128K", 192), ("256k", 320)] {
         let cached = facts_with(&[(THREAD, value)]).cached;
@@ -277,14 +272,12 @@ fn thread_cache() {
 
 #[test]
 fn huge_pages() {
-    let _turn = begin();
     facts_with(&[(HUGE, "advise")]).expect_default();
     assert!(!facts_with(&[(HUGE, "off")]).huge);
 }
 
 #[test]
 fn several_at_once() {
-    let _turn = begin();
     let facts = facts_with(&[(DELAY, "0"), (LARGE, "0"), (THREAD, "0"), (HUGE, "off")]);
     let cached = facts.cached;
     assert!(cached <= 64, "{facts:?}");
@@ -309,7 +302,6 @@ fn expect_complaint(name: &str, value: &[u8]) {
 
 #[test]
 fn bad_numbers_are_named() {
-    let _turn = begin();
     for name in BYTES {
         for value in ["", "-1", "1T", "K", "1 M", "0x10", "18446744073709551615G"] {
             expect_complaint(name, value.as_bytes());
@@ -326,7 +318,6 @@ fn bad_numbers_are_named() {
 /// What is no text, or more than a line of it, is named in one line too.
 #[test]
 fn strange_values_are_named() {
-    let _turn = begin();
     for name in ALL {
         expect_complaint(name, b"\xff\xfe");
         expect_complaint(name, &[b'7'; 5_000]);
@@ -336,7 +327,6 @@ fn strange_values_are_named() {
 
 #[test]
 fn every_bad_value_is_named() {
-    let _turn = begin();
     let (facts, stderr) = run_scenario(PLAIN, &ALL.map(|name| (name, "x")));
     let mut named: Vec<&str> = stderr
         .lines()
@@ -353,7 +343,6 @@ fn every_bad_value_is_named() {
 /// A good value counts beside a bad one.
 #[test]
 fn good_beside_bad() {
-    let _turn = begin();
     let (facts, stderr) = run_scenario(PLAIN, &[(BUDGET, "lots"), (LARGE, "0")]);
     assert_eq!(facts.mappings, 0, "{facts:?}");
     assert_eq!(facts.spans, Facts::SPANS, "{facts:?}");
@@ -362,7 +351,6 @@ fn good_beside_bad() {
 
 #[test]
 fn other_names_are_ignored() {
-    let _turn = begin();
     let others = [
         ("FLAGSTONE", "0"),
         ("FLAGSTONE_", "0"),
@@ -380,7 +368,6 @@ fn other_names_are_ignored() {
 /// Neither later changes of the environment nor another allocator's options count.
 #[test]
 fn options_are_read_once() {
-    let _turn = begin();
     for scenario in [CHANGED, OTHER] {
         let (facts, stderr) = run_scenario::<&str>(scenario, &[]);
         assert_eq!(stderr, "", "{scenario}");

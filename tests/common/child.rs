@@ -2,7 +2,9 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::FromRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
@@ -12,6 +14,11 @@ const SCENARIO: &str = "FLAGSTONE_TEST_SCENARIO";
 
 /// Set in processes that [`again`] started: their children keep their options.
 const AGAIN: &str = "FLAGSTONE_TEST_AGAIN";
+
+/// Whether [`again`] started this process, or the one that started it.
+pub(crate) fn is_again() -> bool {
+    env::var_os(AGAIN).is_some()
+}
 
 /// How a child process ended.
 #[derive(Debug)]
@@ -75,7 +82,7 @@ pub(crate) fn child<V: AsRef<OsStr>>(
     let mut command = Command::new(binary);
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
     let is_option = |name: &OsStr| name.as_encoded_bytes().starts_with(b"FLAGSTONE_");
-    if env::var_os(AGAIN).is_none() {
+    if !is_again() {
         for (option, _) in env::vars_os().filter(|(name, _)| is_option(name)) {
             command.env_remove(option);
         }
@@ -124,22 +131,43 @@ pub(crate) fn again_hardened(name: &str) {
 /// Runs all tests of this binary but those that begin with `name` once more, with this option.
 #[track_caller]
 pub(crate) fn again(name: &str, option: (&str, &str)) {
-    if env::var_os(AGAIN).is_some() {
+    if is_again() {
         return;
     }
-    // The other tests of this process count its blocks.
-    let _turn = begin();
+    // Beside the child, the other tests of this process run, and count its blocks: this one
+    // allocates in its turn only.
+    let turn = begin();
+    let mut output = memory_file();
     let binary = env::current_exe().expect("the path of this test");
     let mut command = Command::new(binary);
     command.args(["--test-threads=1", "--skip", name]);
     command.env(AGAIN, "1").env(option.0, option.1);
-    let exit: Exit = command.output().expect("a child process").into();
+    let stream = || output.try_clone().expect("a descriptor");
+    command.stdout(stream()).stderr(stream());
+    let mut child = command.spawn().expect("a child process");
+    drop(turn);
+    let status = child.wait();
+    let _turn = begin();
+    let status = status.expect("how the child ended");
+    let mut text = Vec::new();
+    output.rewind().expect("a file");
+    output.read_to_end(&mut text).expect("a file");
+    let text = String::from_utf8_lossy(&text);
     assert!(
-        exit.code == Some(0) && exit.stdout.contains("test result: ok. "),
-        "{option:?}: {:?} {:?}\n{}{}",
-        exit.code,
-        exit.signal,
-        exit.stdout,
-        exit.stderr
+        status.success() && text.contains("test result: ok. "),
+        "{option:?}: {status}\n{text}"
     );
+}
+
+/// A file without a name. Unlike a pipe, it needs nobody who reads while it is written.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an object that the allocator does not own"
+)]
+fn memory_file() -> File {
+    // SAFETY: the name is a C string.
+    let file = unsafe { libc::memfd_create(c"output".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(file >= 0, "memfd_create refused");
+    // SAFETY: 1. open, and nobody else's.
+    unsafe { File::from_raw_fd(file) }
 }

@@ -12,7 +12,8 @@ const ROUNDS: usize = 16;
 /// As many rounds in a row have to end with the same live bytes.
 const STEADY: usize = 3;
 
-/// Takes the turn of one test: tests of one file share the process and would count each other's blocks.
+/// Takes the turn of one test: tests of one file share the process and would count each other's
+/// blocks. Where each has a process of its own, they take none, and run beside each other.
 ///
 /// The alarm ends a process that hangs; no test takes a tenth of that time.
 pub(crate) fn begin() -> MutexGuard<'static, ()> {

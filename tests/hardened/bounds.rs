@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::common::child::{run_child_with, scenario};
-use super::common::process::{begin, is_readable, page_size};
+use super::common::process::{is_readable, page_size};
 use super::{ALLOC, Address, End, HARDENED, block, expect_noticed};
 
 const SIZES: [usize; 9] = [1, 8, 24, 100, 4_096, 40_000, 262_144, 300_001, 2 << 20];
@@ -149,7 +149,6 @@ fn inaccessible_pages() -> usize {
 #[test]
 fn tables_lie_between_inaccessible_pages() {
     const NAME: &str = "bounds::tables_lie_between_inaccessible_pages";
-    let _turn = begin();
     if scenario().is_some() {
         println!("pages: {}", inaccessible_pages());
         return;

@@ -6,7 +6,7 @@ use flagstone::{Flagstone, failpoints, raw};
 
 use super::common::block::Block;
 use super::common::child::alone;
-use super::common::process::{begin, is_readable};
+use super::common::process::is_readable;
 use super::{ALLOC, HARDENED, block};
 
 type Canary = [u8; 8];
@@ -54,7 +54,6 @@ fn allocate_at(address: usize, size: usize) -> Block {
 
 #[test]
 fn none_is_left_for_the_next_owner() {
-    let _turn = begin();
     let name = "canary::none_is_left_for_the_next_owner";
     alone(name, &[(HARDENED, "canaries")], || {
         for (size, next) in PAIRS {
@@ -72,7 +71,6 @@ fn none_is_left_for_the_next_owner() {
 /// The block stays where it is, its end and so its canary do not.
 #[test]
 fn none_is_left_inside_a_block_that_grew_or_shrank() {
-    let _turn = begin();
     let name = "canary::none_is_left_inside_a_block_that_grew_or_shrank";
     alone(name, &[(HARDENED, "canaries")], || {
         for (less, more) in PAIRS {
@@ -97,7 +95,6 @@ fn none_is_left_inside_a_block_that_grew_or_shrank() {
 #[test]
 fn none_is_left_where_a_mapping_was() {
     const KEPT: usize = 6_000_000;
-    let _turn = begin();
     let name = "canary::none_is_left_where_a_mapping_was";
     alone(name, &[(HARDENED, "canaries")], || {
         for (before, after, is_copied) in [
@@ -133,7 +130,6 @@ fn none_is_left_where_a_mapping_was() {
 /// A mapping that the kernel does not lengthen keeps its canary until it was copied.
 #[test]
 fn one_is_put_back_where_the_mapping_stays() {
-    let _turn = begin();
     let name = "canary::one_is_put_back_where_the_mapping_stays";
     alone(name, &[(HARDENED, "canaries")], || {
         let first = block(400_000);
@@ -147,7 +143,6 @@ fn one_is_put_back_where_the_mapping_stays() {
 /// Blocks that are freed by their address have theirs at the end of all their room.
 #[test]
 fn none_is_left_behind_blocks_freed_by_address() {
-    let _turn = begin();
     let name = "canary::none_is_left_behind_blocks_freed_by_address";
     alone(name, &[(HARDENED, "canaries")], || {
         for (size, next) in PAIRS {

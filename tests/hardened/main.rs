@@ -15,7 +15,7 @@ use std::process;
 
 use common::block::Block;
 use common::child::{Exit, run_child_with, scenario};
-use common::process::{begin, resident, verify};
+use common::process::{resident, verify};
 use flagstone::Flagstone;
 
 #[global_allocator]
@@ -72,7 +72,6 @@ enum End {
 /// The child runs the same test, `name`, and comes here again.
 #[track_caller]
 fn expect_noticed<T>(name: &str, safeguards: &str, mistakes: &[(String, T, End)], make: fn(&T)) {
-    let _turn = begin();
     if let Some(number) = scenario() {
         let number: usize = number.parse().expect("the number of a mistake");
         make(&mistakes[number].1);
@@ -116,7 +115,6 @@ impl End {
 #[test]
 fn tags_go_back() {
     const NAME: &str = "tags_go_back";
-    let _turn = begin();
     if scenario().is_some() {
         let before = resident();
         let blocks: Vec<_> = (0..(64 << 20) / 100).map(|_| block(100)).collect();
@@ -143,7 +141,6 @@ fn tags_go_back() {
 #[test]
 fn classes_may_take_each_others_place() {
     const NAME: &str = "classes_may_take_each_others_place";
-    let _turn = begin();
     if scenario().is_some() {
         for _ in 0..6 {
             for size in [1_000, 48, 300, 16, 700] {
@@ -168,7 +165,6 @@ fn classes_may_take_each_others_place() {
 #[test]
 fn right_programs_run_to_their_end() {
     const NAME: &str = "right_programs_run_to_their_end";
-    let _turn = begin();
     if scenario().is_some() {
         for round in 0..300 {
             let sizes = [

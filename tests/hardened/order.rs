@@ -1,7 +1,6 @@
 //! Which block comes next, and when a freed one comes back.
 
 use super::common::child::{run_child_with, scenario};
-use super::common::process::begin;
 use super::{ALLOC, Address, HARDENED, block};
 
 const COUNT: usize = 64;
@@ -28,7 +27,6 @@ fn run(name: &str, safeguards: &str) -> String {
 #[test]
 fn the_order_differs_from_run_to_run() {
     const NAME: &str = "order::the_order_differs_from_run_to_run";
-    let _turn = begin();
     if scenario().is_some() {
         println!("found: {} {}", distances(48), distances(2_000));
         return;
@@ -55,7 +53,6 @@ fn until_reuse(size: usize) -> usize {
 #[test]
 fn freed_blocks_wait() {
     const NAME: &str = "order::freed_blocks_wait";
-    let _turn = begin();
     if scenario().is_some() {
         let waits: Vec<_> = [16, 48, 1_000, 4_096, 40_000, 250_000, 300_000, 2 << 20]
             .map(|size| until_reuse(size).to_string())

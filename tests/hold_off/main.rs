@@ -12,9 +12,7 @@ mod stop;
 
 use blocks::Blocks;
 use common::child::alone;
-use common::process::{
-    begin, expect_back, expect_grown, live, resident, verify, without_huge_pages,
-};
+use common::process::{expect_back, expect_grown, live, resident, verify, without_huge_pages};
 use flagstone::Flagstone;
 use hammer::while_hammering;
 use rand::rngs::SmallRng;
@@ -36,7 +34,6 @@ const NEVER: (&str, &str) = ("FLAGSTONE_PURGE_DELAY_MS", "4000000000");
 
 #[test]
 fn memory_of_sleeping_threads_goes_back() {
-    let _turn = begin();
     alone("memory_of_sleeping_threads_goes_back", &[NEVER], || {
         without_huge_pages();
         let (before, live_before) = (resident(), live());
@@ -74,7 +71,6 @@ fn memory_of_sleeping_threads_goes_back() {
 /// A purge that finds blocks in use, or in a magazine, must not make the next one pass them over.
 #[test]
 fn memory_of_sleeping_threads_goes_back_every_time() {
-    let _turn = begin();
     alone(
         "memory_of_sleeping_threads_goes_back_every_time",
         &[NEVER],
@@ -101,7 +97,6 @@ fn memory_of_sleeping_threads_goes_back_every_time() {
 /// What [`Flagstone::purge`] promises for threads that used every size class.
 #[test]
 fn memory_of_sleeping_threads_goes_back_in_all_sizes() {
-    let _turn = begin();
     alone(
         "memory_of_sleeping_threads_goes_back_in_all_sizes",
         &[NEVER],
@@ -130,7 +125,6 @@ fn memory_of_sleeping_threads_goes_back_in_all_sizes() {
 /// this is the test of holding threads off.
 #[test]
 fn blocks_in_use_survive_purges() {
-    let _turn = begin();
     alone("blocks_in_use_survive_purges", &[NEVER], || {
         while_hammering(10, 1, verify);
         let live_before = live();
@@ -152,7 +146,6 @@ fn blocks_in_use_survive_purges() {
 /// and ends it while the purge is under way.
 #[test]
 fn an_operation_in_flight_survives_a_purge() {
-    let _turn = begin();
     alone("an_operation_in_flight_survives_a_purge", &[NEVER], || {
         let bytes = purge_while_stopped(1_000);
         assert!(bytes > 0, "nothing was given back");
@@ -163,7 +156,6 @@ fn an_operation_in_flight_survives_a_purge() {
 /// The same while every thread sweeps on its own, as nothing may stay free for long.
 #[test]
 fn blocks_in_use_survive_sweeps() {
-    let _turn = begin();
     alone("blocks_in_use_survive_sweeps", &[AT_ONCE], || {
         while_hammering(10, 1, verify);
         let live_before = live();

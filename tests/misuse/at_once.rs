@@ -11,7 +11,6 @@ use flagstone::failpoints::{self, Callback, Point};
 use super::SPAN;
 use super::common::block::Block;
 use super::common::child::{run_child, scenario};
-use super::common::process::begin;
 use super::program::{block, free_as};
 
 static BLOCK: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
@@ -36,7 +35,6 @@ fn at(point: Point) {
 fn spans() {
     static CALLBACK: Callback = at;
     const NAME: &str = "at_once::spans";
-    let _turn = begin();
     if scenario().is_none() {
         let exit = run_child(NAME, "spans");
         assert_eq!(exit.signal, Some(libc::SIGABRT), "{exit:?}");

@@ -10,7 +10,7 @@ use std::thread;
 use flagstone::{Flagstone, failpoints};
 
 use super::common::child::{run_child_with, scenario};
-use super::common::process::{begin, verify};
+use super::common::process::verify;
 use super::common::raw_thread::on_raw_thread;
 use super::program::{block, free_twice};
 
@@ -101,7 +101,6 @@ fn find(way: &str) {
 #[test]
 fn a_handler_may_call_everything() {
     const NAME: &str = "dying::a_handler_may_call_everything";
-    let _turn = begin();
     if let Some(way) = scenario() {
         // SAFETY: no precondition.
         unsafe { libc::alarm(PATIENCE) };

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::process;
 
 use common::child::{Exit, run_child, scenario};
-use common::process::{begin, verify};
+use common::process::verify;
 use common::raw_thread::on_raw_thread;
 use flagstone::Flagstone;
 use program::{Mistake, Program, block};
@@ -30,7 +30,6 @@ const SURVIVED: &str = "the program ran to its end";
 /// the same test, `name`, and comes here again.
 #[track_caller]
 fn run_all(name: &str, programs: &[Program], check: fn(&Program, &Exit)) {
-    let _turn = begin();
     if let Some(number) = scenario() {
         let mut program = programs[number.parse::<usize>().expect("the number of a program")];
         on_raw_thread(&mut program, Program::run);
@@ -186,7 +185,6 @@ fn a_handler_may_allocate() {
         // SAFETY: no precondition.
         unsafe { libc::_exit(REPORTED) };
     }
-    let _turn = begin();
     if let Some(size) = scenario() {
         // SAFETY: the handler is a function of this type.
         unsafe { libc::signal(libc::SIGABRT, report as *const () as libc::sighandler_t) };

@@ -1,4 +1,5 @@
 //! Without this, a kernel that refuses memory could crash a program, or cost it memory for good.
+//! Each test has a process of its own: they take no turns.
 
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
 #[path = "../common/mod.rs"]
@@ -16,7 +17,7 @@ use std::io::{self, Write};
 use chain::Chain;
 use common::block::Block;
 use common::child::{alone, run_child, scenario};
-use common::process::{begin, live, mapped, resident, verify, without_huge_pages};
+use common::process::{live, mapped, resident, verify, without_huge_pages};
 use filler::Filler;
 use flagstone::{Flagstone, failpoints};
 use program::{check, fill, free_quietly, layout, program};
@@ -25,6 +26,10 @@ use program::{check, fill, free_quietly, layout, program};
 static ALLOC: Flagstone = Flagstone::new();
 
 const MIB: usize = 1 << 20;
+
+/// Nothing goes back by itself, however long the test takes.
+const NEVER: (&str, &str) = ("FLAGSTONE_PURGE_DELAY_MS", "4000000000");
+
 /// Which kernel calls are refused: one, or that one and all after it.
 #[derive(Clone, Copy, Debug)]
 struct OptionError {
@@ -91,7 +96,6 @@ extern "C" fn before_main() {
 fn refusals_from_the_first_call_on() {
     const NAME: &str = "refusals_from_the_first_call_on";
     const CALLS: usize = 1_000;
-    let _turn = begin();
     if scenario().is_some() {
         let refused = BEFORE_MAIN_REFUSED.load(Ordering::Relaxed);
         writeln!(io::stdout(), "refused {}", refused - 1).expect("a message");
@@ -113,7 +117,6 @@ fn refusals_from_the_first_call_on() {
 #[test]
 fn refusals_at_any_time() {
     const CALLS: usize = 1_000;
-    let _turn = begin();
     alone("refusals_at_any_time", &[], || {
         let before = held_after_purge();
         for forever in [false, true] {
@@ -131,12 +134,8 @@ fn refusals_cost_nothing() {
     const SIZE: usize = 3 * MIB;
     const TIMES: usize = 20_000;
     const ROUNDS: usize = 100;
-    // Free spans stay, freed mappings go back at once.
-    const OPTIONS: [(&str, &str); 2] = [
-        ("FLAGSTONE_PURGE_DELAY_MS", "4000000000"),
-        ("FLAGSTONE_LARGE_CACHE", "0"),
-    ];
-    let _turn = begin();
+    // Freed mappings go back at once.
+    const OPTIONS: [(&str, &str); 2] = [NEVER, ("FLAGSTONE_LARGE_CACHE", "0")];
     alone("refusals_cost_nothing", &OPTIONS, || {
         let use_block = |size| match Block::alloc(&ALLOC, layout(size, 8)) {
             Some(block) => {
@@ -227,7 +226,6 @@ fn expect_rounds<const N: usize>(sizes: [usize; N], counts: [[usize; N]; ROUNDS]
 
 #[test]
 fn all_addresses_serve_again() {
-    let _turn = begin();
     alone("all_addresses_serve_again", &[], || {
         // The smallest size takes the longest; it is among the others below.
         for size in CHAINED.into_iter().skip(1) {
@@ -240,8 +238,7 @@ fn all_addresses_serve_again() {
 /// What blocks of one size leave has to serve all others.
 #[test]
 fn all_addresses_serve_other_sizes() {
-    let _turn = begin();
-    alone("all_addresses_serve_other_sizes", &[], || {
+    alone("all_addresses_serve_other_sizes", &[NEVER], || {
         expect_rounds(CHAINED, fill_rounds(CHAINED));
     });
 }
@@ -258,7 +255,6 @@ fn many_long_blocks_take_few_mappings() {
     const SIZE: usize = 270_000;
     const MOST_RESIDENT: usize = 1_200 * MIB;
     const MOST_MAPPINGS: usize = 10_000;
-    let _turn = begin();
     alone("many_long_blocks_take_few_mappings", &[], || {
         without_huge_pages();
         let mut blocks: Vec<Option<Block>> = (0..BLOCKS).map(|_| None).collect();
@@ -300,7 +296,6 @@ fn the_limit_of_mappings_is_survived() {
     const LONG: usize = 8 * MIB;
     /// Freed mappings go back at once, if the kernel takes them.
     const NO_CACHE: (&str, &str) = ("FLAGSTONE_LARGE_CACHE", "0");
-    let _turn = begin();
     let limit = fs::read_to_string("/proc/sys/vm/max_map_count").expect("the limit of mappings");
     let limit: usize = limit.trim().parse().expect("a number");
     if limit > MOST {

@@ -16,9 +16,7 @@ use blocks::Blocks;
 
 use common::block::Block;
 use common::child::alone;
-use common::process::{
-    begin, expect_back, expect_grown, live, resident, verify, without_huge_pages,
-};
+use common::process::{expect_back, expect_grown, live, resident, verify, without_huge_pages};
 use flagstone::Flagstone;
 use flagstone::failpoints::{self, Callback, Point};
 use rand::rngs::SmallRng;
@@ -40,7 +38,6 @@ fn alloc_zeroed(size: usize) -> Block {
 
 #[test]
 fn small_blocks_go_back() {
-    let _turn = begin();
     alone("small_blocks_go_back", &[], || {
         without_huge_pages();
         let mut blocks = Blocks::with_room(600_000);
@@ -59,7 +56,6 @@ fn small_blocks_go_back() {
 /// After a peak, few blocks are left and lie everywhere: whole pages between them go back.
 #[test]
 fn pages_between_survivors_go_back() {
-    let _turn = begin();
     alone("pages_between_survivors_go_back", &[], || {
         without_huge_pages();
         let mut blocks = Blocks::with_room(600_000);
@@ -89,7 +85,6 @@ fn pages_between_survivors_go_back() {
 
 #[test]
 fn spans_and_mappings_go_back() {
-    let _turn = begin();
     alone("spans_and_mappings_go_back", &[NEVER], || {
         without_huge_pages();
         let mut blocks = Blocks::with_room(1_000);
@@ -122,7 +117,6 @@ fn a_chunk_emptied_during_a_purge_goes_back() {
             last.into_iter().for_each(|block| block.free(&ALLOC));
         }
     };
-    let _turn = begin();
     alone(
         "a_chunk_emptied_during_a_purge_goes_back",
         &[AT_ONCE],
@@ -156,7 +150,6 @@ fn a_chunk_emptied_during_a_purge_goes_back() {
 #[test]
 fn reports_agree() {
     const CHUNK: usize = 4 * MIB;
-    let _turn = begin();
     alone("reports_agree", &[NEVER], || {
         without_huge_pages();
         let mut blocks = Blocks::with_room(200_000);
@@ -202,7 +195,6 @@ fn reports_agree() {
 fn what_became_due_is_counted() {
     const SPANS: usize = 60;
     const SPAN: usize = 512 << 10;
-    let _turn = begin();
     let delay = ("FLAGSTONE_PURGE_DELAY_MS", "1000");
     alone("what_became_due_is_counted", &[delay], || {
         // In a magazine until the purge.
@@ -234,7 +226,6 @@ fn zeroed_memory_is_zero_after_purges() {
     ];
     /// Kernel calls of a purge that pass before one or all are refused; the last refuses none.
     const PASS: [usize; 9] = [0, 1, 2, 3, 5, 8, 13, 30, usize::MAX];
-    let _turn = begin();
     alone("zeroed_memory_is_zero_after_purges", &[NEVER], || {
         let mut blocks: Vec<Block> = Vec::with_capacity(1_000);
         let mut refused = 0;
@@ -266,7 +257,6 @@ fn zeroed_memory_is_zero_after_purges() {
 /// The same where every free purges: what is refused then waits for the next time.
 #[test]
 fn zeroed_memory_is_zero_after_refused_frees() {
-    let _turn = begin();
     alone(
         "zeroed_memory_is_zero_after_refused_frees",
         &[AT_ONCE],
@@ -295,7 +285,6 @@ fn zeroed_memory_is_zero_after_refused_frees() {
 /// Pages between survivors that the kernel refused to take back are offered again.
 #[test]
 fn refused_pages_go_back_the_next_time() {
-    let _turn = begin();
     alone("refused_pages_go_back_the_next_time", &[NEVER], || {
         let mut blocks = Blocks::with_room(150_000);
         let mut rng = SmallRng::seed_from_u64(9);
@@ -314,7 +303,6 @@ fn refused_pages_go_back_the_next_time() {
 /// The kernel must not fill purged holes to make huge pages of their surroundings.
 #[test]
 fn huge_pages_stay_out_of_holes() {
-    let _turn = begin();
     alone("huge_pages_stay_out_of_holes", &[], || {
         if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
             return;
@@ -339,7 +327,6 @@ fn huge_pages_stay_out_of_holes() {
 /// With no delay, freed memory goes back without a call of `purge`.
 #[test]
 fn memory_decays() {
-    let _turn = begin();
     alone("memory_decays", &[AT_ONCE], || {
         without_huge_pages();
         let mut blocks = Blocks::with_room(150_000);
@@ -369,7 +356,6 @@ fn memory_decays() {
 #[test]
 fn pages_between_survivors_decay() {
     const SLOW: usize = 60;
-    let _turn = begin();
     alone("pages_between_survivors_decay", &[AT_ONCE], || {
         without_huge_pages();
         let mut blocks = Blocks::with_room(300_000);

@@ -12,7 +12,7 @@ use flagstone::{Flagstone, failpoints};
 
 use crate::common::block::Block;
 use crate::common::child::{child, scenario};
-use crate::common::process::{begin, resident, verify, without_huge_pages};
+use crate::common::process::{resident, verify, without_huge_pages};
 use crate::filter::{install, kill_others};
 use crate::{ALLOC, MIB, SIZES};
 
@@ -178,7 +178,6 @@ fn the_listed_calls_are_enough() {
     if let Some(name) = scenario() {
         act(&name);
     }
-    let _turn = begin();
     for scenario in &SCENARIOS {
         let Some(ended) = run(scenario, None) else {
             return;
@@ -190,7 +189,6 @@ fn the_listed_calls_are_enough() {
 /// Without any row of the tables what needs it ends by the filter.
 #[test]
 fn none_of_the_listed_calls_is_too_many() {
-    let _turn = begin();
     for row in rows("system call").iter().chain(&rows("advice")) {
         for need in &row.needed_by {
             let name = match *need {

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::common::block::Block;
 use crate::common::child::{alone, scenario};
-use crate::common::process::{begin, resident, verify};
+use crate::common::process::{resident, verify};
 use crate::{ALLOC, MIB};
 
 const LIMIT: usize = 256 * MIB;
@@ -40,14 +40,14 @@ const PLACE: &str = "SCENARIOS_GROUP";
 struct Group(PathBuf);
 
 impl Group {
-    fn new() -> Option<Self> {
+    fn new(test: &str) -> Option<Self> {
         // The two versions of control groups.
         let kinds = [
             ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             ("/sys/fs/cgroup", "memory.max"),
         ];
         kinds.into_iter().find_map(|(root, limit)| {
-            let group = Path::new(root).join(format!("flagstone-test-{}", process::id()));
+            let group = Path::new(root).join(format!("flagstone-{test}-{}", process::id()));
             fs::create_dir(&group).ok()?;
             let group = Self(group);
             // The file exists already where the kernel counts memory here.
@@ -99,14 +99,13 @@ fn phases(sizes: &[Range<usize>], total: usize, kept: Option<usize>, between: fn
 
 /// Runs `body` in a process of its own below the limit, if there are control groups.
 fn below_limit(name: &str, body: fn()) {
-    let _turn = begin();
     if scenario().is_some() {
         let group = env::var_os(PLACE).expect("a group");
         let members = Path::new(&group).join("cgroup.procs");
         fs::write(members, process::id().to_string()).expect("a place in the group");
         return alone(name, &[], body);
     }
-    let Some(group) = Group::new() else {
+    let Some(group) = Group::new(name) else {
         return println!("skipped: no control group can be made");
     };
     let place = group.0.to_str().expect("a path in UTF-8");

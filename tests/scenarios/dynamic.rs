@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::common::child::{alone, scenario};
-use crate::common::process::{begin, verify};
+use crate::common::process::verify;
 use crate::library::{Library, build, build_against};
 
 /// Where the child finds the libraries.
@@ -146,7 +146,6 @@ fn load_beside_a_thread(first: Library, others: impl Fn() -> Vec<Library>) -> Ve
 #[test]
 fn storage_need_not_be_static() {
     const NAME: &str = "dynamic::storage_need_not_be_static";
-    let _turn = begin();
     if scenario().is_none() {
         // Flagged without the feature: so the look at the flag finds it.
         match build() {

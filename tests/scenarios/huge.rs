@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{begin, page_size, resident, verify};
+use crate::common::process::{page_size, resident, verify};
 use crate::program::layout;
 use crate::{ALLOC, MIB};
 
@@ -63,7 +63,6 @@ fn kernel_collapses() -> bool {
 fn purged_holes_stay_out_of_memory() {
     const NAME: &str = "huge::purged_holes_stay_out_of_memory";
     const TOTAL: usize = 128 * MIB;
-    let _turn = begin();
     if !has_huge_pages() {
         return;
     }
@@ -118,7 +117,6 @@ fn sparse_use_costs_pages_only() {
     const BLOCKS: usize = 2_000;
     /// Blocks of a class, a span, and a mapping.
     const SIZES: [usize; 3] = [200_000, 270_000, 3 * MIB];
-    let _turn = begin();
     let enabled = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
     let mode = fs::read_to_string(enabled).unwrap_or_default();
     if mode.contains("[always]") {

@@ -7,7 +7,7 @@ use flagstone::Flagstone;
 use crate::chain::Chain;
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{begin, live, verify};
+use crate::common::process::{live, verify};
 use crate::filter::refuse;
 use crate::program::{free_quietly, layout};
 use crate::{ALLOC, MIB, SIZES};
@@ -61,7 +61,6 @@ pub(crate) fn use_and_zero(rounds: usize) {
 
 /// Nothing goes back, so nothing may be taken for zero.
 fn without_madvise(name: &str, errno: i32) {
-    let _turn = begin();
     alone(name, &[], || {
         use_and_zero(1);
         if refuse(&[libc::SYS_madvise], errno) {
@@ -86,7 +85,6 @@ fn no_memory_call_is_left() {
     const NAME: &str = "kernel::no_memory_call_is_left";
     /// Nothing is given back before the filter is there.
     const NEVER: (&str, &str) = ("FLAGSTONE_PURGE_DELAY_MS", "4000000000");
-    let _turn = begin();
     alone(NAME, &[NEVER], || {
         let mut chains = SIZES.map(Chain::new);
         for chain in &mut chains {

@@ -4,6 +4,7 @@ use core::ffi::{CStr, c_void};
 use core::mem;
 use core::ptr::NonNull;
 use core::slice;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::env;
 use std::ffi::CString;
 use std::fs;
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use crate::common::child::{alone, scenario};
-use crate::common::process::{begin, verify};
+use crate::common::process::verify;
 
 const THREADS: usize = 4;
 const LENGTH: usize = 100_000;
@@ -107,7 +108,13 @@ pub(crate) fn build_against(
     let ours = crate_library(folder).ok_or("the crate's library is not there")?;
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let source = tests.join(plugin).with_extension("rs");
-    let plugin = folder.join(format!("scenarios_{plugin}_{}.so", std::process::id()));
+    // Two tests build at the same time.
+    static BUILT: AtomicUsize = AtomicUsize::new(0);
+    let number = BUILT.fetch_add(1, Ordering::Relaxed);
+    let plugin = folder.join(format!(
+        "scenarios_{plugin}_{}_{number}.so",
+        std::process::id()
+    ));
     let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     command
         .args(["--edition", "2024", "--crate-type", "cdylib"])
@@ -136,7 +143,6 @@ pub(crate) fn build_against(
 fn a_library_is_closed_before_its_threads_end() {
     const NAME: &str = "library::a_library_is_closed_before_its_threads_end";
     const ROUNDS: usize = 20;
-    let _turn = begin();
     if scenario().is_none() {
         let plugin = match build() {
             Ok(plugin) => plugin,

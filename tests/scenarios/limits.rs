@@ -12,7 +12,7 @@ use flagstone::Flagstone;
 use crate::MIB;
 use crate::chain::Chain;
 use crate::common::child::alone;
-use crate::common::process::{begin, live, mapped, page_size, verify};
+use crate::common::process::{live, mapped, page_size, verify};
 
 const SIZES: [usize; 8] = [
     256,
@@ -117,7 +117,6 @@ fn fill_rounds(resource: Resource) {
 
 #[test]
 fn addresses_end_three_times() {
-    let _turn = begin();
     alone("limits::addresses_end_three_times", &[], || {
         fill_rounds(Resource::Addresses);
     });
@@ -127,7 +126,6 @@ fn addresses_end_three_times() {
 /// writable, not what is reserved.
 #[test]
 fn writable_memory_ends_three_times() {
-    let _turn = begin();
     alone("limits::writable_memory_ends_three_times", &[], || {
         fill_rounds(Resource::Writable);
     });
@@ -185,7 +183,6 @@ fn threads_begin_when_memory_is_used_up() {
         chain.free();
         ptr::null_mut()
     }
-    let _turn = begin();
     alone("limits::threads_begin_when_memory_is_used_up", &[], || {
         let before = live();
         for round in 0..ROUNDS {

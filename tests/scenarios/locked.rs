@@ -6,7 +6,7 @@ use flagstone::Flagstone;
 
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{begin, resident, verify};
+use crate::common::process::{resident, verify};
 use crate::kernel::use_and_zero;
 use crate::{ALLOC, MIB};
 
@@ -43,7 +43,6 @@ fn status(field: &str) -> usize {
 
 #[test]
 fn zeroed_memory_is_zero() {
-    let _turn = begin();
     alone("locked::zeroed_memory_is_zero", &[], || {
         use_and_zero(1);
         if lock_all() {
@@ -56,7 +55,6 @@ fn zeroed_memory_is_zero() {
 #[test]
 fn reservations_cost_no_memory() {
     const HELD: usize = 64 * MIB;
-    let _turn = begin();
     alone("locked::reservations_cost_no_memory", &[], || {
         if !lock_all() {
             return;

@@ -1,5 +1,6 @@
 //! Without this, the situations that broke other allocators could break this one: limits, a kernel that
-//! refuses, signals, threads by the thousand, libraries that go.
+//! refuses, signals, threads by the thousand, libraries that go. Each test has a process of its own:
+//! they take no turns.
 
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
 #[path = "../common/mod.rs"]

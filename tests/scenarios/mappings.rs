@@ -6,9 +6,7 @@ use flagstone::Flagstone;
 
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{
-    begin, expect_flat, live, mapped, resident, verify, without_huge_pages,
-};
+use crate::common::process::{expect_flat, live, mapped, resident, verify, without_huge_pages};
 use crate::program::{free_quietly, layout};
 use crate::{ALLOC, MIB, SIZES};
 
@@ -60,7 +58,6 @@ fn expect_service() {
 #[test]
 fn live_blocks_take_all_mappings() {
     const NAME: &str = "mappings::live_blocks_take_all_mappings";
-    let _turn = begin();
     let Some(limit) = limit() else {
         return;
     };
@@ -122,7 +119,6 @@ fn holes_take_all_mappings() {
     const NAME: &str = "mappings::holes_take_all_mappings";
     /// Holes that cannot be.
     const REFUSED: usize = 3_000;
-    let _turn = begin();
     let Some(limit) = limit() else {
         return;
     };
@@ -184,7 +180,6 @@ fn aligned_blocks_take_few_mappings() {
     const COUNT: usize = 100_000;
     /// At most so many mappings for all of them.
     const FEW: usize = COUNT / 10;
-    let _turn = begin();
     alone(NAME, &[], || {
         without_huge_pages();
         let mut blocks: Vec<Block> = Vec::with_capacity(COUNT);
@@ -215,7 +210,6 @@ fn aligned_blocks_take_few_mappings() {
 #[test]
 fn blocks_of_every_alignment() {
     const NAME: &str = "mappings::blocks_of_every_alignment";
-    let _turn = begin();
     let round = || (12..=24).for_each(|shift| use_alignment(1 << shift));
     alone(NAME, &[], || expect_flat(round));
 }

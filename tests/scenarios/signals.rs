@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{begin, live, verify};
+use crate::common::process::{live, verify};
 use crate::common::raw_thread::on_raw_thread;
 use crate::timer::{Timer, handle};
 use crate::{ALLOC, SIZES};
@@ -106,7 +106,6 @@ fn handlers_interrupt_the_allocator() {
         drop(timer);
         shelf.clear_all();
     }
-    let _turn = begin();
     alone(NAME, &[], || {
         handle(libc::SIGPROF, count);
         let before = live();
@@ -174,7 +173,6 @@ extern "C" fn fork_here(_: c_int) {
 #[test]
 fn a_handler_forks() {
     const NAME: &str = "signals::a_handler_forks";
-    let _turn = begin();
     alone(NAME, &[], || {
         handle(libc::SIGPROF, fork_here);
         let mut shelf = Shelf::new(1);

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::common::block::Block;
 use crate::common::child::{alone, run_child, scenario};
-use crate::common::process::{begin, live, mapped, resident, verify};
+use crate::common::process::{live, mapped, resident, verify};
 use crate::common::raw_thread::on_raw_thread;
 use crate::{ALLOC, MIB};
 
@@ -114,7 +114,6 @@ fn forty_keys_come_first() {
     fn allocate() {
         Block::filled(&ALLOC, 500, 8, 1).free(&ALLOC);
     }
-    let _turn = begin();
     alone(NAME, &[], || {
         let rounds = |threads| {
             for _ in 0..threads {
@@ -169,7 +168,6 @@ unsafe extern "C" fn come_back(value: *mut c_void) {
 fn destructors_come_back_twenty_thousand_times() {
     const NAME: &str = "threads::destructors_come_back_twenty_thousand_times";
     const THREADS: usize = 20_000;
-    let _turn = begin();
     alone(NAME, &[], || {
         bound_memory();
         LATE.store(new_key(come_back), Ordering::Relaxed);
@@ -259,7 +257,6 @@ fn a_hundred_thousand_threads_with_survivors() {
     const NAME: &str = "threads::a_hundred_thousand_threads_with_survivors";
     /// libc reserves addresses for its own allocator, in more pieces the more threads meet.
     const ONE_PIECE: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
-    let _turn = begin();
     alone(NAME, &[ONE_PIECE], || {
         bound_memory();
         let before = live();
@@ -290,7 +287,6 @@ fn thousands_of_exit_handlers() {
             unsafe { libc::write(libc::STDOUT_FILENO, line.as_ptr().cast(), line.len()) };
         }
     }
-    let _turn = begin();
     if scenario().is_some() {
         for tag in 0..2 {
             // Detached: nobody waits for it.
