@@ -20,6 +20,18 @@ pub(crate) fn is_again() -> bool {
     env::var_os(AGAIN).is_some()
 }
 
+/// Of how many like cases a test takes one: of `first`, or of `second` where [`again`] has the tests
+/// run a second time; with `TEST_LONG` in the environment, as `.ci/test` has it, it takes all.
+pub(crate) fn one_in(first: usize, second: usize) -> usize {
+    if env::var_os("TEST_LONG").is_some() {
+        1
+    } else if is_again() {
+        second
+    } else {
+        first
+    }
+}
+
 /// How a child process ended.
 #[derive(Debug)]
 pub(crate) struct Exit {

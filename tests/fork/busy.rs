@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::child::{expect_panics, fork};
 use super::estate::{Estate, MAGAZINES, SLAB};
 use crate::ALLOC;
+use crate::common::child::one_in;
 use crate::common::process::begin;
 use crate::common::raw_thread::on_raw_thread;
 
@@ -194,12 +195,12 @@ fn inherit(estate: &mut Estate) {
 
 #[test]
 fn threads_may_be_anywhere() {
-    const ROUNDS: usize = 150;
+    let rounds = 150 / one_in(3, 6);
     let _turn = begin();
     expect_panics();
     let mut estate = Estate::new();
     let busy = Busy::start();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         fork(|| inherit(&mut estate)).expect_fine();
     }
     drop(busy);

@@ -11,6 +11,7 @@ use super::child::{alone, fork};
 use super::estate::use_all_sizes;
 use crate::ALLOC;
 use crate::common::block::Block;
+use crate::common::child::one_in;
 use crate::common::process::{begin, verify};
 
 const FORKS: usize = 100;
@@ -127,7 +128,7 @@ fn threads_may_be_inside_stdio() {
             scope.spawn(|| read_lines(&input));
             scope.spawn(|| write_lines(&output));
             scope.spawn(flush_all);
-            for _ in 0..FORKS {
+            for _ in 0..FORKS / one_in(2, 6) {
                 let ended = fork(|| {
                     use_all_sizes();
                     verify();

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 
 use chain::Chain;
 use common::block::Block;
-use common::child::{alone, run_child, scenario};
+use common::child::{alone, one_in, run_child, scenario};
 use common::process::{live, mapped, resident, verify, without_huge_pages};
 use filler::Filler;
 use flagstone::{Flagstone, failpoints};
@@ -102,7 +102,7 @@ fn refusals_from_the_first_call_on() {
         return;
     }
     for sign in ["-", "+"] {
-        let end = (0..CALLS).find(|pass| {
+        let end = (0..CALLS).step_by(one_in(1, 5)).find(|pass| {
             let exit = run_child(NAME, &format!("first{sign}{pass}"));
             assert_eq!(exit.code, Some(0), "pass {pass} {sign}: {exit:?}");
             assert!(exit.stdout.contains("refused "), "{exit:?}");
@@ -120,7 +120,8 @@ fn refusals_at_any_time() {
     alone("refusals_at_any_time", &[], || {
         let before = held_after_purge();
         for forever in [false, true] {
-            let end = (0..CALLS).find(|&pass| OptionError { pass, forever }.check(before) == 0);
+            let mut passes = (0..CALLS).step_by(one_in(1, 5));
+            let end = passes.find(|&pass| OptionError { pass, forever }.check(before) == 0);
             println!("{forever} {end:?}");
             assert!(end.is_some_and(|end| end > 20), "calls: {end:?}");
         }

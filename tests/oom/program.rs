@@ -115,7 +115,7 @@ impl Held {
 
 /// Bytes of a block that are written and checked: of long ones the front, to save time.
 fn filled(block: &Block) -> usize {
-    block.size().min(200_000)
+    block.size().min(60_000)
 }
 
 pub(crate) fn fill(block: &Block, tag: usize) {
