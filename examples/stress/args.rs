@@ -1,5 +1,8 @@
 //! The command line. Whatever makes no sense is refused by clap with exit code 2.
 
+use core::hash::BuildHasher;
+use std::hash::RandomState;
+
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
 
@@ -10,6 +13,11 @@ const LARGEST: usize = isize::MAX.cast_unsigned() / 4;
 
 /// Live bytes allowed unless told otherwise.
 const MAX_LIVE: usize = 256 << 20;
+
+/// A number that differs from run to run.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
 
 /// Stress the flagstone allocator with random operations from many threads.
 #[derive(Parser)]
@@ -24,7 +32,7 @@ pub(crate) struct Args {
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) seconds: u64,
     /// Seed of all choices [default: random, and printed]
-    #[arg(long, value_name = "X", default_value_t = rand::random(), hide_default_value = true)]
+    #[arg(long, value_name = "X", default_value_t = random(), hide_default_value = true)]
     pub(crate) seed: u64,
     /// Largest block; most stay below 64K. Suffixes K, M, G
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_size)]
