@@ -12,13 +12,13 @@ use crate::heap::Wrong;
 use crate::os;
 use crate::size_class::SizeClass;
 use crate::thread_cache::{Contents, LockedCache, ThreadCache};
-use crate::threads::{REGISTRY, Registry, is_own};
+use crate::threads::{REGISTRY, Registry, is_abandoned, is_of_this_process, is_own};
 
 /// The caches of the other threads of this process. Those of a parent's threads are left alone until
 /// the thread that forked takes them over: their words may lie in memory that is used again.
 fn others(registry: &Registry) -> impl Iterator<Item = &'static ThreadCache> + use<> {
     let all = registry.registered();
-    all.filter(|cache| !is_own(cache) && cache.is_of_this_process())
+    all.filter(|cache| !is_own(cache) && is_of_this_process(cache))
 }
 
 /// Slow paths that the threads have taken, modulo 2^64: less when one ends.
@@ -44,13 +44,12 @@ impl<'a> HeldOff<'a> {
         let mut dissolved = Ok(());
         for cache in others(registry) {
             let gate = cache.lock();
-            if cache.is_abandoned() {
+            if is_abandoned(cache) {
                 drop(gate);
                 dissolved = dissolved.and(registry.dissolve(cache));
                 continue;
             }
-            // SAFETY: 1. of the registry, whose lock is held; its thread was found to live.
-            unsafe { gate.cache().divert() };
+            registry.divert(gate.cache());
             // Let go by `drop`, which walks the same registry.
             gate.keep_locked();
         }
@@ -61,7 +60,7 @@ impl<'a> HeldOff<'a> {
         dissolved.map(|()| threads)
     }
 
-    /// The caches of the threads that are held off.
+    /// The caches of the threads.
     pub(super) fn caches(&self) -> impl Iterator<Item = LockedCache<'_>> {
         // SAFETY: 1. kept locked by `all`, and not let go before `self` is dropped.
         others(self.registry).map(|cache| unsafe { cache.assume_locked() })
@@ -114,7 +113,7 @@ impl Drop for Gates<'_> {
 pub(super) fn countable<'a>(
     cache: LockedCache<'a>,
 ) -> impl Iterator<Item = (SizeClass, Contents<'a>)> {
-    let torn = cache.busy_with().filter(|_| !cache.is_of_this_process());
+    let torn = cache.busy_with().filter(|_| !is_of_this_process(&cache));
     let whole = SizeClass::all().filter(move |class| Some(*class) != torn);
     whole.map(move |class| (class, cache.contents(class)))
 }

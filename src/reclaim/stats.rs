@@ -7,7 +7,7 @@ use crate::large;
 use crate::sample;
 use crate::stats::Stats;
 use crate::thread_cache::{LockedCache, Safeguards};
-use crate::threads::{self, REGISTRY, parked};
+use crate::threads::{self, REGISTRY};
 
 /// What the allocator holds.
 pub(crate) fn stats() -> Stats {
@@ -18,7 +18,7 @@ pub(crate) fn stats() -> Stats {
     let (used, cached) = {
         let registry = REGISTRY.lock();
         let gates = Gates::all(&registry);
-        let all = gates.caches().chain(parked::all(&registry));
+        let all = gates.caches().chain(registry.parked());
         let cached: usize = all.map(cached_bytes).sum();
         (heap::used_bytes(), cached)
     };

@@ -8,7 +8,7 @@ use crate::error::Violation;
 use crate::heap;
 use crate::large;
 use crate::thread_cache::{LockedCache, ThreadCache};
-use crate::threads::{self, REGISTRY, parked};
+use crate::threads::{self, REGISTRY};
 
 /// Checks every layer.
 pub(crate) fn verify() -> Result<(), Violation> {
@@ -20,9 +20,10 @@ pub(crate) fn verify() -> Result<(), Violation> {
     large::verify()?;
     heap::verify()?;
     let registry = REGISTRY.lock();
-    let mut registered = registry.registered();
-    registered.try_for_each(|cache| verify_magazines(cache.lock().cache()))?;
-    parked::all(&registry).try_for_each(verify_magazines)
+    registry
+        .registered()
+        .try_for_each(|cache| verify_magazines(cache.lock().cache()))?;
+    registry.parked().try_for_each(verify_magazines)
 }
 
 /// Checks every magazine (docs/states.md, I2).

@@ -11,7 +11,6 @@ use static_assertions::const_assert;
 use super::ThreadCache;
 use super::tls::{self, EMPTY};
 use crate::size_class::{CLASSES, SizeClass};
-use crate::sync::Ordering;
 
 /// A cache whose gate is held: nobody else changes it, or reads what the gate guards, during `'a`.
 #[derive(Clone, Copy)]
@@ -132,22 +131,5 @@ impl LockedCache<'_> {
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // Others write the words under the gate.
         tls::words().lead_to(empty);
-    }
-
-    /// Sends another thread's next call to the slow path, where it waits for the gate.
-    ///
-    /// # Safety
-    /// 1. The cache is in the registry, whose lock is held, and its thread was just found to live:
-    ///    a thread that cleans up waits for both locks, so its words are there. One that registered
-    ///    in the last round of its key destructors does not clean up, and could end in these few
-    ///    instructions (docs/decisions.md, what is left out).
-    pub(crate) unsafe fn divert(self) {
-        let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
-        // ORDERING: guarded by the registry's lock.
-        let words = self.words.load(Ordering::Relaxed);
-        // SAFETY: 1. set before the cache entered the registry, and of a thread that has not ended,
-        // as the function's first item says.
-        let words = unsafe { &*words };
-        words.lead_to(empty);
     }
 }

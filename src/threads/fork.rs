@@ -57,10 +57,10 @@ fn adopt_orphans_slow() {
     // Under the lock: who holds threads off must see this one for a stranger or for what it is.
     let registry = REGISTRY.lock();
     if let Some(own) = ThreadCache::own() {
-        own.belong_here(&registry);
+        registry.belong_here(own);
     }
     for cache in registry.registered() {
-        if !cache.is_of_this_process() {
+        if !registry::is_of_this_process(cache) {
             adopt(&registry, cache);
         }
     }

@@ -211,7 +211,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
         cache
             .words
             .store(ptr::from_ref(words).cast_mut(), Ordering::Relaxed);
-        cache.belong_here(&registry);
+        registry.belong_here(cache);
         registry.insert(cache);
     }
     let own = ptr::from_ref(cache).cast_mut().cast::<u8>();
@@ -224,7 +224,7 @@ fn new_cache() -> Result<Option<&'static ThreadCache>, Wrong> {
     loop {
         {
             let mut registry = REGISTRY.lock();
-            if let Some(cache) = parked::unpark(&registry) {
+            if let Some(cache) = registry.unpark() {
                 return Ok(Some(cache));
             }
             if let Some(cache) = registry.reuse()? {
@@ -261,7 +261,7 @@ fn end(cache: &'static ThreadCache) {
         let registry = REGISTRY.lock();
         registry.remove(cache);
         if keeps {
-            parked::park(&registry, cache);
+            registry.park(cache);
         } else {
             registry.recycle(cache);
         }

@@ -11,4 +11,4 @@ pub(crate) use key::is_ready;
 pub(crate) use lifecycle::{
     begin, is_for_a_table, lock_own, lock_own_for, prepare, repair_child, set_option,
 };
-pub(crate) use registry::{REGISTRY, Registry, is_own};
+pub(crate) use registry::{REGISTRY, Registry, is_abandoned, is_of_this_process, is_own};

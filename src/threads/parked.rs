@@ -29,14 +29,6 @@ fn release_place() {
     PLACES.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// The parked caches.
-pub(crate) fn all(registry: &Registry) -> impl Iterator<Item = LockedCache<'_>> {
-    // SAFETY: 1. no thread has a parked cache, and the registry's lock is held.
-    registry
-        .parked()
-        .map(|cache| unsafe { cache.assume_locked() })
-}
-
 /// Empties parked caches, `most` of them: of all, or of those that were parked at the last look.
 /// One that holds a wrong block is lost.
 pub(crate) fn empty(registry: &Registry, age: Age, most: usize) -> Result<(), Wrong> {
@@ -71,7 +63,7 @@ pub(crate) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
 /// counted anew.
 pub(crate) fn recover() {
     let registry = REGISTRY.lock();
-    for cache in all(&registry) {
+    for cache in registry.parked() {
         if let Some(class) = cache.busy_with() {
             cache.give_up(class);
             // A child of this child does it again unless it is done.
@@ -83,9 +75,9 @@ pub(crate) fn recover() {
     PLACES.store(registry.parked().count(), Ordering::Relaxed);
 }
 
-/// A thread ends: empties its cache, or keeps the blocks and a place for [`park`]; whether it keeps
-/// them. Those that share cache lines go in any case: what the next thread frees first must not be
-/// handed out there (see `goes_alone`).
+/// A thread ends: empties its cache, or keeps the blocks and a place for [`park`](Registry::park);
+/// whether it keeps them. Those that share cache lines go in any case: what the next thread frees
+/// first must not be handed out there (see `goes_alone`).
 pub(super) fn empty_or_keep(cache: LockedCache<'_>) -> Result<bool, Wrong> {
     let is_much = || cache.capacity.get() > config::thread_cache() / SHARES;
     if config::mode().is_hardened() || is_much() || !acquire_place() {
@@ -100,18 +92,20 @@ pub(super) fn empty_or_keep(cache: LockedCache<'_>) -> Result<bool, Wrong> {
     emptied.map(|()| true)
 }
 
-/// Lists a cache that waits for the next thread, with its blocks.
-pub(super) fn park(registry: &Registry, cache: &'static ThreadCache) {
-    cache.begin_anew();
-    cache.was_seen.set(0);
-    cache.next.set(registry.parked.get());
-    registry.parked.set(Some(cache));
-}
+impl Registry {
+    /// Lists a cache that waits for the next thread, with its blocks.
+    pub(super) fn park(&self, cache: &'static ThreadCache) {
+        cache.begin_anew();
+        cache.was_seen.set(0);
+        cache.next.set(self.parked.get());
+        self.parked.set(Some(cache));
+    }
 
-/// The cache parked last, which waits no more.
-pub(super) fn unpark(registry: &Registry) -> Option<&'static ThreadCache> {
-    let cache = registry.parked.get()?;
-    registry.parked.set(cache.next.get());
-    release_place();
-    Some(cache)
+    /// The cache parked last, which waits no more.
+    pub(super) fn unpark(&self) -> Option<&'static ThreadCache> {
+        let cache = self.parked.get()?;
+        self.parked.set(cache.next.get());
+        release_place();
+        Some(cache)
+    }
 }

@@ -3,8 +3,9 @@
 use crate::arena::meta;
 use crate::heap::Wrong;
 use crate::os::{self, Lock};
-use crate::sync::{Link, same};
-use crate::thread_cache::{BANK, STRIDE, ThreadCache, sharers};
+use crate::sync::{Link, Ordering, same};
+use crate::thread_cache::tls::EMPTY;
+use crate::thread_cache::{BANK, LockedCache, STRIDE, ThreadCache, sharers};
 
 /// The caches by what they are in. Who has a reference to it holds its lock.
 pub(crate) struct Registry {
@@ -33,9 +34,10 @@ impl Registry {
         listed(&self.first)
     }
 
-    /// The parked caches, which no thread has.
-    pub(crate) fn parked(&self) -> impl Iterator<Item = &'static ThreadCache> + use<> {
-        listed(&self.parked)
+    /// The parked caches.
+    pub(crate) fn parked(&self) -> impl Iterator<Item = LockedCache<'_>> {
+        // SAFETY: 1. no thread has a parked cache, and the registry's lock is held.
+        listed(&self.parked).map(|cache| unsafe { cache.assume_locked() })
     }
 
     /// Inserts a cache among those in use.
@@ -88,7 +90,7 @@ impl Registry {
             return Ok(());
         }
         for cache in self.registered() {
-            if cache.is_of_this_process() && cache.is_abandoned() && !cache.is_locked() {
+            if is_of_this_process(cache) && is_abandoned(cache) && !cache.is_locked() {
                 self.dissolve(cache)?;
             }
         }
@@ -107,6 +109,26 @@ impl Registry {
         emptied?;
         self.recycle(cache);
         Ok(())
+    }
+
+    /// Sends the next call of another thread to the slow path, where it waits for the gate; the thread
+    /// was just found not to be abandoned. So it has not ended and its words are there: a thread that
+    /// cleans up waits for both locks, which are held. One that registered in the last round of its key
+    /// destructors does not clean up, and could end in these few instructions (docs/decisions.md, what is
+    /// left out).
+    pub(crate) fn divert(&self, cache: LockedCache<'_>) {
+        let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
+        // ORDERING: guarded by the registry's lock.
+        let words = cache.words.load(Ordering::Relaxed);
+        // SAFETY: 1. the words of a thread that has not ended, see above.
+        let words = unsafe { &*words };
+        words.lead_to(empty);
+    }
+
+    /// Notes the calling thread, whose cache this is.
+    pub(super) fn belong_here(&self, cache: &ThreadCache) {
+        cache.thread.set(os::thread_id());
+        cache.generation.set(os::fork_generation().number());
     }
 }
 
@@ -136,23 +158,15 @@ fn listed(first: &Link<ThreadCache>) -> impl Iterator<Item = &'static ThreadCach
     })
 }
 
-impl ThreadCache {
-    /// Whether the thread ended without its clean-up, as one does whose first call to the allocator
-    /// comes in the last round of its key destructors.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        !os::is_alive(self.thread.get())
-    }
+/// Whether the thread ended without its clean-up, as one does whose first call to the allocator
+/// comes in the last round of its key destructors.
+pub(crate) fn is_abandoned(cache: &ThreadCache) -> bool {
+    !os::is_alive(cache.thread.get())
+}
 
-    /// Notes the calling thread, whose cache this is.
-    pub(super) fn belong_here(&self, _registry: &Registry) {
-        self.thread.set(os::thread_id());
-        self.generation.set(os::fork_generation().number());
-    }
-
-    /// Whether the cache is known to be that of a thread of this process.
-    pub(crate) fn is_of_this_process(&self) -> bool {
-        self.generation.get() == os::fork_generation().number()
-    }
+/// Whether the cache is known to be that of a thread of this process.
+pub(crate) fn is_of_this_process(cache: &ThreadCache) -> bool {
+    cache.generation.get() == os::fork_generation().number()
 }
 
 /// In a forked child: breaks the locks of threads that are gone, the gates of their caches, too.
