@@ -243,7 +243,6 @@ impl Locked<'_> {
 
     /// The slab to refill from: the fullest that is at least an eighth free, then nearly full ones,
     /// then the spare.
-    #[inline]
     pub(super) fn choose(self) -> Option<&'static Slab> {
         let mask = self.class.mask.get();
         let roomy = mask & !1;

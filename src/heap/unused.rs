@@ -21,15 +21,23 @@ impl Unused {
         }
     }
 
-    /// Gives the spans back.
+    /// Gives the spans back. Most often there are none.
+    #[inline]
     pub(super) fn release(self) {
-        let Self(mut next) = self;
-        while let Some(slab) = next {
-            next = slab.next.get();
-            // SAFETY: 1. its class gave it up, and this list, which ends here, was the last to lead
-            // to it.
-            arena::release(unsafe { slab.resigned_span() });
+        if let Some(first) = self.0 {
+            release_from(first);
         }
+    }
+}
+
+#[inline(never)]
+fn release_from(first: &'static Slab) {
+    let mut next = Some(first);
+    while let Some(slab) = next {
+        next = slab.next.get();
+        // SAFETY: 1. its class gave it up, and this list, which ends here, was the last to lead to
+        // it.
+        arena::release(unsafe { slab.resigned_span() });
     }
 }
 
