@@ -200,16 +200,15 @@ impl Locked {
     /// Changes a chunk's masks, and what follows from them: counts, and its places in the lists.
     fn change(&self, chunk: &'static Chunk, step: impl FnOnce(&Masks) -> Change) {
         let change = step(&chunk.listed(self).masks);
-        self.note_dirty(chunk, change);
+        if change.before != change.after {
+            self.note_dirty(chunk, change);
+        }
         self.rebin(chunk);
     }
 
-    /// Counts a chunk's dirty units anew, and sees to its place in the list by age.
+    /// Counts a chunk's dirty units anew once they changed, and sees to its place by age.
     fn note_dirty(&self, chunk: &'static Chunk, change: Change) {
         let Change { before, after } = change;
-        if before == after {
-            return;
-        }
         let units = self.dirty_units.get() + after.count_ones() as usize;
         self.dirty_units.set(units - before.count_ones() as usize);
         if before == 0 {
