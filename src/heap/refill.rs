@@ -126,7 +126,7 @@ fn new_slab(
     let guard = state.lock();
     let locked = guard.get();
     #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
-    let slab = Slab::create(span, class, index as u8, locked.held);
+    let slab = Slab::create(span, class, index as u16, locked.held);
     locked.add(slab);
     locked.draw_from(slab, info, filling);
 }

@@ -53,13 +53,14 @@ pub(crate) struct Slab {
     free: GuardedU16,
     /// Where refills begin, different from slab to slab: equal offsets collide in the caches.
     colour: GuardedU16,
+    /// Index of the heap: two bytes, for more heaps than processors.
+    heap: GuardedU16,
+    /// Free blocks from which on `bin` is not the right one any more; 0 where there is none.
+    outgrown_at: GuardedU16,
     class: GuardedU8,
-    heap: GuardedU8,
     place: GuardedU8,
     /// The bin, where `place` is [`SlabState::Binned`].
     bin: GuardedU8,
-    /// Free blocks from which on that is not the right bin any more; 0 elsewhere.
-    outgrown_at: GuardedU16,
     /// How lately blocks left or returned: see [`Slab::age`].
     touched: GuardedU8,
     bitmap: Bitmap,
@@ -75,7 +76,7 @@ impl Slab {
     pub(crate) fn create(
         span: Span,
         class: SizeClass,
-        heap: u8,
+        heap: u16,
         locked: &ClassLock,
     ) -> &'static Self {
         let slab = Self::at(span.chunk, span.first);

@@ -34,7 +34,7 @@ use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
 use crate::size_map::{self, FAR, MEDIUM_MAX, MagazineOffset};
 use crate::sync::{
-    AtomicPtr, GuardedU8, GuardedU32, GuardedU64, GuardedUsize, Link, Ordering, Slot,
+    AtomicPtr, GuardedU8, GuardedU16, GuardedU32, GuardedU64, GuardedUsize, Link, Ordering, Slot,
 };
 
 pub(crate) use capacity::{Move, SHARES};
@@ -60,7 +60,7 @@ pub(crate) struct ThreadCache {
     records: [Record; CLASSES],
     gate: Lock<()>,
     /// Index of the thread's heap.
-    pub(crate) heap: GuardedU8,
+    pub(crate) heap: GuardedU16,
     /// The class that a slow path is working on, if any (see `locked`): for a child of `fork`.
     busy: GuardedU8,
     /// 1 if a look came by since the cache was parked.

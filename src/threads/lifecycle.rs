@@ -206,7 +206,7 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
         let heap = sharers::least_used();
         sharers::join(heap);
         #[expect(clippy::cast_possible_truncation, reason = "below HEAPS")]
-        cache.heap.set(heap as u8);
+        cache.heap.set(heap as u16);
         // ORDERING: guarded by the registry's lock.
         cache
             .words
