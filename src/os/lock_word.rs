@@ -58,8 +58,8 @@ impl LockWord {
     /// Takes it if it is free.
     #[inline(always)]
     pub(crate) fn try_take(&self, token: Token) -> bool {
-        // ORDERING: pairs with the release in `release` and `break_of`: what the last holder did is
-        // visible.
+        // ORDERING: pairs with the release in `release` and `break_unless`: what the last holder
+        // did is visible.
         self.holder
             .compare_exchange(FREE, token.number(), Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
