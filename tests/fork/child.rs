@@ -1,5 +1,6 @@
 //! Forked children: what one does, and how it ended.
 
+use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::panic;
@@ -73,6 +74,23 @@ fn fork_for(seconds: u32, work: impl FnOnce()) -> Ended {
     work();
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(0) }
+}
+
+/// Does `work` in a child that shares the memory, as one of `vfork` does, while this thread waits.
+pub(crate) fn share(work: fn()) -> Ended {
+    extern "C" fn run(work: *mut c_void) -> c_int {
+        // SAFETY: `share` passes a `fn()`.
+        let work = unsafe { core::mem::transmute::<*mut c_void, fn()>(work) };
+        work();
+        0
+    }
+    let mut stack = vec![0_u128; 1 << 16];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let top = stack.as_mut_ptr_range().end.cast();
+    // SAFETY: the stack is the child's alone until it ends, which this call waits for.
+    let pid = unsafe { libc::clone(run, top, flags, work as *mut c_void) };
+    assert!(pid >= 0, "clone refused");
+    wait(pid)
 }
 
 fn wait(pid: libc::pid_t) -> Ended {

@@ -17,7 +17,7 @@ mod stores;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use child::{alone, expect_panics, fork};
+use child::{alone, expect_panics, fork, share};
 use common::block::Block;
 use common::process::{begin, live, verify};
 use common::raw_thread::on_raw_thread;
@@ -186,6 +186,25 @@ fn programs_are_started_meanwhile() {
     }
     drop(busy);
     verify();
+}
+
+/// To a child of `vfork`, which is another process, the threads that share its memory look dead.
+#[test]
+fn a_child_that_shares_the_memory_purges() {
+    let _turn = begin();
+    alone(|| {
+        let crew = Crew::<4>::gather(fill_magazines);
+        Flagstone::purge();
+        let theirs = Flagstone::stats().cached;
+        assert!(theirs > 0, "nothing in magazines");
+        share(|| {
+            Flagstone::purge();
+        })
+        .expect_fine();
+        assert_eq!(Flagstone::stats().cached, theirs);
+        crew.dismiss();
+        verify();
+    });
 }
 
 #[test]
