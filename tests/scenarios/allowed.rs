@@ -26,7 +26,7 @@ macro_rules! numbers {
 /// What the document may name, without `SYS_`.
 const CALLS: &[(&str, i64)] = numbers!(
     SYS_mmap SYS_munmap SYS_mremap SYS_mprotect SYS_madvise SYS_sched_getaffinity SYS_gettid
-    SYS_sched_yield SYS_nanosleep SYS_getpid SYS_tgkill SYS_membarrier SYS_mincore SYS_write
+    SYS_nanosleep SYS_getpid SYS_tgkill SYS_membarrier SYS_mincore SYS_write
     SYS_rt_sigprocmask SYS_rt_sigpending SYS_rt_sigtimedwait SYS_getrandom SYS_rt_sigaction
     SYS_futex SYS_prctl SYS_clock_gettime SYS_rt_sigreturn
 );
@@ -381,7 +381,7 @@ fn hold(point: failpoints::Point) {
     }
 }
 
-/// A thread yields and sleeps that waits for a lock.
+/// A thread sleeps that waits for a lock.
 fn wait_for_a_lock() {
     static HOLD: failpoints::Callback = hold;
     let waiter = thread::spawn(|| {
