@@ -55,6 +55,7 @@ cfg_if::cfg_if! {
         mod slab; // blocks of one class in a span, a bitmap elsewhere
         mod arena; // chunks of units, spans, owner map, metadata, purging
         mod wakeup; // of the background thread, by who frees memory
+        mod demand; // how much free memory is worth keeping
         mod os; // the only callers of libc
         mod config; // run-time options
         mod size_map; // size to class, and to its magazine's place in a cache

@@ -1,6 +1,7 @@
 //! Without this, freed mappings may fall to pieces that serve nobody, growth may copy what it need not, or a
 //! mapping may be handed out twice.
 
+use core::alloc::Layout;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flagstone::{Config, Flagstone};
@@ -197,9 +198,28 @@ fn spans_are_spread_over_the_cache_sets() {
     verify();
 }
 
+/// A cached mapping serves zeroed requests, too, however it was filled before.
+#[test]
+fn zeroed_blocks_reuse_a_mapping() {
+    let _turn = begin();
+    let layout = Layout::from_size_align(3 * MIB / 2, 8).expect("a layout");
+    let before = Flagstone::stats().committed;
+    for round in 0..50 {
+        let zeroed = Block::alloc_zeroed(&ALLOC, layout).expect("memory");
+        assert!(zeroed.is_zero(), "round {round}");
+        zeroed.free(&ALLOC);
+        let filled = Block::filled(&ALLOC, layout.size(), 8, round);
+        filled.free(&ALLOC);
+    }
+    let kept = Flagstone::stats().committed.saturating_sub(before);
+    assert!(kept <= 2 * layout.size(), "{kept}");
+    verify();
+}
+
 #[test]
 fn the_cache_gives_back_what_is_too_much_and_keeps_the_rest() {
     let _turn = begin();
+    flagstone::raw::set_option("FLAGSTONE_LARGE_CACHE", b"64M").expect("an option");
     let before = Flagstone::stats().committed;
     let kept = || Flagstone::stats().committed.saturating_sub(before);
     let blocks: Vec<_> = (0..5).map(|tag| block(20 * MIB, tag)).collect();
@@ -212,4 +232,5 @@ fn the_cache_gives_back_what_is_too_much_and_keeps_the_rest() {
     assert!((63 * MIB..=64 * MIB).contains(&kept()), "{}", kept());
     Flagstone::purge();
     assert!(kept() < MIB, "{}", kept());
+    flagstone::raw::set_option("FLAGSTONE_LARGE_CACHE", b"1G").expect("an option");
 }

@@ -3,6 +3,7 @@
 use super::chunk::{Chunk, Span, UnitKind};
 use super::runs::{Want, first_run};
 use super::{ARENA, Locked, reserve};
+use crate::demand::DEMAND;
 use crate::os::failpoints;
 use crate::sync::Link;
 use crate::units::{UNIT, UNITS_PER_CHUNK, UnitCount};
@@ -94,7 +95,10 @@ impl Locked {
         } else {
             Zeroed::No
         };
+        self.used_units
+            .set(self.used_units.get() + units.get() as usize);
         self.change(chunk, |masks| masks.claim(mask));
+        DEMAND.note_fresh((mask & !dirty).count_ones() as usize * UNIT);
         let span = Span {
             chunk,
             first,

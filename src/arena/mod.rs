@@ -29,6 +29,7 @@ use self::counts::Counts;
 use self::masks::{Change, Masks};
 use self::owner_map::OwnerMap;
 use self::runs::longest_run;
+use crate::demand::DEMAND;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Held, Lock, PageLen, failpoints};
 use crate::size_map::MagazineOffset;
@@ -61,6 +62,8 @@ struct Locked {
     fresh_left: GuardedUsize,
     /// Dirty units of all chunks.
     dirty_units: GuardedUsize,
+    /// Units of all spans.
+    used_units: GuardedUsize,
 }
 
 struct Arena {
@@ -81,6 +84,7 @@ static ARENA: Arena = Arena {
         fresh: GuardedPtr::null(),
         fresh_left: GuardedUsize::new(0),
         dirty_units: GuardedUsize::new(0),
+        used_units: GuardedUsize::new(0),
     }),
     counts: Counts::new(),
     broken: GuardedU8::new(0),
@@ -194,6 +198,8 @@ impl Locked {
         } = *span;
         chunk.mark(first, units, UnitKind::Free);
         failpoints::at(failpoints::Point::Release);
+        self.used_units
+            .set(self.used_units.get() - units.get() as usize);
         self.change(chunk, |masks| masks.release(first.mask(units)));
     }
 
@@ -203,6 +209,7 @@ impl Locked {
         if change.before != change.after {
             self.note_dirty(chunk, change);
         }
+        DEMAND.note_spans(self.used_units.get() * UNIT, self.dirty_bytes());
         self.rebin(chunk);
     }
 

@@ -4,6 +4,7 @@
 use super::chunk::Chunk;
 use super::{ARENA, Locked};
 use crate::config;
+use crate::demand::DEMAND;
 use crate::os::{self, PageLen, failpoints};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{CHUNK, UNIT, UnitIndex, runs};
@@ -25,18 +26,43 @@ pub(crate) fn given_back() -> usize {
     GIVEN_BACK.load(Ordering::Relaxed)
 }
 
-/// Gives dirty units back to the kernel.
-pub(crate) fn decay(age: Age) {
-    let mut kept = 0;
-    while let Some(work) = next_work(age, kept) {
+/// Units that one call gives back of those that are due: a millisecond's worth or less.
+const AT_ONCE: usize = 2 * CHUNK / UNIT;
+
+/// Gives dirty units back to the kernel: all of them, or a part of those that are due. Whether some
+/// may be left.
+pub(crate) fn decay(age: Age) -> bool {
+    let most = if age == Age::Due {
+        DEMAND.look(os::now_ms(), config::purge_delay_ms());
+        AT_ONCE
+    } else {
+        usize::MAX
+    };
+    let (mut units, mut refused) = (0, 0);
+    // A bound that was asked for holds at once.
+    while units < most || is_beyond_budget() {
+        let Some(work) = next_work(age, refused) else {
+            return false;
+        };
+        units += work.units.count_ones() as usize;
         match work.purge() {
-            0 => kept += 1,
-            purged => {
+            0 => refused += 1,
+            bytes => {
                 // ORDERING: statistics.
-                GIVEN_BACK.fetch_add(purged, Ordering::Relaxed);
+                GIVEN_BACK.fetch_add(bytes, Ordering::Relaxed);
+                if age == Age::Due {
+                    DEMAND.note_return(bytes);
+                }
             }
         }
     }
+    true
+}
+
+/// Whether more is kept than the option allows, if there is such a bound.
+fn is_beyond_budget() -> bool {
+    let budget = config::dirty_budget();
+    budget != usize::MAX && ARENA.lock().dirty_bytes() > budget
 }
 
 /// Units of one chunk claimed for purging. Holding it proves that nobody else can claim them.
@@ -86,6 +112,12 @@ impl Locked {
         let since = now.saturating_sub(listed.looked_at.get());
         let (dirty, old) = (listed.masks.dirty(), listed.masks.old());
         let due = due_of(dirty, old, since, config::purge_delay_ms())?;
+        // What was needed of late stays, however old it is.
+        let due = if DEMAND.excess(config::purge_delay_ms()) == 0 {
+            0
+        } else {
+            due
+        };
         listed.masks.look();
         listed.looked_at.set(now);
         self.remove_by_age(chunk);

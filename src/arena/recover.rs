@@ -28,7 +28,7 @@ impl Locked {
         self.oldest.set(None);
         self.newest.set(None);
         self.bins.iter().flatten().for_each(|list| list.set(None));
-        let (mut count, mut dirty_units) = (0, 0);
+        let (mut count, mut dirty_units, mut used_units) = (0, 0, 0);
         for chunk in self.chunks() {
             let listed = chunk.listed(self);
             // The table is the truth, once spans that are nobody's are free.
@@ -48,8 +48,10 @@ impl Locked {
             }
             count += 1;
             dirty_units += dirty.count_ones() as usize;
+            used_units += listed.masks.free().count_zeros() as usize;
         }
         ARENA.counts.set_chunks(self, count);
         self.dirty_units.set(dirty_units);
+        self.used_units.set(used_units);
     }
 }

@@ -27,8 +27,8 @@ pub enum HugePages {
 /// | method | environment | unit | default |
 /// |---|---|---|---|
 /// | [`purge_delay_ms`](Self::purge_delay_ms) | `FLAGSTONE_PURGE_DELAY_MS` | milliseconds | 500 |
-/// | [`dirty_budget`](Self::dirty_budget) | `FLAGSTONE_DIRTY_BUDGET` | bytes, `K` `M` `G` | 64 MiB |
-/// | [`large_cache`](Self::large_cache) | `FLAGSTONE_LARGE_CACHE` | bytes, `K` `M` `G` | 64 MiB |
+/// | [`dirty_budget`](Self::dirty_budget) | `FLAGSTONE_DIRTY_BUDGET` | bytes, `K` `M` `G` | none |
+/// | [`large_cache`](Self::large_cache) | `FLAGSTONE_LARGE_CACHE` | bytes, `K` `M` `G` | none |
 /// | [`thread_cache`](Self::thread_cache) | `FLAGSTONE_THREAD_CACHE` | bytes, `K` `M` `G` | 4 MiB |
 /// | [`huge_pages`](Self::huge_pages) | `FLAGSTONE_HUGE_PAGES` | `off`, `advise` | `advise` |
 /// | [`hardening`](Self::hardening) | `FLAGSTONE_HARDENED` | `0`, `1`, words | `0` |
@@ -67,8 +67,8 @@ impl Config {
     pub const fn new() -> Self {
         Self {
             purge_delay_ms: 500,
-            dirty_budget: 64 << 20,
-            large_cache: 64 << 20,
+            dirty_budget: usize::MAX,
+            large_cache: usize::MAX,
             thread_cache: 4 << 20,
             huge_pages: HugePages::Advise,
             hardening: Hardening::NONE,
@@ -97,16 +97,18 @@ impl Config {
         self
     }
 
-    /// Most bytes of free units (64 KiB) that stay resident, however young; those of the chunk not looked at
-    /// for longest go first. Those past the delay go in any case.
+    /// Most bytes of free units (64 KiB) that stay resident, however young; those of the chunk not
+    /// looked at for longest go first. By default there is no such bound: free memory stays up to
+    /// what the program had in use at its peak in the last delay or so, and longer where it is wanted
+    /// again.
     #[must_use]
     pub const fn dirty_budget(mut self, bytes: usize) -> Self {
         self.dirty_budget = bytes;
         self
     }
 
-    /// Most bytes of freed mappings, which serve blocks of more than 1 MiB and those that grew, kept for reuse; 0
-    /// keeps none.
+    /// Most bytes of freed mappings, which serve blocks of more than 1 MiB and those that grew, kept
+    /// for reuse; 0 keeps none. By default as many as [`dirty_budget`](Self::dirty_budget) says.
     #[must_use]
     pub const fn large_cache(mut self, bytes: usize) -> Self {
         self.large_cache = bytes;

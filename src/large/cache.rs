@@ -6,6 +6,7 @@ use super::list::Found;
 use super::mappings::{MAPPINGS, Mappings, cached_bytes};
 use super::stuck::unmap;
 use super::{Mapping, descriptor, guarded};
+use crate::demand::DEMAND;
 use crate::error::Violation;
 use crate::os::{self, PageLen};
 use crate::units::UNIT;
@@ -82,6 +83,7 @@ fn grow_longest(length: usize) -> Option<&'static Mapping> {
     // SAFETY: 1. removed from the cache, so ours alone. 2. nobody uses a cached mapping.
     match unsafe { os::remap(mapping.base(), mapping.pages(), PageLen::kept(length)) } {
         Some(base) => {
+            DEMAND.note_fresh(length - mapping.length.get());
             mapping.set(base, length);
             Some(mapping)
         }

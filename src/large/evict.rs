@@ -5,19 +5,21 @@ use super::mappings::{MAPPINGS, Mappings, cached_bytes};
 use super::stuck;
 use super::{Age, Mapping, descriptor, guarded};
 use crate::config;
+use crate::demand::DEMAND;
 use crate::os;
 
 /// Most mappings in the cache.
 const ENTRIES: usize = 32;
 /// The least that goes back of a mapping in parts.
 const PART: usize = 1 << 20;
+/// Bytes that one call gives back of what is due: a millisecond's worth or less.
+const AT_ONCE: usize = 8 << 20;
 
 /// Caches a freed mapping, or unmaps it if it is too long for that; then what is due.
 pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
     mapping.restore();
     mapping.freed.set(os::now_ms());
-    // One mapping may have half of the cache.
-    let is_too_long = mapping.length.get() > config::large_cache() / 2;
+    let is_too_long = mapping.length.get() > config::large_cache();
     // SAFETY: 1. freed, and in no list yet.
     if is_too_long || !unsafe { mapping.shut() } {
         stuck::unmap(mapping);
@@ -27,13 +29,26 @@ pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
     decay(Age::Due);
 }
 
-/// Gives cached mappings back, and those that the kernel refused before; bytes returned.
+/// Gives cached mappings back, all of them or a part of what is due, and those that the kernel
+/// refused before; bytes returned.
 pub(super) fn decay(age: Age) -> usize {
+    let most = if age == Age::Due {
+        DEMAND.look(os::now_ms(), config::purge_delay_ms());
+        AT_ONCE
+    } else {
+        usize::MAX
+    };
     let mut bytes = 0;
-    while let Some(mapping) = next_due(age) {
+    // A bound that was asked for holds at once.
+    while (bytes < most || cached_bytes() > config::large_cache())
+        && let Some(mapping) = next_due(age)
+    {
         let length = mapping.length.get();
         if stuck::unmap(mapping) {
             bytes += length;
+            if age == Age::Due {
+                DEMAND.note_return(length);
+            }
         } else if age == Age::Due {
             // At the limit of mappings: another may go, but one free does not pay for many refusals.
             return bytes;
@@ -46,7 +61,8 @@ pub(super) fn decay(age: Age) -> usize {
 fn next_due(age: Age) -> Option<&'static Mapping> {
     let most = config::large_cache();
     // For the part, made before the lock is taken; without a descriptor the mapping goes whole.
-    let may_cut = age == Age::Due && cached_bytes() > most && !guarded::is_apart();
+    let is_much = cached_bytes() > most || DEMAND.excess(config::purge_delay_ms()) > 0;
+    let may_cut = age == Age::Due && is_much && !guarded::is_apart();
     let mut spare = may_cut.then(descriptor).flatten();
     let mappings = MAPPINGS.lock();
     let due = mappings.remove_due(age, most, &mut spare);
@@ -71,17 +87,23 @@ impl Mappings {
                 old
             }
         })?;
-        let excess = cached_bytes().saturating_sub(most);
-        let is_old = age == Age::Any
-            || self.cached().count() > ENTRIES
-            || os::now_ms() >= oldest.mapping.freed.get() + config::purge_delay_ms();
-        if !is_old && excess == 0 {
+        let is_old = os::now_ms() >= oldest.mapping.freed.get() + config::purge_delay_ms();
+        // What was not needed of late goes once it is old.
+        let unneeded = if is_old {
+            DEMAND.excess(config::purge_delay_ms())
+        } else {
+            0
+        };
+        let over = cached_bytes().saturating_sub(most);
+        let excess = over.max(unneeded.min(AT_ONCE));
+        let goes_whole = age == Age::Any || self.cached().count() > ENTRIES;
+        if !goes_whole && excess == 0 {
             return None;
         }
         let oldest = self.remove_cached(oldest);
         let length = oldest.length.get();
         let part = excess.max(PART).next_multiple_of(PART);
-        if !is_old
+        if !goes_whole
             && part + REST <= length
             && let Some(end) = spare.take()
         {

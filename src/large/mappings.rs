@@ -4,6 +4,7 @@ use core::ptr::NonNull;
 
 use super::list::{Found, List};
 use super::{Mapping, guarded};
+use crate::demand::DEMAND;
 use crate::error::Violation;
 use crate::os::{self, Lock, failpoints};
 use crate::sync::{GuardedU64, GuardedUsize};
@@ -66,6 +67,11 @@ pub(super) fn cached_bytes() -> usize {
     COUNTS.cached_bytes.get()
 }
 
+/// Tells what mappings need, and what is kept beside them. The counts were just changed.
+fn note_demand() {
+    DEMAND.note_mappings(live_bytes(), cached_bytes());
+}
+
 impl Mappings {
     fn bucket(&self, address: usize) -> &List {
         // Neighbouring mappings differ in the page number's low bits.
@@ -90,6 +96,7 @@ impl Mappings {
         let bytes = COUNTS.live_bytes.get() + mapping.length.get();
         COUNTS.live_bytes.set(bytes);
         COUNTS.live.set(COUNTS.live.get() + 1);
+        note_demand();
     }
 
     /// Removes the mapping at `block` from the live ones.
@@ -100,6 +107,7 @@ impl Mappings {
         COUNTS.live_bytes.set(bytes);
         COUNTS.live.set(COUNTS.live.get() - 1);
         COUNTS.removed.set(COUNTS.removed.get() + 1);
+        note_demand();
         Some(mapping)
     }
 
@@ -125,6 +133,7 @@ impl Mappings {
         self.cached.insert(mapping);
         let bytes = COUNTS.cached_bytes.get() + mapping.length.get();
         COUNTS.cached_bytes.set(bytes);
+        note_demand();
     }
 
     /// Removes one of the cached mappings.
@@ -132,6 +141,7 @@ impl Mappings {
         let mapping = found.remove();
         let bytes = COUNTS.cached_bytes.get() - mapping.length.get();
         COUNTS.cached_bytes.set(bytes);
+        note_demand();
         mapping
     }
 

@@ -19,6 +19,7 @@ use core::ptr::NonNull;
 
 use crate::arena::{self, Zeroed, meta};
 use crate::config;
+use crate::demand::DEMAND;
 use crate::error::{Call, Misuse, Violation};
 use crate::os::{self, PageLen};
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
@@ -105,6 +106,17 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     {
         return Some((hand_out(mapping, length), Zeroed::No));
     }
+    if wanted == Zeroed::Yes
+        && align <= page
+        && !guarded::is_apart()
+        && let Some(mapping) = cache::reuse_fitting(length)
+    {
+        let base = hand_out(mapping, length);
+        // What is in memory is zeroed for less than it costs to fault it in.
+        // SAFETY: 1. a mapping that was just removed from the cache: nobody has the block yet.
+        unsafe { os::zero(base, mapping.pages()) };
+        return Some((base, Zeroed::Yes));
+    }
     // The count is read without the lock: about so many will do.
     if guarded::is_apart()
         && mappings::live_count() >= MOST_APART
@@ -128,6 +140,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
         kept.set(bytes);
     }
     mapping.set(base, length);
+    DEMAND.note_fresh(length);
     if wanted == Zeroed::No && length >= HUGE_MIN && config::huge_pages() {
         // All of it: advice for a part would make it several to the kernel, which moves none of them.
         let (start, whole) = mapping.whole();

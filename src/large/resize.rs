@@ -3,6 +3,7 @@
 use core::ptr::NonNull;
 
 use super::{Mapping, cache, evict, guarded, hand_out, insert, remove};
+use crate::demand::DEMAND;
 use crate::os::{self, PageLen};
 use crate::units::round_up;
 
@@ -60,6 +61,7 @@ unsafe fn grow(mapping: &'static Mapping, used: usize, length: usize) -> Option<
     // SAFETY: 1. the mapping is in no list. 2. that is what this function asks for.
     let moved = unsafe { os::remap(block, mapping.pages(), PageLen::kept(length)) };
     if let Some(base) = moved {
+        DEMAND.note_fresh(length.saturating_sub(old));
         mapping.set(base, length);
         mapping.asked.set(length);
         // What the kernel lengthened, it takes for one.

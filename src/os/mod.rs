@@ -46,6 +46,7 @@ cfg_if! {
 }
 
 mod background;
+mod cgroup;
 mod fork_detect;
 mod lock;
 mod lock_word;
@@ -71,6 +72,7 @@ cfg_if! {
 }
 
 pub(crate) use background::{name_thread, sleep_ms, start_thread, wait, wait_at_most, wake};
+pub(crate) use cgroup::memory_limit;
 pub(crate) use fault::{backtrace, object_at, watch_faults};
 #[cfg(feature = "counters")]
 pub use lock::counters;
@@ -154,6 +156,18 @@ pub(crate) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
     tsan::will_be_written(base, length.bytes());
     // SAFETY: 1. the same range: the caller's own mapping, of which nothing is in use.
     unsafe { imp::purge(base, length) }
+}
+
+/// Makes a range read as zero: writes to what is in memory of it, and leaves the rest to the kernel.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) {
+    // SAFETY: 1. that range, as asked for here.
+    if !unsafe { imp::zero(base, length) } {
+        // SAFETY: 1. that range, which is accessible, and which nobody uses.
+        unsafe { base.write_bytes(0, length.bytes()) };
+    }
 }
 
 /// Gives the addresses of a range back. `false` at the limit of mappings: the range is unchanged.
@@ -358,6 +372,51 @@ mod tests {
         assert_eq!(unsafe { base.read() }, 0);
         // SAFETY: 1. mapped above, not used again.
         assert!(unsafe { unmap(base, page) });
+    }
+
+    #[test]
+    fn zeroed_ranges_are_zero_whoever_zeroes_them() {
+        let length = PageLen::pages(256);
+        let base = map(length, 1, Access::Committed).expect("memory");
+        let page = page_size();
+        let fill = |pages: usize| {
+            for index in 0..pages {
+                // SAFETY: 1. inside the range, mapped above.
+                let start = unsafe { crate::ptr::advance::<u8>(base, index * page) };
+                // SAFETY: 1. as above, a page.
+                unsafe { start.write_bytes(7, page) };
+            }
+        };
+        let check = || {
+            // SAFETY: 1. mapped above.
+            let bytes = unsafe { core::slice::from_raw_parts(base.as_ptr(), length.bytes()) };
+            assert!(bytes.iter().all(|byte| *byte == 0));
+        };
+        // All, the beginning, a little of it.
+        for pages in [256, 100, 1] {
+            fill(pages);
+            // SAFETY: 1. mapped above, not in use.
+            unsafe { zero(base, length) };
+            #[cfg(not(any(miri, flagstone_portable)))]
+            assert_eq!(
+                resident(base, length),
+                if pages == 1 { 0 } else { pages * page }
+            );
+            check();
+            #[cfg(feature = "failpoints")]
+            for calls in 0..3 {
+                fill(pages);
+                failpoints::refuse_after(calls, true);
+                // SAFETY: 1. mapped above, not in use.
+                unsafe { zero(base, length) };
+                failpoints::refuse_none();
+                check();
+            }
+            // SAFETY: 1. mapped above, not in use.
+            assert!(unsafe { purge(base, length) });
+        }
+        // SAFETY: 1. mapped above, not used again.
+        assert!(unsafe { unmap(base, length) });
     }
 
     #[test]

@@ -190,6 +190,17 @@ pub(crate) fn resident(_: NonNull<u8>, length: PageLen) -> usize {
     length.bytes()
 }
 
+/// Zeroes a range, all of which is in memory.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nothing in it is in use.
+#[must_use]
+pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) -> bool {
+    // SAFETY: 1. the caller's own mapping, which is accessible.
+    unsafe { base.write_bytes(0, length.bytes()) };
+    true
+}
+
 /// The clock and an address: enough to tell the safeguards' paths apart, not for secrets.
 pub(crate) fn random() -> [u64; 3] {
     let address = (&raw const FRONTS).addr() as u64;

@@ -2,6 +2,7 @@
 
 use crate::arena::{self, Age};
 use crate::config;
+use crate::demand::DEMAND;
 use crate::heap::{self, Wrong};
 use crate::large;
 use crate::os;
@@ -32,9 +33,10 @@ pub(crate) fn maintain() -> Result<(), Wrong> {
     if is_time() {
         parked::try_to_empty(Age::Due, 1)?;
         heap::some_holes(SWEEP);
-        arena::decay(Age::Due);
-        large::decay(Age::Due);
     }
+    // In parts, as much at each tick as a call may.
+    arena::decay(Age::Due);
+    large::decay(Age::Due);
     Ok(())
 }
 
@@ -44,13 +46,18 @@ pub(super) fn maintain_all() {
     let emptied = parked::try_to_empty(Age::Due, usize::MAX);
     emptied.unwrap_or_else(|wrong| wrong.report());
     heap::old_holes();
-    arena::decay(Age::Due);
-    large::decay(Age::Due);
+    while arena::decay(Age::Due) {}
+    while large::decay(Age::Due) > 0 {}
 }
 
 /// What `attempt` gives, or gives once all that nobody uses went back to the kernel: empty chunks and
 /// cached mappings of one kind must not be what keeps another from memory.
 pub(crate) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<Option<T>, Wrong> {
+    if DEMAND.takes_relief() {
+        // Below the limit of a control group: rather nothing kept than killed.
+        arena::decay(Age::Any);
+        large::decay(Age::Any);
+    }
     if let Some(found) = attempt() {
         return Ok(Some(found));
     }

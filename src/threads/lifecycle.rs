@@ -8,6 +8,7 @@ use super::key::{self, is_ready, key};
 use super::parked;
 use super::registry::{REGISTRY, new_bank};
 use crate::config::{self, Config, OptionError};
+use crate::demand::DEMAND;
 use crate::heap::{self, Wrong};
 use crate::os::{self, ThreadKey, failpoints};
 use crate::random;
@@ -99,6 +100,9 @@ fn make_ready(config: &Config) -> bool {
     }
     config::apply(config);
     heap::initialise();
+    if let Some(limit) = os::memory_limit() {
+        DEMAND.limit_to(limit);
+    }
     if config::mode().samples() {
         sample::initialise();
     }

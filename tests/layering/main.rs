@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["slab", "large", "sample"],
     &["arena"],
     &["wakeup"],
+    &["demand"],
     &["os"],
     &["size_map", "config"],
     &["stats", "size_class"],

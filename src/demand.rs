@@ -1,0 +1,352 @@
+//! How much free memory is worth keeping: as much as the program lately needed at its peak.
+//!
+//! What is given back and then faulted in again was given back in vain. Such *regret* costs two
+//! system calls' worth of kernel time for each page, which is most of what a big heap pays when it
+//! empties and fills in waves. A fixed bound on what is kept cannot help: it is too much for one
+//! program and too little for another. So the bound follows the program.
+//!
+//! Time is cut into windows of half a purge delay. Each has a peak: the most bytes that spans and
+//! mappings had in use at once. Free memory is kept up to the highest peak of the windows that are
+//! remembered, so that everything held is never more than what was in use of late. (tcmalloc skips
+//! releases by the same reasoning: "subrelease", from Hunter et al., "Beyond malloc efficiency to
+//! fleet efficiency", OSDI 2021.)
+//!
+//! [`LEAST`] windows are remembered, which covers waves of up to a purge delay. Slower ones are
+//! regretted. Regret may take [`SHARE`] of the time that passes; what goes beyond is a debt, and
+//! while there is one, each window with regret doubles the number of windows that are remembered, up
+//! to [`WINDOWS`]. As many windows without regret and debt halve it again. (Go's scavenger paces
+//! itself by a share of the processor's time, too.) A heap that was emptied for good is forgotten
+//! with its last window, and goes back.
+#![forbid(unsafe_code)]
+
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+
+/// Most windows that are remembered: with the least that [`SHARE`] allows, waves of 4 GiB.
+const WINDOWS: usize = 64;
+/// Windows that are remembered at least, the present one among them: so a peak is, for a delay to
+/// one and a half.
+const LEAST: usize = 3;
+/// One part in so many of the time may go into regret.
+const SHARE: u64 = 64;
+/// Bytes whose return and faults cost about a microsecond: from 8 KiB on bare metal, with its
+/// kernel's pages of 4 KiB, to 1 KiB in some virtual machines.
+const BYTES_PER_MICROSECOND: u64 = 4 << 10;
+
+/// What a process needed of late. All zero is that of one that needed nothing.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    /// Bytes of spans, and of mappings, in use. Each is written under the lock of its own table.
+    spans: AtomicUsize,
+    mappings: AtomicUsize,
+    /// Free bytes that are kept, of either kind, written in the same way.
+    free_units: AtomicUsize,
+    free_mappings: AtomicUsize,
+    /// The number of the present window, and its peak.
+    window: AtomicU64,
+    peak: AtomicUsize,
+    /// Peaks of the windows before, by number.
+    peaks: [AtomicUsize; WINDOWS],
+    /// The highest of those that are remembered.
+    remembered: AtomicUsize,
+    /// How many are, the present one among them; 0 stands for [`LEAST`].
+    memory: AtomicUsize,
+    /// Windows without regret since `memory` changed.
+    quiet: AtomicUsize,
+    /// Bytes given back of late that nobody has asked for again.
+    returned: AtomicUsize,
+    /// Bytes asked for again in the present window.
+    regretted: AtomicUsize,
+    /// Microseconds of regret beyond the share.
+    debt: AtomicU64,
+    /// Most bytes that may be held, kept ones among them; 0 stands for any number.
+    most: AtomicUsize,
+    /// 1 once more is held, until a look finds it otherwise.
+    tight: AtomicUsize,
+}
+
+/// What this process needed of late.
+pub(crate) static DEMAND: Demand = Demand::new();
+
+impl Demand {
+    pub(crate) const fn new() -> Self {
+        Self {
+            spans: AtomicUsize::new(0),
+            mappings: AtomicUsize::new(0),
+            free_units: AtomicUsize::new(0),
+            free_mappings: AtomicUsize::new(0),
+            window: AtomicU64::new(0),
+            peak: AtomicUsize::new(0),
+            peaks: [const { AtomicUsize::new(0) }; WINDOWS],
+            remembered: AtomicUsize::new(0),
+            memory: AtomicUsize::new(0),
+            quiet: AtomicUsize::new(0),
+            returned: AtomicUsize::new(0),
+            regretted: AtomicUsize::new(0),
+            debt: AtomicU64::new(0),
+            most: AtomicUsize::new(0),
+            tight: AtomicUsize::new(0),
+        }
+    }
+
+    // ORDERING: all are estimates that publish nothing, here and below.
+
+    /// Notes the bytes of spans in use, and those of dirty units. The arena's lock is held.
+    pub(crate) fn note_spans(&self, used: usize, free: usize) {
+        self.spans.store(used, Ordering::Relaxed);
+        self.free_units.store(free, Ordering::Relaxed);
+        self.note_held();
+    }
+
+    /// Notes the bytes of mappings in use, and those of cached ones. The lock of long blocks is held.
+    pub(crate) fn note_mappings(&self, used: usize, free: usize) {
+        self.mappings.store(used, Ordering::Relaxed);
+        self.free_mappings.store(free, Ordering::Relaxed);
+        self.note_held();
+    }
+
+    fn note_held(&self) {
+        let used = self.used();
+        if used > self.peak.load(Ordering::Relaxed) {
+            self.peak.store(used, Ordering::Relaxed);
+        }
+        let most = self.most.load(Ordering::Relaxed);
+        if most != 0 && used + self.free() > most && self.free() != 0 {
+            self.tight.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the bytes that a control group allows. What is kept stays below seven eighths of it, as
+    /// the program, its threads' caches and the kernel need some, too.
+    pub(crate) fn limit_to(&self, bytes: usize) {
+        self.most.store(bytes - bytes / 8, Ordering::Relaxed);
+    }
+
+    /// Whether so much is held that what is free is to go back before anything is taken; says so once.
+    #[inline]
+    pub(crate) fn takes_relief(&self) -> bool {
+        self.tight.load(Ordering::Relaxed) != 0 && self.tight.swap(0, Ordering::Relaxed) != 0
+    }
+
+    fn used(&self) -> usize {
+        self.spans.load(Ordering::Relaxed) + self.mappings.load(Ordering::Relaxed)
+    }
+
+    /// Notes memory that was given back because of its age.
+    pub(crate) fn note_return(&self, bytes: usize) {
+        self.returned.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes memory taken from the kernel: regret, as far as so much was given back of late.
+    pub(crate) fn note_fresh(&self, bytes: usize) {
+        let returned = self.returned.load(Ordering::Relaxed);
+        if returned != 0 {
+            let again = bytes.min(returned);
+            self.returned.store(returned - again, Ordering::Relaxed);
+            self.regretted.fetch_add(again, Ordering::Relaxed);
+        }
+    }
+
+    /// Free bytes, of either kind, beyond those that are worth keeping; without a delay none are.
+    pub(crate) fn excess(&self, delay_ms: u64) -> usize {
+        if delay_ms == 0 {
+            return self.free();
+        }
+        let peak = self.peak.load(Ordering::Relaxed);
+        let most = peak.max(self.remembered.load(Ordering::Relaxed));
+        (self.used() + self.free()).saturating_sub(most)
+    }
+
+    fn free(&self) -> usize {
+        let units = self.free_units.load(Ordering::Relaxed);
+        units + self.free_mappings.load(Ordering::Relaxed)
+    }
+
+    /// Begins a new window if it is time. Of threads that find so at once, one does.
+    pub(crate) fn look(&self, now_ms: u64, delay_ms: u64) {
+        let length = delay_ms.div_ceil(2).max(1);
+        let (now, before) = (now_ms / length, self.window.load(Ordering::Relaxed));
+        let begins = now != before
+            && self
+                .window
+                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if begins {
+            let windows = usize::try_from(now.saturating_sub(before)).unwrap_or(usize::MAX);
+            self.adapt(windows, length * 1000);
+            self.begin(now, windows);
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.memory.load(Ordering::Relaxed).max(LEAST)
+    }
+
+    /// Remembers longer after too much regret, and less long after none.
+    fn adapt(&self, windows: usize, length_us: u64) {
+        let regretted = self.regretted.swap(0, Ordering::Relaxed);
+        let cost = regretted as u64 / BYTES_PER_MICROSECOND;
+        let allowed = (windows as u64).saturating_mul(length_us) / SHARE;
+        let debt = (self.debt.load(Ordering::Relaxed) + cost).saturating_sub(allowed);
+        self.debt.store(debt, Ordering::Relaxed);
+        let (memory, quiet) = (self.memory(), self.quiet.load(Ordering::Relaxed));
+        let (memory, quiet) = if regretted != 0 && debt != 0 {
+            ((2 * memory).min(WINDOWS), 0)
+        } else if regretted == 0 && debt == 0 && quiet >= memory {
+            ((memory / 2).max(LEAST), 0)
+        } else if regretted == 0 {
+            (memory, quiet.saturating_add(windows))
+        } else {
+            (memory, 0)
+        };
+        self.memory.store(memory, Ordering::Relaxed);
+        self.quiet.store(quiet, Ordering::Relaxed);
+        // What was given back long ago is nobody's regret.
+        let returned = self.returned.load(Ordering::Relaxed);
+        let forgotten = (returned / WINDOWS).saturating_mul(windows).min(returned);
+        self.returned.store(returned - forgotten, Ordering::Relaxed);
+    }
+
+    /// Begins window `now`, `windows` after the last. Between them nothing was noted, so that as much
+    /// was in use as is.
+    fn begin(&self, now: u64, windows: usize) {
+        let used = self.used();
+        #[expect(clippy::cast_possible_truncation, reason = "modulo WINDOWS")]
+        let slot =
+            |back: usize| &self.peaks[(now.wrapping_sub(back as u64) % WINDOWS as u64) as usize];
+        let peak = self.peak.swap(used, Ordering::Relaxed);
+        for back in 1..windows.min(WINDOWS) {
+            slot(back).store(used, Ordering::Relaxed);
+        }
+        if windows < WINDOWS {
+            slot(windows).store(peak, Ordering::Relaxed);
+        }
+        let remembered = (1..self.memory()).map(|back| slot(back).load(Ordering::Relaxed));
+        self.remembered
+            .store(remembered.max().unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: u64 = 500;
+    const WINDOW: u64 = DELAY / 2;
+    const MIB: usize = 1 << 20;
+
+    /// A program whose heap is filled and emptied, and an allocator that gives back what is too much.
+    struct Program {
+        demand: Demand,
+        now: u64,
+        /// Free bytes that are resident, and bytes in use.
+        free: usize,
+        used: usize,
+        /// Bytes given back that were wanted again.
+        faulted: usize,
+    }
+
+    impl Program {
+        fn new() -> Self {
+            Self {
+                demand: Demand::new(),
+                now: 100 * WINDOW,
+                free: 0,
+                used: 0,
+                faulted: 0,
+            }
+        }
+
+        fn use_bytes(&mut self, used: usize) {
+            if used > self.used {
+                let more = used - self.used;
+                let fresh = more.saturating_sub(self.free);
+                self.free -= more - fresh;
+                self.faulted += fresh;
+                self.demand.note_fresh(fresh);
+            } else {
+                self.free += self.used - used;
+            }
+            self.used = used;
+            self.demand.note_spans(self.used, self.free);
+        }
+
+        /// Lets time pass, in steps of a fifth of a window.
+        fn pass(&mut self, milliseconds: u64) {
+            for _ in 0..milliseconds / (WINDOW / 5) {
+                self.now += WINDOW / 5;
+                self.demand.look(self.now, DELAY);
+                let excess = self.demand.excess(DELAY);
+                self.free -= excess;
+                self.demand.note_return(excess);
+                self.demand.note_spans(self.used, self.free);
+            }
+        }
+
+        /// Waves of a period; the bytes faulted in by all of them.
+        fn waves(&mut self, count: usize, period: u64) -> usize {
+            self.faulted = 0;
+            for _ in 0..count {
+                self.use_bytes(1024 * MIB);
+                self.pass(WINDOW / 5);
+                self.use_bytes(512 * MIB);
+                self.pass(period - WINDOW / 5);
+            }
+            self.faulted
+        }
+    }
+
+    #[test]
+    fn waves_within_a_delay_fault_once() {
+        let mut program = Program::new();
+        assert_eq!(program.waves(20, DELAY), 1024 * MIB);
+    }
+
+    #[test]
+    fn slow_waves_stay_within_the_share() {
+        for period in [2 * DELAY, 6 * DELAY, 20 * DELAY] {
+            let mut program = Program::new();
+            program.waves(5, period);
+            let count = 200;
+            let cost = program.waves(count, period) as u64 / BYTES_PER_MICROSECOND;
+            let time = count as u64 * period * 1000;
+            assert!(cost <= time / SHARE, "{period}: {cost} of {time}");
+        }
+    }
+
+    #[test]
+    fn what_is_free_for_good_goes_back() {
+        let mut program = Program::new();
+        program.waves(20, DELAY);
+        program.use_bytes(MIB);
+        program.pass(2 * DELAY);
+        assert_eq!(program.free, 0);
+        // However slow the waves were, in the end.
+        program.waves(20, 6 * DELAY);
+        program.use_bytes(MIB);
+        program.pass(WINDOWS as u64 * WINDOW);
+        assert_eq!(program.free, 0);
+    }
+
+    #[test]
+    fn growth_is_no_regret() {
+        let mut program = Program::new();
+        for used in 1..100 {
+            program.use_bytes(used * MIB);
+            program.pass(WINDOW);
+        }
+        assert_eq!(program.demand.memory(), LEAST);
+        assert_eq!(program.demand.debt.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn idle_windows_were_as_the_present_one() {
+        let mut program = Program::new();
+        program.use_bytes(100 * MIB);
+        program.pass(WINDOW);
+        program.use_bytes(50 * MIB);
+        program.now += 1000 * WINDOW;
+        program.demand.look(program.now, DELAY);
+        assert_eq!(program.demand.excess(DELAY), 50 * MIB);
+        assert_eq!(program.demand.excess(0), 50 * MIB);
+    }
+}
