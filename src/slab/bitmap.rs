@@ -88,24 +88,33 @@ impl Bitmap {
         u32::try_from(index * WORD).ok()
     }
 
-    /// For setting many bits, neighbours in one go, the first of them in the word of `block`.
+    /// Sets one bit; the bit if it was set.
     #[inline]
-    pub(super) fn word_of(&self, block: usize) -> Word<'_> {
-        Word::load(self, block / WORD)
-    }
-
-    /// Sets one bit; `false` if it was set.
-    pub(super) fn put(&self, block: usize) -> bool {
-        let (index, bit) = (block / WORD, 1 << (block % WORD));
+    pub(super) fn put(&self, block: usize) -> Result<(), usize> {
+        // Blocks are below 4096: the remainder, here and below, shows this to the compiler.
+        let (index, bit) = (block / WORD % WORD, 1 << (block % WORD));
         let word = self.words[index].get();
         if word & bit != 0 {
-            return false;
+            return Err(block);
         }
         self.words[index].set(word | bit);
         if word == 0 {
             self.summary.set(self.summary.get() | 1 << index);
         }
-        true
+        Ok(())
+    }
+
+    /// Sets all bits of the word of `block`; one that was set, if one was.
+    #[inline]
+    pub(super) fn put_word(&self, block: usize) -> Result<(), usize> {
+        let index = block / WORD % WORD;
+        let word = self.words[index].get();
+        if word != 0 {
+            return Err(index * WORD + word.trailing_zeros() as usize);
+        }
+        self.words[index].set(u64::MAX);
+        self.summary.set(self.summary.get() | 1 << index);
+        Ok(())
     }
 
     pub(super) fn copy(&self) -> [u64; WORD] {
@@ -137,74 +146,6 @@ impl Bitmap {
     }
 }
 
-/// One word of a bitmap held in a register while bits of it are set: `bits` is `before`, as it
-/// still stands in the bitmap, and what was set since. So but for this word, the bitmap has all
-/// that was set and the summary fits the words; [`store`](Self::store) makes it true of this word,
-/// too. That is done before another word is loaded, and by whoever loaded the first, once, when all
-/// bits are set.
-pub(super) struct Word<'a> {
-    bitmap: &'a Bitmap,
-    /// Below [`WORD`], as blocks are below 4096. The remainder of it is taken to show this to the
-    /// compiler.
-    index: usize,
-    before: u64,
-    bits: u64,
-}
-
-impl<'a> Word<'a> {
-    #[inline]
-    fn load(bitmap: &'a Bitmap, index: usize) -> Self {
-        let bits = bitmap.words[index % WORD].get();
-        Self {
-            bitmap,
-            index,
-            before: bits,
-            bits,
-        }
-    }
-
-    /// Sets one bit, of whatever word; the bit if it was set.
-    #[inline]
-    pub(super) fn put(&mut self, block: usize) -> Result<(), usize> {
-        self.turn_to(block / WORD);
-        let bit = 1 << (block % WORD);
-        if self.bits & bit != 0 {
-            return Err(block);
-        }
-        self.bits |= bit;
-        Ok(())
-    }
-
-    /// Sets all bits of the word of `block`; one that was set, if one was.
-    #[inline]
-    pub(super) fn put_word(&mut self, block: usize) -> Result<(), usize> {
-        self.turn_to(block / WORD);
-        if self.bits != 0 {
-            return Err(block - block % WORD + self.bits.trailing_zeros() as usize);
-        }
-        self.bits = u64::MAX;
-        Ok(())
-    }
-
-    #[inline]
-    fn turn_to(&mut self, index: usize) {
-        if index != self.index {
-            self.store();
-            *self = Self::load(self.bitmap, index);
-        }
-    }
-
-    /// Writes the word back. Bits are only set, so the summary changes for a word that was zero.
-    #[inline]
-    pub(super) fn store(&self) {
-        let Bitmap { summary, words } = self.bitmap;
-        words[self.index % WORD].set(self.bits);
-        if self.before == 0 && self.bits != 0 {
-            summary.set(summary.get() | 1 << self.index);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,15 +174,17 @@ mod tests {
                     assert!(bitmap.is_consistent(blocks, left));
                 }
                 assert!(seen.iter().all(|seen| *seen));
-                let mut word = bitmap.word_of(0);
-                assert!((0..blocks).step_by(2).all(|block| word.put(block).is_ok()));
+                assert!(
+                    (0..blocks)
+                        .step_by(2)
+                        .all(|block| bitmap.put(block).is_ok())
+                );
                 assert!(
                     (0..blocks)
                         .rev()
-                        .all(|block| word.put(block).is_ok() == (block % 2 == 1))
+                        .all(|block| bitmap.put(block).is_ok() == (block % 2 == 1))
                 );
-                word.store();
-                assert!((0..blocks).all(|block| !bitmap.put(block)));
+                assert!((0..blocks).all(|block| bitmap.put(block) == Err(block)));
                 assert_eq!(bitmap.rebuild(), blocks);
                 assert!(bitmap.is_consistent(blocks, blocks));
                 bitmap.clear();
@@ -254,16 +197,14 @@ mod tests {
     fn a_word_at_once_is_each_of_its_bits() {
         for block in [0, 63, 64, 4095] {
             let bitmap = bitmap();
-            let mut word = bitmap.word_of(0);
-            assert_eq!(word.put_word(block), Ok(()));
-            word.store();
+            assert_eq!(bitmap.put_word(block), Ok(()));
             assert!(bitmap.is_consistent(4096, WORD));
-            assert!(!bitmap.put(block));
+            assert_eq!(bitmap.put(block), Err(block));
             // One that is set already is named.
             let bitmap = self::bitmap();
             let twice = block / WORD * WORD + 17;
-            assert!(bitmap.put(twice));
-            assert_eq!(bitmap.word_of(0).put_word(block), Err(twice));
+            assert_eq!(bitmap.put(twice), Ok(()));
+            assert_eq!(bitmap.put_word(block), Err(twice));
         }
     }
 

@@ -358,7 +358,7 @@ impl Slab {
 
     /// Puts back a block that a vanished thread held, if it is not back already.
     pub(crate) fn put_again(&self, block: usize, locked: &ClassLock) {
-        if self.bitmap.put(block) {
+        if self.bitmap.put(block).is_ok() {
             self.free.set(self.free.get() + 1);
             self.touch(locked);
         }

@@ -1,7 +1,7 @@
 //! Blocks on their way back: the leading ones of a list that lie in one slab.
 #![forbid(unsafe_code)]
 
-use super::bitmap::{WORD, Word};
+use super::bitmap::WORD;
 use super::{ClassLock, Slab, TOUCHED};
 use crate::error::Misuse;
 use crate::size_class::ClassInfo;
@@ -28,19 +28,18 @@ impl Slab {
         _: &ClassLock,
     ) -> Result<usize, Stopped> {
         let (base, bytes) = (self.start(), info.units.bytes());
-        let mut word = self.bitmap.word_of(first);
         let (mut block, mut run) = (first, 0);
         loop {
             let count = if leads_a_word(block, &slots[run..], info) {
-                word.put_word(block).map(|()| WORD)
+                self.bitmap.put_word(block).map(|()| WORD)
             } else {
-                word.put(block).map(|()| 1)
+                self.bitmap.put(block).map(|()| 1)
             };
             match count {
                 Ok(count) => run += count,
                 Err(block) => {
                     let address = base + block * info.size as usize;
-                    return Err(self.stop(&word, run, Misuse::Freed, address));
+                    return Err(self.stop(run, Misuse::Freed, address));
                 }
             }
             let Some(slot) = slots.get(run) else { break };
@@ -52,18 +51,17 @@ impl Slab {
             }
             let (next, inside) = info.locate(offset);
             if inside != 0 || next >= info.blocks as usize {
-                return Err(self.stop(&word, run, Misuse::Interior, address));
+                return Err(self.stop(run, Misuse::Interior, address));
             }
             block = next;
         }
-        self.finish(&word, run);
+        self.finish(run);
         Ok(run)
     }
 
-    /// Ends a run: stores its last word, as [`Word`] demands, and counts its blocks.
+    /// Ends a run: counts its blocks, whose bits are set.
     #[inline]
-    fn finish(&self, word: &Word<'_>, run: usize) {
-        word.store();
+    fn finish(&self, run: usize) {
         self.touched.set(TOUCHED);
         #[expect(clippy::cast_possible_truncation, reason = "at most the slab's blocks")]
         self.free.set(self.free.get() + run as u16);
@@ -71,8 +69,8 @@ impl Slab {
 
     /// Ends a run in front of a wrong block: what was put back is, so that the slab is whole.
     #[cold]
-    fn stop(&self, word: &Word<'_>, run: usize, misuse: Misuse, address: usize) -> Stopped {
-        self.finish(word, run);
+    fn stop(&self, run: usize, misuse: Misuse, address: usize) -> Stopped {
+        self.finish(run);
         Stopped {
             run,
             misuse,
