@@ -9,6 +9,10 @@ use crate::size_class::{ClassInfo, SizeClass};
 use crate::slab::{Slab, address_in};
 use crate::sync::Slot;
 
+/// So many blocks before its turn, what a block needs is fetched: where each lies alone, it comes
+/// from memory.
+const AHEAD: usize = 8;
+
 /// A wrong block among those that were to go back, to be [reported](Self::report) once no lock is held: a
 /// handler of `SIGABRT` may allocate, start threads, and ask for statistics.
 #[derive(Debug)]
@@ -94,6 +98,9 @@ fn flush_to<'a>(
         let Some(first) = rest.first() else {
             break Ok(rest);
         };
+        if let Some(ahead) = rest.get(AHEAD) {
+            Slab::prefetch(address_in(ahead), info);
+        }
         let (slab, block) = match locate(first, class) {
             Ok(found) => found,
             Err(fault) => break Err(fault),

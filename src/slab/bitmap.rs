@@ -1,6 +1,9 @@
 //! Up to 4096 bits in 64 words, with a word that names the words that are not zero.
 #![forbid(unsafe_code)]
 
+use core::ptr;
+
+use crate::os;
 use crate::sync::GuardedU64;
 
 /// Bits, hence blocks, of a word.
@@ -86,6 +89,12 @@ impl Bitmap {
     pub(super) fn whole_word(&self) -> Option<u32> {
         let index = self.words.iter().position(|word| word.get() == u64::MAX)?;
         u32::try_from(index * WORD).ok()
+    }
+
+    /// Has the processor fetch the word of `block`, whatever number that is.
+    #[inline]
+    pub(super) fn prefetch(&self, block: usize) {
+        os::prefetch(ptr::from_ref(&self.words[block / WORD % WORD]).cast());
     }
 
     /// Sets one bit; the bit if it was set.

@@ -1,11 +1,16 @@
 //! Blocks on their way back: the leading ones of a list that lie in one slab.
 #![forbid(unsafe_code)]
 
+use core::ptr;
+
 use super::bitmap::WORD;
 use super::{ClassLock, Slab, TOUCHED};
+use crate::arena;
 use crate::error::Misuse;
+use crate::os;
 use crate::size_class::ClassInfo;
 use crate::sync::{Ordering, Slot};
+use crate::units::{CHUNK, UNIT_SHIFT, UnitIndex};
 
 /// A wrong block, behind so many that were put back.
 pub(crate) struct Stopped {
@@ -57,6 +62,21 @@ impl Slab {
         }
         self.finish(run);
         Ok(run)
+    }
+
+    /// Has the processor fetch what [`put_run`](Self::put_run) is going to need for the block at
+    /// `address`; any address will do.
+    #[inline]
+    pub(crate) fn prefetch(address: usize, info: &ClassInfo) {
+        let Some(chunk) = arena::owner(address) else {
+            return;
+        };
+        let head = chunk.head(UnitIndex::of(address));
+        let slab = Self::at(chunk, head);
+        os::prefetch(ptr::from_ref(slab).cast());
+        // OVERFLOW: what is no block may lie below the head's first byte; the remainder bounds it.
+        let offset = address.wrapping_sub(head.get() << UNIT_SHIFT) % CHUNK;
+        slab.bitmap.prefetch(info.locate(offset).0);
     }
 
     /// Ends a run: counts its blocks, whose bits are set.

@@ -21,7 +21,7 @@ use crate::units::LINE;
 const BYTES: usize = 512 << 10;
 /// Most slots of a magazine, as log2; one slot is not used.
 const MOST_LOG: u8 = 13;
-/// Most blocks of a class that one slow path moves: about 90 instructions each, where they lie in slabs at random.
+/// Most blocks of a class that one slow path moves: about 120 instructions each, where they lie in slabs at random.
 const AT_ONCE: usize = 2048;
 /// Every class may hold this many blocks: slots, as log2.
 const LEAST_LOG: u8 = 2;
