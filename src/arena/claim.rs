@@ -47,7 +47,13 @@ fn claim_wanted(want: Want) -> Option<(Span, Zeroed)> {
     if found.is_some() {
         return found;
     }
-    let fresh = reserve::new_chunk(want);
+    let making = ARENA.making.lock();
+    // What another thread made meanwhile has room for many.
+    let found = ARENA.lock().claim(want, want.is_dense());
+    if found.is_some() {
+        return found;
+    }
+    let fresh = reserve::new_chunk(&making, want);
     let arena = ARENA.lock();
     let Some(chunk) = fresh else {
         // Rather beside spans of the other kind than not at all.

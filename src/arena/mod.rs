@@ -1,6 +1,7 @@
 //! Chunks of address space, divided into spans of units.
 //!
-//! One lock guards every mask, list and count; no system call happens under it. Spans of one unit
+//! One lock guards every mask, list and count; no system call happens under it. Another is held by
+//! who makes a chunk, for which system calls are needed. Spans of one unit
 //! (slabs of small blocks) and longer or aligned ones live in different chunks: the former fill their pages
 //! densely and gain from huge pages, the latter may be touched sparsely and would be ruined by them.
 
@@ -28,12 +29,13 @@ use self::chunk::Links;
 use self::counts::Counts;
 use self::masks::{Change, Masks};
 use self::owner_map::OwnerMap;
+use self::reserve::Fresh;
 use self::runs::longest_run;
 use crate::demand::DEMAND;
 use crate::error::{Misuse, Violation};
 use crate::os::{self, Held, Lock, PageLen, failpoints};
 use crate::size_map::MagazineOffset;
-use crate::sync::{GuardedPtr, GuardedU8, GuardedUsize, Link, same};
+use crate::sync::{GuardedU8, GuardedUsize, Link, same};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 
 /// Free-run lists: chunks whose longest free run is `2^i` to `2^(i+1) - 1` units.
@@ -57,9 +59,6 @@ struct Locked {
     all: Link<Chunk>,
     /// Descriptors without a chunk.
     unused: Link<Chunk>,
-    /// The reservation that chunks are cut from, and how many can be.
-    fresh: GuardedPtr<u8>,
-    fresh_left: GuardedUsize,
     /// Dirty units of all chunks.
     dirty_units: GuardedUsize,
     /// Units of all spans.
@@ -68,6 +67,8 @@ struct Locked {
 
 struct Arena {
     lock: Lock<Locked>,
+    /// Held while a chunk is made, above `lock`: others who need one wait and look again.
+    making: Lock<Fresh>,
     counts: Counts,
     /// 1 from when a forked child finds the lock held until it has rebuilt: it may fork in turn.
     broken: GuardedU8,
@@ -81,11 +82,10 @@ static ARENA: Arena = Arena {
         newest: Link::none(),
         all: Link::none(),
         unused: Link::none(),
-        fresh: GuardedPtr::null(),
-        fresh_left: GuardedUsize::new(0),
         dirty_units: GuardedUsize::new(0),
         used_units: GuardedUsize::new(0),
     }),
+    making: Lock::new(Fresh::new()),
     counts: Counts::new(),
     broken: GuardedU8::new(0),
     owners: OwnerMap::new(),
@@ -97,7 +97,7 @@ impl Arena {
     }
 
     /// The repair's way in: takes the lock from a thread that is gone, and keeps in mind that it
-    /// had it.
+    /// had it. A chunk that another was making is lost.
     ///
     /// # Safety
     /// 1. This is the only thread inside the allocator, and it does not hold the lock.
@@ -107,6 +107,7 @@ impl Arena {
             self.broken.set(1);
         }
         self.lock.break_inherited();
+        self.making.break_inherited();
         self.lock()
     }
 }

@@ -1,5 +1,6 @@
 //! Fresh chunks: a descriptor, and 4 MiB of committed memory cut from a reservation that grows by a
-//! factor. The system calls are made without the arena's lock.
+//! factor. The system calls are made without the arena's lock, but one thread at a time makes a
+//! chunk: who finds no room meanwhile waits for that chunk, and seldom needs another.
 
 use core::ptr::NonNull;
 
@@ -10,6 +11,7 @@ use super::{ARENA, Locked, NO_BIN, meta};
 use crate::config;
 use crate::hardening::Hardening;
 use crate::os::{self, Access, PageLen, failpoints};
+use crate::sync::{GuardedPtr, GuardedUsize};
 use crate::units::CHUNK;
 use crate::valgrind;
 
@@ -20,10 +22,28 @@ const RESERVATION_MAX: usize = 256;
 /// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
 const HUGE_FROM: usize = 16;
 
+/// The reservation that chunks are cut from. It lies in the lock of who makes a chunk; what it
+/// holds is whole at each store, so that a child of a fork needs no repair.
+pub(super) struct Fresh {
+    base: GuardedPtr<u8>,
+    /// Chunks that can be cut from it.
+    left: GuardedUsize,
+}
+
+impl Fresh {
+    pub(super) const fn new() -> Self {
+        Self {
+            base: GuardedPtr::null(),
+            left: GuardedUsize::new(0),
+        }
+    }
+}
+
 /// A fresh chunk, in no list yet, made for spans as wanted.
-pub(super) fn new_chunk(want: Want) -> Option<&'static Chunk> {
+pub(super) fn new_chunk(fresh: &Fresh, want: Want) -> Option<&'static Chunk> {
     let chunk = new_descriptor()?;
-    let Some(base) = has_tags(chunk).then(new_addresses).flatten() else {
+    let base = has_tags(chunk).then(|| fresh.new_addresses()).flatten();
+    let Some(base) = base else {
         ARENA.lock().put_unused(chunk);
         return None;
     };
@@ -83,95 +103,78 @@ fn has_tags(chunk: &Chunk) -> bool {
     true
 }
 
-/// 4 MiB of committed zero memory, with a leaf for it in the owner map.
-fn new_addresses() -> Option<NonNull<u8>> {
-    let base = loop {
-        if let Some(base) = cut() {
-            break base;
+impl Fresh {
+    /// 4 MiB of committed zero memory, with a leaf for it in the owner map.
+    fn new_addresses(&self) -> Option<NonNull<u8>> {
+        if self.left.get() == 0 {
+            self.reserve()?;
         }
-        // Others may have used up what there is by the next look.
-        reserve()?;
-    };
-    if leaf_for(base) {
-        // SAFETY: 1. cut from our own reservation, for nobody else.
-        if unsafe { os::commit(base, PageLen::CHUNK) } {
-            valgrind::fence_off(base, CHUNK);
-            return Some(base);
+        let base = self.cut()?;
+        if leaf_for(base) {
+            // SAFETY: 1. cut from our own reservation, for nobody else.
+            if unsafe { os::commit(base, PageLen::CHUNK) } {
+                valgrind::fence_off(base, CHUNK);
+                return Some(base);
+            }
         }
+        // SAFETY: 1. cut from our own reservation, never used. What stays reserved on failure costs
+        // no memory.
+        let _ = unsafe { os::unmap(base, PageLen::CHUNK) };
+        None
     }
-    // SAFETY: 1. cut from our own reservation, never used. What stays reserved on failure costs no
-    // memory.
-    let _ = unsafe { os::unmap(base, PageLen::CHUNK) };
-    None
-}
 
-/// The next chunk's worth of the reservation.
-fn cut() -> Option<NonNull<u8>> {
-    let arena = ARENA.lock();
-    let left = arena.fresh_left.get().checked_sub(1)?;
-    let base = arena.fresh.get()?;
-    // A child of a fork before the next store loses a chunk's worth: `fresh_left` shrinks first.
-    arena.fresh_left.set(left);
-    // SAFETY: 1. `fresh_left` counted this chunk.
-    let rest = unsafe { crate::ptr::advance::<u8>(base, CHUNK) };
-    arena.fresh.set(Some(rest));
-    Some(base)
-}
+    /// The next chunk's worth of the reservation.
+    fn cut(&self) -> Option<NonNull<u8>> {
+        let left = self.left.get().checked_sub(1)?;
+        let base = self.base.get()?;
+        // A child of a fork before the next store loses a chunk's worth: `left` shrinks first.
+        self.left.set(left);
+        // SAFETY: 1. `left` counted this chunk.
+        let rest = unsafe { crate::ptr::advance::<u8>(base, CHUNK) };
+        self.base.set(Some(rest));
+        Some(base)
+    }
 
-/// Reserves address space for more chunks: less where the process may not have so much.
-fn reserve() -> Option<()> {
-    // Read without the lock: about so many will do.
-    let chunks = ARENA.counts.chunks();
-    let least = chunks.clamp(1, RESERVATION_MIN);
-    let mut count = (chunks / 4).clamp(least, RESERVATION_MAX);
-    let base = loop {
-        if let Some(base) = os::map(PageLen::chunks(count), CHUNK, Access::Reserved) {
-            break base;
-        }
-        count = (count / 2).max(1);
-        if count == 1 {
-            break os::map(PageLen::CHUNK, CHUNK, Access::Reserved)?;
-        }
-    };
-    failpoints::at(failpoints::Point::Reserve);
-    if !offer(base, count) {
-        // Another thread reserved meanwhile, and there is room in its reservation.
-        // SAFETY: 1. mapped above, never used.
-        let _ = unsafe { os::unmap(base, PageLen::chunks(count)) };
+    /// Reserves address space for more chunks: less where the process may not have so much.
+    fn reserve(&self) -> Option<()> {
+        // Read without the arena's lock: about so many will do.
+        let chunks = ARENA.counts.chunks();
+        let least = chunks.clamp(1, RESERVATION_MIN);
+        let mut count = (chunks / 4).clamp(least, RESERVATION_MAX);
+        let base = loop {
+            if let Some(base) = os::map(PageLen::chunks(count), CHUNK, Access::Reserved) {
+                break base;
+            }
+            count = (count / 2).max(1);
+            if count == 1 {
+                break os::map(PageLen::CHUNK, CHUNK, Access::Reserved)?;
+            }
+        };
         failpoints::at(failpoints::Point::Reserve);
+        self.base.set(Some(base));
+        self.left.set(count);
+        Some(())
     }
-    Some(())
+
+    /// Gives back what no chunk was cut from yet.
+    fn unreserve(&self) {
+        let count = self.left.get();
+        // First: a child of a fork loses what may be gone.
+        self.left.set(0);
+        if count > 0
+            && let Some(base) = self.base.get()
+            // SAFETY: 1. the rest of our own reservation, which nobody was given.
+            && !unsafe { os::unmap(base, PageLen::chunks(count)) }
+        {
+            // Not for want of memory: at the limit of mappings chunks can still be had from it.
+            self.left.set(count);
+        }
+    }
 }
 
-/// Makes a reservation of so many chunks the one that they are cut from, unless there is one with
-/// room.
-fn offer(base: NonNull<u8>, count: usize) -> bool {
-    let arena = ARENA.lock();
-    let is_used_up = arena.fresh_left.get() == 0;
-    if is_used_up {
-        arena.fresh.set(Some(base));
-        arena.fresh_left.set(count);
-    }
-    is_used_up
-}
-
-/// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on. Not for want of memory: at the limit
-/// of mappings chunks can still be had from it.
+/// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on.
 pub(crate) fn unreserve() {
-    let (base, count) = {
-        let arena = ARENA.lock();
-        let count = arena.fresh_left.get();
-        arena.fresh_left.set(0);
-        (arena.fresh.get(), count)
-    };
-    if count > 0
-        && let Some(base) = base
-        // SAFETY: 1. the rest of our own reservation, which nobody can be given any more.
-        && !unsafe { os::unmap(base, PageLen::chunks(count)) }
-    {
-        // Lost if somebody reserved meanwhile: addresses without memory.
-        let _ = offer(base, count);
-    }
+    ARENA.making.lock().unreserve();
 }
 
 fn leaf_for(base: NonNull<u8>) -> bool {

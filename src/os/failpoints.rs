@@ -76,8 +76,8 @@ pub enum Point {
     Holes,
     /// Free units are claimed for a purge, nothing is locked.
     Purge,
-    /// Addresses for chunks were reserved and are nobody's yet, or were given back as others reserved some first;
-    /// no more than a gate is locked.
+    /// A thread makes a chunk: addresses were reserved and are nobody's yet. Others who need a chunk wait for it;
+    /// no more than a gate is locked besides.
     Reserve,
     /// In a child, a block that waited in quarantine is taken back; the registry is locked.
     Adopt,

@@ -1,73 +1,63 @@
 //! Memory that is there and is nearly overlooked.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
+use std::sync::Barrier;
 use std::thread;
 
 use flagstone::failpoints::{self, Callback, Point};
 use flagstone::{Config, Flagstone, raw};
 
 use super::common::child::{alone, run_child_with, scenario};
-use super::common::process::{is_readable, mapped, page_size};
+use super::common::process::{is_readable, mapped, page_size, until_others_sleep};
 use super::{get, go_to, put, step, until};
 
 const MIB: usize = 1 << 20;
 
-/// Reserves what the thread at the hook is about to offer, or uses up what was reserved so.
-fn rival(point: Point) {
-    if point != Point::Reserve {
-        return;
-    }
-    match step() {
-        1 => {
-            go_to(2);
-            while step() == 2 {
-                assert!(!get(MIB).is_null());
-            }
-        }
-        // The rival's own reservation, which is the one that counts.
-        2 => go_to(3),
-        3 => {
-            go_to(4);
-            // Its eight chunks, of which one was used in part.
-            let before = Flagstone::stats().committed;
-            while Flagstone::stats().committed < before + 28 * MIB || !is_used_up() {
-                assert!(!get(MIB).is_null());
-            }
-            go_to(1);
-        }
-        _ => {}
+/// Holds the first thread that makes a chunk until the others sleep.
+fn hold_the_maker(point: Point) {
+    if point == Point::Reserve && step() == HERD {
+        go_to(HERD + 1);
+        until_others_sleep();
     }
 }
 
-/// Whether the chunks that there are have no room for another block of a MiB.
-fn is_used_up() -> bool {
-    let stats = Flagstone::stats();
-    stats.live + MIB > stats.committed
-}
+/// Threads that need a chunk at the same time, each for a sixteenth of it.
+const HERD: usize = 16;
 
-/// Who loses a race for a reservation has the winner's; if others use that up at once, there is one more to be had.
+/// One of the threads makes a chunk; the others wait for it and find room there.
 #[test]
-fn a_lost_reservation_is_no_lack_of_memory() {
-    static RIVAL: Callback = rival;
-    alone(
-        "limits::a_lost_reservation_is_no_lack_of_memory",
-        &[],
-        || {
-            // All of the first four, which double.
-            while Flagstone::stats().committed < 32 * MIB || !is_used_up() {
-                assert!(!get(MIB).is_null());
+fn threads_in_need_of_a_chunk_share_it() {
+    static HOLD: Callback = hold_the_maker;
+    const SIZE: usize = 200_000;
+    alone("limits::threads_in_need_of_a_chunk_share_it", &[], || {
+        failpoints::at_points(Some(&HOLD));
+        let before = AtomicUsize::new(0);
+        let (begun, all) = (Barrier::new(HERD), Barrier::new(HERD));
+        thread::scope(|scope| {
+            for _ in 0..HERD {
+                scope.spawn(|| {
+                    // The thread has its cache, and a chunk for small blocks is there.
+                    put(get(100), 100);
+                    if begun.wait().is_leader() {
+                        before.store(Flagstone::stats().committed, Ordering::Relaxed);
+                        go_to(HERD);
+                    }
+                    all.wait();
+                    let block = get(SIZE);
+                    assert!(!block.is_null());
+                    // Who has a block sleeps, too, until all have one.
+                    all.wait();
+                    put(block, SIZE);
+                });
             }
-            failpoints::at_points(Some(&RIVAL));
-            for _ in 0..3 {
-                go_to(1);
-                let block = get(MIB);
-                go_to(0);
-                assert!(!block.is_null(), "null, with memory for more");
-            }
-            failpoints::at_points(None);
-        },
-    );
+        });
+        failpoints::at_points(None);
+        assert_eq!(step(), HERD + 1, "nobody made a chunk");
+        let made = Flagstone::stats().committed - before.into_inner();
+        assert_eq!(made, 4 * MIB, "one chunk");
+    });
 }
 
 /// Addresses for chunks go by what the heap has, not by all that ever came and went.
