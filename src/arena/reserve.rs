@@ -16,38 +16,50 @@ use crate::units::CHUNK;
 use crate::valgrind;
 
 /// A reservation is a quarter of the chunks that are there, at least as many as there are, up to the first of these
-/// bounds, and at most the second: a process that needs little asks for little, where addresses are limited or locked.
+/// bounds, and at most the second, but no more than twice its forerunner: a process that needs little asks for little,
+/// where addresses are limited or locked.
 const RESERVATION_MIN: usize = 8;
 const RESERVATION_MAX: usize = 256;
 /// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
 const HUGE_FROM: usize = 16;
 
-/// The reservation that chunks are cut from. It lies in the lock of who makes a chunk; what it
-/// holds is whole at each store, so that a child of a fork needs no repair.
-pub(super) struct Fresh {
-    base: GuardedPtr<u8>,
-    /// Chunks that can be cut from it.
-    left: GuardedUsize,
-}
+/// The reservations that chunks are cut from, for spans of one unit and for longer ones: each kind
+/// has its own. Huge pages are asked for in one kind only, and to the kernel what is advised and
+/// what is not are two mappings: chunks in turn would be a mapping each. In a reservation, what
+/// was cut is one, and the rest another.
+pub(super) struct Fresh([Reservation; 2]);
 
 impl Fresh {
     pub(super) const fn new() -> Self {
-        Self {
-            base: GuardedPtr::null(),
-            left: GuardedUsize::new(0),
-        }
+        Self([const { Reservation::new() }; 2])
     }
+
+    fn of(&self, dense: bool) -> &Reservation {
+        &self.0[usize::from(!dense)]
+    }
+}
+
+/// What chunks of one kind are cut from. Who makes a chunk holds the lock; a reservation is whole
+/// at each store, so that a child of a fork needs no repair.
+struct Reservation {
+    base: GuardedPtr<u8>,
+    /// Chunks that can be cut from it.
+    left: GuardedUsize,
+    /// Chunks that could, at first: the next has at most twice as many. A kind that is rare takes
+    /// few addresses, however big the heap.
+    size: GuardedUsize,
 }
 
 /// A fresh chunk, in no list yet, made for spans as wanted.
 pub(super) fn new_chunk(fresh: &Fresh, want: Want) -> Option<&'static Chunk> {
     let chunk = new_descriptor()?;
+    let dense = want.is_dense();
+    let fresh = fresh.of(dense);
     let base = has_tags(chunk).then(|| fresh.new_addresses()).flatten();
     let Some(base) = base else {
         ARENA.lock().put_unused(chunk);
         return None;
     };
-    let dense = want.is_dense();
     if dense && config::huge_pages() && ARENA.counts.chunks() >= HUGE_FROM {
         os::advise_huge(base, PageLen::CHUNK);
     }
@@ -103,7 +115,15 @@ fn has_tags(chunk: &Chunk) -> bool {
     true
 }
 
-impl Fresh {
+impl Reservation {
+    const fn new() -> Self {
+        Self {
+            base: GuardedPtr::null(),
+            left: GuardedUsize::new(0),
+            size: GuardedUsize::new(0),
+        }
+    }
+
     /// 4 MiB of committed zero memory, with a leaf for it in the owner map.
     fn new_addresses(&self) -> Option<NonNull<u8>> {
         if self.left.get() == 0 {
@@ -140,7 +160,8 @@ impl Fresh {
         // Read without the arena's lock: about so many will do.
         let chunks = ARENA.counts.chunks();
         let least = chunks.clamp(1, RESERVATION_MIN);
-        let mut count = (chunks / 4).clamp(least, RESERVATION_MAX);
+        let twice = (2 * self.size.get()).max(1);
+        let mut count = (chunks / 4).clamp(least, RESERVATION_MAX).min(twice);
         let base = loop {
             if let Some(base) = os::map(PageLen::chunks(count), CHUNK, Access::Reserved) {
                 break base;
@@ -153,6 +174,7 @@ impl Fresh {
         failpoints::at(failpoints::Point::Reserve);
         self.base.set(Some(base));
         self.left.set(count);
+        self.size.set(count);
         Some(())
     }
 
@@ -174,7 +196,8 @@ impl Fresh {
 
 /// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on.
 pub(crate) fn unreserve() {
-    ARENA.making.lock().unreserve();
+    let fresh = ARENA.making.lock();
+    fresh.0.iter().for_each(Reservation::unreserve);
 }
 
 fn leaf_for(base: NonNull<u8>) -> bool {

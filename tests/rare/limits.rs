@@ -76,6 +76,24 @@ fn addresses_do_not_pile_up() {
     });
 }
 
+/// The first long block of a big heap takes addresses for itself, not for a part of the heap.
+#[test]
+fn the_first_of_a_kind_needs_few_addresses() {
+    alone(
+        "limits::the_first_of_a_kind_needs_few_addresses",
+        &[],
+        || {
+            while Flagstone::stats().committed < 80 * MIB {
+                assert!(!get(5_000).is_null());
+            }
+            let before = mapped();
+            assert!(!get(200_000).is_null());
+            let more = mapped() - before;
+            assert!(more <= 5 * MIB, "{more} bytes");
+        },
+    );
+}
+
 /// A mapping that the kernel refuses to unmap does not keep others, and is tried again.
 #[test]
 fn one_refusal_keeps_nothing() {

@@ -173,6 +173,42 @@ fn mappings() -> usize {
     maps.lines().count()
 }
 
+/// Small blocks and longer ones in turn: chunks of the two kinds lie apart, and those of one kind are one
+/// mapping, as far as they were reserved together. That huge pages are asked for changes nothing.
+#[test]
+fn chunks_of_two_kinds_take_few_mappings() {
+    const NAME: &str = "mappings::chunks_of_two_kinds_take_few_mappings";
+    /// So many chunks of either kind: a GiB.
+    const CHUNKS: usize = 128;
+    /// Eight of these are a slab of one unit, of which one page is touched; one of those is a span.
+    const BLOCK: usize = 8 << 10;
+    const SPAN: usize = 250_000;
+    let options = [("FLAGSTONE_HUGE_PAGES", "advise")];
+    alone(NAME, &options, || {
+        without_huge_pages();
+        let mut blocks: Vec<Block> = Vec::with_capacity(CHUNKS * 16 * 33);
+        let start = mappings();
+        let committed = Flagstone::stats().committed;
+        for tag in 0..CHUNKS * 16 {
+            for _ in 0..4 {
+                blocks.extend(
+                    [(); 8].map(|()| Block::alloc(&ALLOC, layout(BLOCK, 8)).expect("memory")),
+                );
+                blocks[blocks.len() - 8].fill_first(tag, WRITTEN);
+            }
+            let span = Block::alloc(&ALLOC, layout(SPAN, 8)).expect("memory");
+            span.fill_first(tag, WRITTEN);
+            blocks.push(span);
+        }
+        let chunks = (Flagstone::stats().committed - committed) / (4 * MIB);
+        let grown = mappings() - start;
+        println!("{grown} mappings for {chunks} chunks");
+        assert!(chunks >= 2 * CHUNKS, "{chunks} chunks");
+        assert!(grown < CHUNKS / 4, "{grown} mappings for {chunks} chunks");
+        blocks.drain(..).for_each(|block| block.free(&ALLOC));
+    });
+}
+
 /// Short blocks whose alignment is more than a unit's come from chunks: a mapping for each would be more than there are.
 #[test]
 fn aligned_blocks_take_few_mappings() {
