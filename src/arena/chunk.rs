@@ -80,6 +80,10 @@ pub(crate) struct Chunk {
     dense: GuardedU8,
     /// 1 where the kernel was told to keep huge pages out, see [`Chunk::stay_small`].
     pub(super) small_pages: GuardedU8,
+    /// 1 where huge pages were asked for, until the kernel is told to keep them out: units that nobody
+    /// ever had may have come in with others. Changed before the chunk is in any list, then under the
+    /// arena's lock.
+    pub(super) huge_pages: GuardedU8,
     /// Every descriptor, newest first. Set before the descriptor is in this list, and never again.
     pub(super) next_of_all: Link<Self>,
     /// In the hardened mode, which blocks are live. Set before the chunk is entered in the owner map.
@@ -196,12 +200,20 @@ impl Chunk {
     }
 
     /// Before pages of the chunk are purged while others stay: keeps huge pages out from here on. The
-    /// kernel would fill the holes again to make one (`khugepaged`).
-    pub(crate) fn stay_small(&self) {
+    /// kernel would fill the holes again to make one (`khugepaged`). What came in with huge pages
+    /// and was never used is dirty now.
+    ///
+    /// The caller holds units of the chunk, and no lock of the arena or below.
+    pub(crate) fn stay_small(&'static self) {
         // Two purgers at once may both ask, which does no harm.
         if let (Some(base), 0) = (self.base(), self.small_pages.get()) {
             self.small_pages.set(1);
             os::refuse_huge(base, PageLen::CHUNK);
+            if self.huge_pages.get() != 0 {
+                let arena = ARENA.lock();
+                arena.note_huge(self);
+                self.huge_pages.set(0);
+            }
         }
     }
 

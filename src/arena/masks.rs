@@ -83,6 +83,11 @@ impl Masks {
         change
     }
 
+    /// All free units become dirty.
+    pub(super) fn soil(&self) -> Change {
+        self.set_dirty(|dirty| dirty | self.free.get())
+    }
+
     /// Dirty units were looked at: those that are still dirty at the next look are old then.
     pub(super) fn look(&self) {
         self.old.set(self.dirty.get());

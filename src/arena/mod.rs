@@ -214,6 +214,14 @@ impl Locked {
         self.rebin(chunk);
     }
 
+    /// Where huge pages may come in, clean units come in beside used ones: from here on they count as
+    /// dirty. That they are still zero is forgotten, which nobody asks of spans of one unit.
+    fn note_huge(&self, chunk: &'static Chunk) {
+        if chunk.huge_pages.get() != 0 {
+            self.change(chunk, Masks::soil);
+        }
+    }
+
     /// Counts a chunk's dirty units anew once they changed, and sees to its place by age.
     fn note_dirty(&self, chunk: &'static Chunk, change: Change) {
         let Change { before, after } = change;

@@ -36,6 +36,7 @@ pub(crate) fn decay(age: Age) -> bool {
         DEMAND.look(os::now_ms(), config::purge_delay_ms());
         AT_ONCE
     } else {
+        super::chunks().for_each(|chunk| ARENA.lock().note_huge(chunk));
         usize::MAX
     };
     let (mut units, mut refused) = (0, 0);

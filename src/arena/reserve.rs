@@ -60,11 +60,13 @@ pub(super) fn new_chunk(fresh: &Fresh, want: Want) -> Option<&'static Chunk> {
         ARENA.lock().put_unused(chunk);
         return None;
     };
-    if dense && config::huge_pages() && ARENA.counts.chunks() >= HUGE_FROM {
+    let huge = dense && config::huge_pages() && ARENA.counts.chunks() >= HUGE_FROM;
+    if huge {
         os::advise_huge(base, PageLen::CHUNK);
     }
     chunk.set_dense(dense);
     chunk.small_pages.set(0);
+    chunk.huge_pages.set(u8::from(huge));
     chunk.set_base(base.as_ptr());
     Some(chunk)
 }

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{page_size, resident, verify};
+use crate::common::process::{expect_back, is_in_memory, page_size, resident, verify};
 use crate::program::layout;
 use crate::{ALLOC, MIB};
 
@@ -105,6 +105,71 @@ fn purged_holes_stay_out_of_memory() {
             block.check(tag);
             block.free(&ALLOC);
         }
+        verify();
+    });
+}
+
+/// Small blocks until a chunk is made at which huge pages are asked for, the newest in it. None is written.
+fn grow_to_huge_pages() -> Vec<Block> {
+    const ENOUGH: usize = 80 * MIB;
+    let committed = || Flagstone::stats().committed;
+    let start = committed();
+    let mut blocks = Vec::with_capacity(2 * ENOUGH / SMALL);
+    loop {
+        let before = committed();
+        blocks.push(Block::alloc(&ALLOC, layout(SMALL, 8)).expect("memory"));
+        if before > start + ENOUGH && committed() > before {
+            return blocks;
+        }
+    }
+}
+
+/// A slab of such blocks is a unit.
+const SMALL: usize = 5_000;
+
+/// Units that came in with a huge page, and that nobody ever had, go back with a purge.
+#[test]
+fn what_came_in_beside_a_block_goes_back() {
+    const NAME: &str = "huge::what_came_in_beside_a_block_goes_back";
+    alone(NAME, &[("FLAGSTONE_HUGE_PAGES", "advise")], || {
+        let blocks = grow_to_huge_pages();
+        let before = resident();
+        let newest = blocks.last().expect("a block");
+        newest.fill_first(1, 1);
+        if resident() < before + MIB {
+            return println!("skipped: the kernel gives no huge pages");
+        }
+        Flagstone::purge();
+        expect_back(before, MIB / 4);
+        assert!(newest.holds(1, 1), "contents lost");
+        blocks.into_iter().for_each(|block| block.free(&ALLOC));
+        verify();
+    });
+}
+
+/// They go back, too, when a unit of their chunk does because it is due: no call asks for it.
+#[test]
+fn what_came_in_beside_a_block_becomes_due() {
+    const NAME: &str = "huge::what_came_in_beside_a_block_becomes_due";
+    /// Of the newest chunk; one of them stays as a spare.
+    const SLABS: usize = 3;
+    let options = [
+        ("FLAGSTONE_HUGE_PAGES", "advise"),
+        ("FLAGSTONE_PURGE_DELAY_MS", "0"),
+        ("FLAGSTONE_THREAD_CACHE", "0"),
+    ];
+    alone(NAME, &options, || {
+        let mut blocks = grow_to_huge_pages();
+        let kept = blocks.len();
+        blocks.extend([(); SLABS * 13].map(|()| Block::filled(&ALLOC, SMALL, 8, 1)));
+        let first = blocks[kept].addr();
+        let beside = first - first % HUGE + HUGE - page_size();
+        if !is_in_memory(beside) {
+            return println!("skipped: the kernel gives no huge pages");
+        }
+        blocks.drain(kept..).for_each(|block| block.free(&ALLOC));
+        assert!(!is_in_memory(beside), "a page that nobody had stays");
+        blocks.into_iter().for_each(|block| block.free(&ALLOC));
         verify();
     });
 }
