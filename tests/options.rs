@@ -273,6 +273,7 @@ fn thread_cache() {
 #[test]
 fn huge_pages() {
     facts_with(&[(HUGE, "advise")]).expect_default();
+    facts_with(&[(HUGE, "auto")]).expect_default();
     assert!(!facts_with(&[(HUGE, "off")]).huge);
 }
 

@@ -262,6 +262,22 @@ impl Chunk {
         unsafe { crate::ptr::advance(after, size_of::<Self>() + unit.get() * UNIT_META) }
     }
 
+    /// Touches some whole pages of what units keep, before a chunk has any; how many. They are in
+    /// memory from then on.
+    pub(super) fn touch_unit_meta(&'static self, pages: usize) -> u64 {
+        let start = self.unit_meta(UnitIndex::new(0));
+        let page = os::page_size();
+        let fit = (UNITS_PER_CHUNK * UNIT_META / page).min(pages + 1);
+        // Not the first: it may hold the end of the descriptor itself.
+        for number in 1..fit {
+            // SAFETY: 1. inside the table.
+            let place = unsafe { crate::ptr::advance::<u8>(start, number * page) };
+            // SAFETY: 1. our own metadata, which is never unmapped.
+            unsafe { os::touch(place) };
+        }
+        fit.saturating_sub(1) as u64
+    }
+
     /// Gives the memory of what units keep back, as far as it is whole pages: zero again, or, if the
     /// kernel refuses, as it is. No unit belongs to a span.
     pub(super) fn discard_unit_meta(&'static self) {

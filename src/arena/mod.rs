@@ -11,6 +11,7 @@ mod counts;
 mod masks;
 pub(crate) mod meta;
 mod owner_map;
+mod price;
 mod purge;
 mod recover;
 mod reserve;
@@ -21,7 +22,7 @@ pub(crate) use chunk::{Chunk, Span, UNIT_META, UnitKind};
 pub(crate) use claim::{Zeroed, claim, claim_aligned};
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::recover;
-pub(crate) use reserve::unreserve;
+pub(crate) use reserve::{huge_pages_are_dear, unreserve};
 
 use core::convert::Infallible;
 

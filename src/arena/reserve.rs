@@ -5,14 +5,15 @@
 use core::ptr::NonNull;
 
 use super::chunk::{Chunk, DESCRIPTOR};
+use super::price::{Extent, Price};
 use super::runs::Want;
 use super::tags::Tags;
 use super::{ARENA, Locked, NO_BIN, meta};
-use crate::config;
+use crate::config::{self, HugePages};
 use crate::hardening::Hardening;
 use crate::os::{self, Access, PageLen, failpoints};
-use crate::sync::{GuardedPtr, GuardedUsize};
-use crate::units::CHUNK;
+use crate::sync::{GuardedPtr, GuardedU8, GuardedUsize};
+use crate::units::{CHUNK, UNITS_PER_CHUNK};
 use crate::valgrind;
 
 /// A reservation is a quarter of the chunks that are there, at least as many as there are, up to the first of these
@@ -23,20 +24,81 @@ const RESERVATION_MAX: usize = 256;
 /// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
 const HUGE_FROM: usize = 16;
 
+/// 1 while huge pages are dear, for who does not hold the lock.
+static HIGH: GuardedU8 = GuardedU8::new(0);
+
+/// Small pages that a sample of their price takes: those of tables that slabs of the chunk will have.
+const SAMPLES: usize = 4;
+/// A first touch takes longer, in nanoseconds.
+const FAULT_NS: u64 = 50;
+
 /// The reservations that chunks are cut from, for spans of one unit and for longer ones: each kind
 /// has its own. Huge pages are asked for in one kind only, and to the kernel what is advised and
 /// what is not are two mappings: chunks in turn would be a mapping each. In a reservation, what
 /// was cut is one, and the rest another.
-pub(super) struct Fresh([Reservation; 2]);
+pub(super) struct Fresh {
+    kinds: [Reservation; 2],
+    /// What huge pages cost.
+    price: Price,
+}
 
 impl Fresh {
     pub(super) const fn new() -> Self {
-        Self([const { Reservation::new() }; 2])
+        Self {
+            kinds: [const { Reservation::new() }; 2],
+            price: Price::new(),
+        }
     }
 
     fn of(&self, dense: bool) -> &Reservation {
-        &self.0[usize::from(!dense)]
+        &self.kinds[usize::from(!dense)]
     }
+}
+
+impl Fresh {
+    /// Asks for huge pages in a fresh chunk at `base`, if the options have it so, and by what they
+    /// cost; whether it did.
+    fn ask_for_huge(&self, chunk: &'static Chunk, base: NonNull<u8>) -> bool {
+        match config::huge_pages() {
+            HugePages::Off => return false,
+            HugePages::Advise => {
+                os::advise_huge(base, PageLen::CHUNK);
+                return true;
+            }
+            HugePages::Auto => {}
+        }
+        let now = os::now_ms();
+        match self.price.extent(now) {
+            Extent::None => return false,
+            Extent::Trial => os::advise_huge(base, PageLen::units(UNITS_PER_CHUNK / 2)),
+            Extent::Whole => os::advise_huge(base, PageLen::CHUNK),
+        }
+        let small = || chunk.touch_unit_meta(SAMPLES);
+        if let Some(price) = failpoints::huge_price().or_else(|| price_of(base, small)) {
+            self.price.note(price, now);
+            HIGH.set(u8::from(self.price.is_high()));
+        }
+        true
+    }
+}
+
+/// What the huge page at `base` costs, in small pages, of which `touch_small` touches some for the
+/// first time; `None` if nobody can tell.
+fn price_of(base: NonNull<u8>, touch_small: impl FnOnce() -> u64) -> Option<u64> {
+    let begun = os::now_ns();
+    // SAFETY: 1. the first byte of a fresh chunk.
+    unsafe { os::touch(base) };
+    let between = os::now_ns();
+    let pages = touch_small();
+    let small = os::now_ns().saturating_sub(between);
+    // Pages that were in memory before cost next to nothing.
+    let is_told = pages > 0 && small >= pages * FAULT_NS;
+    is_told.then(|| between.saturating_sub(begun) * pages / small)
+}
+
+/// Whether huge pages are known to cost more than they save.
+pub(crate) fn huge_pages_are_dear() -> bool {
+    HIGH.get() != 0
 }
 
 /// What chunks of one kind are cut from. Who makes a chunk holds the lock; a reservation is whole
@@ -54,19 +116,18 @@ struct Reservation {
 pub(super) fn new_chunk(fresh: &Fresh, want: Want) -> Option<&'static Chunk> {
     let chunk = new_descriptor()?;
     let dense = want.is_dense();
-    let fresh = fresh.of(dense);
-    let base = has_tags(chunk).then(|| fresh.new_addresses()).flatten();
+    let reserved = fresh.of(dense);
+    let base = has_tags(chunk).then(|| reserved.new_addresses()).flatten();
     let Some(base) = base else {
         ARENA.lock().put_unused(chunk);
         return None;
     };
-    let huge = dense && config::huge_pages() && ARENA.counts.chunks() >= HUGE_FROM;
-    if huge {
-        os::advise_huge(base, PageLen::CHUNK);
-    }
+    let may_be_huge = dense && ARENA.counts.chunks() >= HUGE_FROM;
+    let is_huge = may_be_huge && fresh.ask_for_huge(chunk, base);
+    valgrind::fence_off(base, CHUNK);
     chunk.set_dense(dense);
     chunk.small_pages.set(0);
-    chunk.huge_pages.set(u8::from(huge));
+    chunk.huge_pages.set(u8::from(is_huge));
     chunk.set_base(base.as_ptr());
     Some(chunk)
 }
@@ -135,7 +196,6 @@ impl Reservation {
         if leaf_for(base) {
             // SAFETY: 1. cut from our own reservation, for nobody else.
             if unsafe { os::commit(base, PageLen::CHUNK) } {
-                valgrind::fence_off(base, CHUNK);
                 return Some(base);
             }
         }
@@ -199,7 +259,7 @@ impl Reservation {
 /// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on.
 pub(crate) fn unreserve() {
     let fresh = ARENA.making.lock();
-    fresh.0.iter().for_each(Reservation::unreserve);
+    fresh.kinds.iter().for_each(Reservation::unreserve);
 }
 
 fn leaf_for(base: NonNull<u8>) -> bool {
@@ -215,4 +275,27 @@ fn leaf_for(base: NonNull<u8>) -> bool {
         ARENA.owners.add_leaf(&arena, address, leaf);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+    use std::thread;
+
+    #[test]
+    fn a_price_is_one_first_touch_in_others() {
+        let mut byte = 0_u8;
+        let place = NonNull::from(&mut byte);
+        // One small page that takes 20 ms, beside a byte that is in memory: no page at all.
+        let slow = || {
+            thread::sleep(Duration::from_millis(20));
+            1
+        };
+        let price = price_of(place, slow).expect("a price");
+        assert!(price < 512, "{price}");
+        // So many pages at once were in memory before; and none say nothing.
+        assert_eq!(price_of(place, || u64::from(u32::MAX)), None);
+        assert_eq!(price_of(place, || 0), None);
+    }
 }

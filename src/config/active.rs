@@ -54,8 +54,8 @@ numbers! {
     thread_cache: usize,
 }
 
-/// 1 if huge pages are asked for.
-static HUGE_PAGES: GuardedU8 = GuardedU8::new(1);
+/// Which of [`HugePages`], by its number.
+static HUGE_PAGES: GuardedU8 = GuardedU8::new(Config::new().huge_pages as u8);
 /// Allocations for each one that is sampled.
 static SAMPLE_ONE_IN: GuardedUsize = GuardedUsize::new(0);
 
@@ -172,19 +172,14 @@ pub(crate) fn change(name: &str, value: &[u8]) -> Result<(), OptionError> {
 
 /// The options in force, but for those that [`MODE`] keeps.
 fn current() -> Config {
-    let huge_pages = if huge_pages() {
-        HugePages::Advise
-    } else {
-        HugePages::Off
-    };
-    NUMBERS.read(Config::new().huge_pages(huge_pages))
+    NUMBERS.read(Config::new().huge_pages(huge_pages()))
 }
 
 /// Puts in force what differs: other threads may be changing the rest.
 fn store_changes(before: &Config, after: &Config) {
     NUMBERS.store_changes(before, after);
     if before.huge_pages != after.huge_pages {
-        HUGE_PAGES.set(u8::from(after.huge_pages == HugePages::Advise));
+        HUGE_PAGES.set(after.huge_pages as u8);
     }
 }
 
@@ -194,6 +189,10 @@ pub(crate) fn sample_one_in() -> usize {
 }
 
 /// Whether to ask for huge pages.
-pub(crate) fn huge_pages() -> bool {
-    HUGE_PAGES.get() != 0
+pub(crate) fn huge_pages() -> HugePages {
+    match HUGE_PAGES.get() {
+        0 => HugePages::Off,
+        1 => HugePages::Advise,
+        _ => HugePages::Auto,
+    }
 }

@@ -18,6 +18,9 @@ pub enum HugePages {
     Off,
     /// Ask once the heap is so big that a huge page cannot matter to its size.
     Advise,
+    /// The same, while huge pages cost less than they save on this machine, which is measured as the heap
+    /// grows.
+    Auto,
 }
 
 /// Options of the allocator, all with defaults. The first [`crate::Flagstone`] that serves a call
@@ -30,7 +33,7 @@ pub enum HugePages {
 /// | [`dirty_budget`](Self::dirty_budget) | `FLAGSTONE_DIRTY_BUDGET` | bytes, `K` `M` `G` | none |
 /// | [`large_cache`](Self::large_cache) | `FLAGSTONE_LARGE_CACHE` | bytes, `K` `M` `G` | none |
 /// | [`thread_cache`](Self::thread_cache) | `FLAGSTONE_THREAD_CACHE` | bytes, `K` `M` `G` | 4 MiB |
-/// | [`huge_pages`](Self::huge_pages) | `FLAGSTONE_HUGE_PAGES` | `off`, `advise` | `advise` |
+/// | [`huge_pages`](Self::huge_pages) | `FLAGSTONE_HUGE_PAGES` | `off`, `advise`, `auto` | `auto` |
 /// | [`hardening`](Self::hardening) | `FLAGSTONE_HARDENED` | `0`, `1`, words | `0` |
 /// | [`sample_one_in`](Self::sample_one_in) | `FLAGSTONE_SAMPLE` | allocations | 0: none |
 ///
@@ -70,7 +73,7 @@ impl Config {
             dirty_budget: usize::MAX,
             large_cache: usize::MAX,
             thread_cache: 4 << 20,
-            huge_pages: HugePages::Advise,
+            huge_pages: HugePages::Auto,
             hardening: Hardening::NONE,
             sample_one_in: 0,
             stays_loaded: false,
@@ -220,7 +223,8 @@ impl Config {
             None => {}
             Some(b"off") => self.huge_pages = HugePages::Off,
             Some(b"advise") => self.huge_pages = HugePages::Advise,
-            Some(text) => complain(HUGE_PAGES, text, "off or advise"),
+            Some(b"auto") => self.huge_pages = HugePages::Auto,
+            Some(text) => complain(HUGE_PAGES, text, "off, advise or auto"),
         }
         if let Some(text) = lookup(HARDENED) {
             match Hardening::parse(text) {

@@ -18,7 +18,7 @@ mod validate;
 use core::ptr::NonNull;
 
 use crate::arena::{self, Zeroed, meta};
-use crate::config;
+use crate::config::{self, HugePages};
 use crate::demand::DEMAND;
 use crate::error::{Call, Misuse, Violation};
 use crate::os::{self, PageLen};
@@ -141,12 +141,21 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     }
     mapping.set(base, length);
     DEMAND.note_fresh(length);
-    if wanted == Zeroed::No && length >= HUGE_MIN && config::huge_pages() {
+    if wanted == Zeroed::No && length >= HUGE_MIN && may_be_huge() {
         // All of it: advice for a part would make it several to the kernel, which moves none of them.
         let (start, whole) = mapping.whole();
         os::advise_huge(start, whole);
     }
     Some((hand_out(mapping, length), Zeroed::Yes))
+}
+
+/// Whether to ask for huge pages in a fresh mapping that has room for some.
+fn may_be_huge() -> bool {
+    match config::huge_pages() {
+        HugePages::Off => false,
+        HugePages::Advise => true,
+        HugePages::Auto => !arena::huge_pages_are_dear(),
+    }
 }
 
 /// A block of `size` bytes that `units` hold, aligned to more than a unit, from a chunk. But what is much shorter than its

@@ -22,11 +22,19 @@ const NONE: usize = 1;
 
 /// Reads the coarse clock that never goes back; zeros if the kernel refuses.
 pub(super) fn read() -> libc::timespec {
+    read_clock(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+/// Reads the fine one, which takes somewhat longer.
+pub(super) fn read_fine() -> libc::timespec {
+    read_clock(libc::CLOCK_MONOTONIC)
+}
+
+fn read_clock(clock: libc::clockid_t) -> libc::timespec {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    let clock = libc::CLOCK_MONOTONIC_COARSE;
     if let Some(read) = function() {
         // SAFETY: 1. `now` is writable.
         let failed = unsafe { read(clock, &raw mut now) } != 0;

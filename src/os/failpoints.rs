@@ -58,6 +58,22 @@ pub(super) fn forbids_waiting() -> bool {
     NO_WAITING.load(Ordering::Relaxed) != 0
 }
 
+/// What huge pages cost in tests; `usize::MAX`: what they cost.
+static HUGE_PRICE: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// From now on the allocator finds that a huge page costs as much as so many small ones.
+pub fn set_huge_price(price: usize) {
+    // ORDERING: a number, nothing is published through it.
+    HUGE_PRICE.store(price, Ordering::Relaxed);
+}
+
+/// What a test says that a huge page costs.
+pub(crate) fn huge_price() -> Option<u64> {
+    // ORDERING: as above.
+    let price = HUGE_PRICE.load(Ordering::Relaxed);
+    (price != usize::MAX).then_some(price as u64)
+}
+
 /// A place inside a critical section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

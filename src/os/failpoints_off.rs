@@ -29,3 +29,9 @@ pub(super) const fn forbids_waiting() -> bool {
 
 #[inline(always)]
 pub(crate) const fn at(_: Point) {}
+
+/// What a huge page costs by a test.
+#[inline(always)]
+pub(crate) fn huge_price() -> Option<u64> {
+    None
+}

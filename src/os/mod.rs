@@ -121,6 +121,25 @@ pub(crate) fn now_ms() -> u64 {
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
+/// Nanoseconds of a fine clock that never goes back.
+pub(crate) fn now_ns() -> u64 {
+    let now = clock::read_fine();
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// Has the kernel bring in the page at `place`, as a write does, and changes no byte.
+///
+/// # Safety
+/// 1. The byte there can be written, and whoever else reaches it does so by atomic accesses.
+pub(crate) unsafe fn touch(place: NonNull<u8>) {
+    // SAFETY: 1. this function's own 1., word for word.
+    let byte = unsafe { core::sync::atomic::AtomicU8::from_ptr(place.as_ptr()) };
+    // An exchange of nothing for nothing is a write to the processor; where the byte is another, on
+    // some no write.
+    // ORDERING: publishes nothing.
+    let _ = byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+}
+
 /// What a fresh range may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {

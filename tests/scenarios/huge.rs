@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use flagstone::Flagstone;
+use flagstone::{Flagstone, failpoints};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -126,6 +126,47 @@ fn grow_to_huge_pages() -> Vec<Block> {
 
 /// A slab of such blocks is a unit.
 const SMALL: usize = 5_000;
+
+/// Whether a touched byte of a chunk that is made now brings in a huge page. The blocks stay among `kept`.
+fn new_chunks_are_huge(kept: &mut Vec<Block>) -> bool {
+    kept.extend(grow_to_huge_pages());
+    let before = resident();
+    kept[kept.len() - 1].fill_first(1, 1);
+    resident() > before + MIB
+}
+
+/// Huge pages are asked for while they are cheap, and again when they have become so.
+#[test]
+fn dear_huge_pages_are_not_asked_for() {
+    const NAME: &str = "huge::dear_huge_pages_are_not_asked_for";
+    const EVEN: usize = 512;
+    alone(NAME, &[("FLAGSTONE_HUGE_PAGES", "auto")], || {
+        // Room for all of them: its growth would be seen in what is in memory.
+        let mut kept = Vec::with_capacity(20 * 80 * MIB / SMALL);
+        failpoints::set_huge_price(1);
+        if !new_chunks_are_huge(&mut kept) {
+            return println!("skipped: the kernel gives no huge pages");
+        }
+        failpoints::set_huge_price(EVEN * 4);
+        assert!(!new_chunks_are_huge(&mut kept), "dear ones");
+        let mapping = Block::alloc(&ALLOC, layout(16 * MIB, 8)).expect("memory");
+        let before = resident();
+        mapping.fill_first(1, 4 * MIB);
+        assert!(resident() < before + 5 * MIB);
+        let page = mapping.addr() + 7 * MIB + MIB / 2;
+        assert!(!is_in_memory(page), "dear ones in a mapping");
+        mapping.free(&ALLOC);
+        failpoints::set_huge_price(EVEN);
+        // The next trial is some chunks away.
+        let mut waits = 0;
+        while !new_chunks_are_huge(&mut kept) {
+            waits += 1;
+            assert!(waits < 16, "they are never tried again");
+        }
+        kept.into_iter().for_each(|block| block.free(&ALLOC));
+        verify();
+    });
+}
 
 /// Units that came in with a huge page, and that nobody ever had, go back with a purge.
 #[test]

@@ -53,7 +53,7 @@ pub(crate) struct Tuning {
     /// Most bytes of free blocks that a thread keeps (K, M, G).
     #[arg(long, value_name = "BYTES", value_parser = Value("FLAGSTONE_THREAD_CACHE"))]
     thread_cache: Option<String>,
-    /// Whether to ask for huge pages: off or advise.
+    /// Whether to ask for huge pages: off, advise or auto.
     #[arg(long, value_name = "ADVICE", value_parser = Value("FLAGSTONE_HUGE_PAGES"))]
     huge_pages: Option<String>,
 }
