@@ -19,7 +19,7 @@ pub enum HugePages {
     /// Ask once the heap is so big that a huge page cannot matter to its size.
     Advise,
     /// The same, while huge pages cost less than they save on this machine, which is measured as the heap
-    /// grows.
+    /// grows. Of blocks with mappings of their own, only those that begin with at most 64 MiB.
     Auto,
 }
 

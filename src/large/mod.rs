@@ -50,6 +50,11 @@ const MOST_SPARSE: usize = 1 << 12;
 /// may be meant to stay so.
 const HUGE_MIN: usize = 8 << 20;
 
+/// Longer ones may not, unless the options ask for it: filled, they would save three quarters of the
+/// time that first touches take; touched here and there, each touch costs 2 MiB, 1025 MiB instead of
+/// 2 for one byte in each 2 MiB of a GiB. What a program hardly touches is long.
+const HUGE_MAX: usize = 64 << 20;
+
 /// One mapping: live and in the table, or free and in the cache. Descriptors are never unmapped.
 struct Mapping {
     base: AtomicPtr<u8>,
@@ -141,7 +146,7 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     }
     mapping.set(base, length);
     DEMAND.note_fresh(length);
-    if wanted == Zeroed::No && length >= HUGE_MIN && may_be_huge() {
+    if wanted == Zeroed::No && length >= HUGE_MIN && may_be_huge(length) {
         // All of it: advice for a part would make it several to the kernel, which moves none of them.
         let (start, whole) = mapping.whole();
         os::advise_huge(start, whole);
@@ -150,11 +155,11 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
 }
 
 /// Whether to ask for huge pages in a fresh mapping that has room for some.
-fn may_be_huge() -> bool {
+fn may_be_huge(length: usize) -> bool {
     match config::huge_pages() {
         HugePages::Off => false,
         HugePages::Advise => true,
-        HugePages::Auto => !arena::huge_pages_are_dear(),
+        HugePages::Auto => length <= HUGE_MAX && !arena::huge_pages_are_dear(),
     }
 }
 

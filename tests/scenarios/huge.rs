@@ -215,6 +215,24 @@ fn what_came_in_beside_a_block_becomes_due() {
     });
 }
 
+/// A long block that is touched here and there takes what is touched, unless huge pages are asked for in any case.
+#[test]
+fn long_blocks_may_be_touched_sparsely() {
+    const NAME: &str = "huge::long_blocks_may_be_touched_sparsely";
+    const LONG: usize = 256 * MIB;
+    alone(NAME, &[("FLAGSTONE_HUGE_PAGES", "auto")], || {
+        let block = Block::alloc(&ALLOC, layout(LONG, 8)).expect("memory");
+        let before = resident();
+        for place in (0..LONG).step_by(HUGE) {
+            let byte = block.as_ptr().wrapping_add(place);
+            // SAFETY: inside the block.
+            unsafe { byte.write_volatile(1) };
+        }
+        expect_back(before, 2 * MIB);
+        block.free(&ALLOC);
+    });
+}
+
 /// One touched byte costs a page and not a huge one: only memory for small blocks, which fill it, asks for
 /// huge pages.
 #[test]
