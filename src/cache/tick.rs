@@ -9,6 +9,9 @@ use crate::wakeup;
 /// Slow paths of a thread between two looks at what is unused.
 const TICK: u64 = 256;
 
+/// Marks the count of a thread whose last look left something due: the next slow path goes on.
+const GOES_ON: u64 = 1 << 63;
+
 /// While it lives, a child of `fork` knows which magazine may be half changed.
 pub(super) struct Working<'a>(LockedCache<'a>);
 
@@ -23,13 +26,26 @@ pub(super) fn work_on(cache: LockedCache<'_>, class: SizeClass) -> Result<Workin
     let ticks = cache.ticks.get().wrapping_add(1);
     cache.ticks.set(ticks);
     if ticks.is_multiple_of(TICK) {
-        let working = Working(cache);
-        cache.shrink_unused()?;
-        reclaim::maintain()?;
-        drop(working);
-        // Not only a free gives blocks back to slabs.
-        wakeup::notice();
+        look(cache, ticks)?;
     }
     cache.work_on(class);
     Ok(Working(cache))
+}
+
+#[inline(never)]
+fn look(cache: LockedCache<'_>, ticks: u64) -> Result<(), Wrong> {
+    let working = Working(cache);
+    let goes_on = ticks & GOES_ON != 0;
+    if !goes_on {
+        cache.shrink_unused()?;
+    }
+    let ticks = ticks & !GOES_ON;
+    let more = reclaim::maintain(goes_on)?;
+    // OVERFLOW: as that of `ticks`.
+    let next = ticks.wrapping_add(TICK - 1) | GOES_ON;
+    cache.ticks.set(if more { next } else { ticks });
+    drop(working);
+    // Not only a free gives blocks back to slabs.
+    wakeup::notice();
+    Ok(())
 }

@@ -1,12 +1,14 @@
 //! One class of one heap: its slabs, listed by how much of them is free, behind a lock.
 
+mod verify;
+
 use crate::arena;
-use crate::error::Violation;
-use crate::os::{Held, Lock};
+use crate::os::{self, Held, Lock};
 use crate::size_class::{ClassInfo, SizeClass};
 use crate::slab::{ClassLock, Slab, SlabState, Stopped};
-use crate::sync::{GuardedU8, GuardedUsize, Link, Slot, same};
+use crate::sync::{GuardedU8, GuardedUsize, Link, Slot};
 
+use super::by_age::ByAge;
 use super::unused::Unused;
 
 /// Lists of partly used slabs by free blocks, in eighths ([`ClassInfo::eighths`]).
@@ -22,6 +24,9 @@ pub(super) struct ClassHeap {
     bins: [Link<Slab>; BINS],
     /// A slab without used blocks, so that a class at a boundary does not thrash.
     spare: Link<Slab>,
+    /// Slabs that may have something to purge: those that are [worth](Locked::is_worth) a look and
+    /// not clean, and some that were when they were last filed.
+    by_age: ByAge,
     /// Free blocks of all slabs of the class.
     free: GuardedUsize,
     /// Slabs of the class.
@@ -42,6 +47,16 @@ pub(super) struct LockedClass<'a> {
 pub(super) struct Locked<'a> {
     class: &'a ClassHeap,
     pub(super) held: &'a ClassLock,
+}
+
+/// What [`Locked::look`] found.
+pub(super) struct Look {
+    /// Slabs looked at.
+    pub(super) looks: usize,
+    /// No other is due.
+    pub(super) is_last: bool,
+    /// To be purged and filed again.
+    pub(super) old: Option<&'static Slab>,
 }
 
 impl LockedClass<'_> {
@@ -75,6 +90,16 @@ impl ClassHeap {
     /// Whether there is a spare slab, read without the lock: a guess.
     pub(super) fn may_have_a_spare(&self) -> bool {
         self.spare.get().is_some()
+    }
+
+    /// Whether slabs may have something to purge, read without the lock: a guess.
+    pub(super) fn may_have_holes(&self) -> bool {
+        self.by_age.oldest().is_some()
+    }
+
+    /// Slabs of the class, read without the lock: a guess.
+    pub(super) fn slabs_about(&self) -> usize {
+        self.slabs.get()
     }
 
     /// In a forked child: notes that the lists are not what the slabs say.
@@ -111,6 +136,28 @@ impl Locked<'_> {
         self.class.bins[bin].set(Some(slab));
         self.class.mask.set(self.class.mask.get() | 1 << bin);
         slab.set_bin(bin, info.reaches_eighths(bin + 1), self.held);
+        if !slab.is_by_age() {
+            self.see_to_age(slab);
+        }
+    }
+
+    /// Sees to it that a slab is looked at that was just filed and is not in the list by age. Where
+    /// nothing was written since a purge, its next flush or refill is to file it again.
+    fn see_to_age(self, slab: &'static Slab) {
+        if !slab.is_touched() {
+            slab.set_state(SlabState::Clean, self.held);
+        } else if Self::is_worth(slab) {
+            self.class.by_age.add(slab, self.held);
+        }
+    }
+
+    /// Whether enough is free that a look for whole free pages is worth it: an eighth, or all.
+    fn is_worth(slab: &Slab) -> bool {
+        match slab.state() {
+            SlabState::Binned | SlabState::Clean => slab.bin() > 0,
+            SlabState::Spare => true,
+            SlabState::Full | SlabState::Holes => false,
+        }
     }
 
     /// Removes a slab from the list that it is in.
@@ -134,7 +181,7 @@ impl Locked<'_> {
     pub(super) fn unfile(self, slab: &'static Slab) -> bool {
         match slab.state() {
             SlabState::Holes => return false,
-            SlabState::Binned => self.remove(slab),
+            SlabState::Binned | SlabState::Clean => self.remove(slab),
             SlabState::Spare => self.class.spare.set(None),
             SlabState::Full => {}
         }
@@ -178,6 +225,9 @@ impl Locked<'_> {
             }
             slab.set_state(SlabState::Spare, self.held);
             self.class.spare.set(Some(slab));
+            if !slab.is_by_age() && slab.is_touched() {
+                self.class.by_age.add(slab, self.held);
+            }
         } else if free > 0 {
             self.insert(slab, info);
         }
@@ -192,6 +242,7 @@ impl Locked<'_> {
 
     /// Gives up a slab that nothing uses and that is filed nowhere.
     fn give_up(self, slab: &'static Slab) {
+        self.class.by_age.remove(slab, self.held);
         slab.resign(self.held);
         self.class.slabs.set(self.class.slabs.get() - 1);
         self.class.free.set(self.class.free.get() - slab.free());
@@ -258,6 +309,47 @@ impl Locked<'_> {
         }
     }
 
+    /// Looks at slabs that were not looked at for `delay`, at most at `most`, until one is old. That
+    /// leaves the lists, as for a purge.
+    pub(super) fn look(self, most: usize, delay: u64) -> Look {
+        let (by_age, now) = (&self.class.by_age, os::now_ms());
+        let mut look = Look {
+            looks: 0,
+            is_last: false,
+            old: None,
+        };
+        while look.looks < most {
+            let next = by_age.oldest();
+            let Some(slab) = next.filter(|slab| slab.is_due(now, delay, self.held)) else {
+                look.is_last = true;
+                break;
+            };
+            look.looks += 1;
+            let is_old = slab.age(now, self.held);
+            by_age.remove(slab, self.held);
+            if !Self::is_worth(slab) {
+                continue;
+            }
+            if is_old && self.begin_purge(slab) {
+                look.old = Some(slab);
+                break;
+            }
+            by_age.add(slab, self.held);
+        }
+        look
+    }
+
+    /// Takes a slab out of the lists for a purge, unless another purge has.
+    pub(super) fn begin_purge(self, slab: &'static Slab) -> bool {
+        if !self.unfile(slab) {
+            return false;
+        }
+        self.class.by_age.remove(slab, self.held);
+        slab.clean(self.held);
+        slab.set_state(SlabState::Holes, self.held);
+        true
+    }
+
     /// Blocks that left the slabs.
     pub(super) fn used(self, info: &ClassInfo) -> usize {
         self.class.slabs.get() * info.blocks as usize - self.class.free.get()
@@ -273,6 +365,7 @@ impl Locked<'_> {
         state.bins.iter().for_each(|bin| bin.set(None));
         state.mask.set(0);
         state.spare.set(None);
+        state.by_age.forget();
         state.free.set(0);
         state.slabs.set(0);
         for slab in arena::chunks().flat_map(Slab::of_chunk) {
@@ -287,58 +380,5 @@ impl Locked<'_> {
         }
         // Last: a child of this child that is forked before does it all again.
         state.broken.set(0);
-    }
-
-    /// Checks the slabs and lists of what is `class` of the heap of this index (docs/states.md, I3 to
-    /// I6).
-    pub(super) fn verify(self, class: SizeClass, heap: usize) -> Result<(), Violation> {
-        let state = self.class;
-        if state.slabs.get() == 0 {
-            return Ok(());
-        }
-        let is_named = |bin: usize| state.mask.get() >> bin & 1 == 1;
-        let (mut slabs, mut free) = (0, 0);
-        for slab in arena::chunks().flat_map(Slab::of_chunk) {
-            if !slab.is_of(class, heap) {
-                continue;
-            }
-            slab.verify(self.held)?;
-            let (left, blocks) = (slab.free(), class.info().blocks as usize);
-            let bin = slab.bin();
-            let is_in_place = match slab.state() {
-                SlabState::Full => left == 0,
-                SlabState::Spare => left == blocks && same(state.spare.get(), slab),
-                SlabState::Holes => true,
-                SlabState::Binned => {
-                    let before = slab
-                        .previous
-                        .get()
-                        .map_or(&state.bins[bin], |slab| &slab.next);
-                    left > 0
-                        && left < blocks
-                        && class.info().eighths(left) == bin
-                        && same(before.get(), slab)
-                        && is_named(bin)
-                }
-            };
-            if !is_in_place {
-                return Err(Violation {
-                    invariant: "I5: a slab is in the list of its free count",
-                    address: slab.base().addr().get(),
-                });
-            }
-            slabs += 1;
-            free += left;
-        }
-        let address = core::ptr::from_ref(state).addr();
-        if (0..BINS).any(|bin| is_named(bin) != state.bins[bin].get().is_some()) {
-            let invariant = "I5: the mask names the lists that hold a slab";
-            return Err(Violation { invariant, address });
-        }
-        if slabs != state.slabs.get() || free != state.free.get() {
-            let invariant = "I6: a class counts its slabs and free blocks";
-            return Err(Violation { invariant, address });
-        }
-        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! one. Each class of a heap has a lock of its own, taken once per batch. A slab
 //! stays with the heap that made it; who frees a block of it takes that heap's lock.
 
+mod by_age;
 mod class;
 mod flush;
 mod purge;

@@ -1,10 +1,12 @@
 //! Returning what slabs hold: spare slabs whole, and free pages inside partly used ones.
 
-use super::class::Locked;
+use super::class::ClassHeap;
 use super::unused::Unused;
-use super::{class_of, heaps};
+use super::{HEAPS, TABLE, class_of, heaps};
 use crate::arena;
+use crate::config;
 use crate::os::{self, PageLen, failpoints};
+use crate::size_class::{CLASSES, ClassInfo, SizeClass};
 use crate::slab::{Slab, SlabState, holes};
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -59,52 +61,91 @@ pub(crate) fn all_holes(idle: Idle<'_>) -> usize {
     slabs.map(|slab| purge_holes(slab, idle)).sum()
 }
 
-/// Where [`some_holes`] goes on: a count of slabs.
-static CURSOR: AtomicUsize = AtomicUsize::new(0);
+/// Steps of one part of a round: slabs looked at, units purged, classes turned to.
+const STEPS: usize = 64;
 
-/// Purges the free pages of slabs that nothing left or came back to for two sweeps, looking at the
-/// next `count` slabs.
-pub(crate) fn some_holes(count: usize) {
-    // ORDERING: a cursor; two sweepers at once look at different slabs.
-    let from = CURSOR.fetch_add(count, Ordering::Relaxed);
-    if sweep(from, count) < count {
-        // ORDERING: as above.
-        CURSOR.store(0, Ordering::Relaxed);
+/// Slabs looked at under one hold of a class's lock.
+const LOOKS: usize = 32;
+
+/// The classes of all heaps, one after the other.
+const PLACES: usize = HEAPS * CLASSES;
+
+/// The class that [`some_holes`] goes on with; 0 between two rounds.
+static PLACE: AtomicUsize = AtomicUsize::new(0);
+
+/// Purges free pages of slabs that nothing left or came back to since a look half a delay ago: a part
+/// of the round through all classes that is under way. If there is none, one begins if it
+/// `may_begin`. Returns whether the round goes on.
+pub(crate) fn some_holes(may_begin: bool) -> bool {
+    // ORDERING: a place to go on; two threads at once look at different slabs, or at different
+    // classes.
+    let first = PLACE.load(Ordering::Relaxed);
+    if first == 0 && !may_begin {
+        return false;
     }
+    let next = part(first);
+    // ORDERING: as above.
+    PLACE.store(next % PLACES, Ordering::Relaxed);
+    next < PLACES
 }
 
-/// The same, looking at all slabs.
-pub(crate) fn old_holes() {
-    sweep(0, usize::MAX);
-}
-
-/// Looks at `count` slabs from the one numbered `from` on; how many there were.
-fn sweep(from: usize, count: usize) -> usize {
-    let mut seen = 0;
-    for slab in arena::chunks()
-        .flat_map(Slab::of_chunk)
-        .skip(from)
-        .take(count)
-    {
-        seen += 1;
-        let old = {
-            let (class, heap) = (slab.class(), slab.heap());
-            let guard = class_of(class, heap).lock();
-            slab.is_of(class, heap) && slab.age(guard.get().held)
+/// A part of a round that goes on with the class at the place `first`; where the next part does.
+fn part(first: usize) -> usize {
+    let (mut steps, mut place) = (STEPS, first);
+    while place < PLACES {
+        let Some(heap) = TABLE[place / CLASSES].get() else {
+            place = (place / CLASSES + 1) * CLASSES;
+            continue;
         };
-        if old {
-            purge_holes(slab, Idle(&[]));
+        let class = SizeClass::new(place % CLASSES);
+        old_of(heap.class(class), class.info(), &mut steps);
+        if steps == 0 {
+            break;
+        }
+        steps -= 1;
+        place += 1;
+    }
+    place
+}
+
+/// The same, a whole round, which ends even if others are at work on the slabs.
+pub(crate) fn old_holes() {
+    for (_, heap) in heaps() {
+        for class in SizeClass::all() {
+            let (state, info) = (heap.class(class), class.info());
+            let mut steps = state.slabs_about() * (2 + info.units.get() as usize);
+            old_of(state, info, &mut steps);
         }
     }
-    seen
 }
 
-/// Purges the free pages of one slab: claimed under the lock by taking the slab out of the lists,
-/// purged without it, then put back.
+/// Purges the free pages of old slabs of one class, as many as `steps`, from which it counts down,
+/// allow.
+fn old_of(state: &'static ClassHeap, info: &'static ClassInfo, steps: &mut usize) {
+    let delay = config::purge_delay_ms().div_ceil(2);
+    let mut is_done = !state.may_have_holes();
+    while *steps > 0 && !is_done {
+        let (look, free) = {
+            let guard = state.lock();
+            let locked = guard.get();
+            let look = locked.look(LOOKS.min(*steps), delay);
+            let free = look.old.map(|slab| slab.free_bits(locked.held));
+            (look, free)
+        };
+        *steps -= look.looks;
+        is_done = look.is_last;
+        if let (Some(slab), Some(free)) = (look.old, free) {
+            *steps = steps.saturating_sub(info.units.get() as usize);
+            // What a kernel refused waits for the next round, and with it what is behind it.
+            is_done |= purge_claimed(slab, state, &free).is_refused;
+        }
+    }
+}
+
+/// Purges the free pages of one slab, old or not; bytes returned to the kernel.
 fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
     let (class, heap) = (slab.class(), slab.heap());
     let state = class_of(class, heap);
-    let info = class.info();
     let mut free = {
         let guard = state.lock();
         let locked = guard.get();
@@ -114,44 +155,47 @@ fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
         }
         slab.free_bits(locked.held)
     };
-    let base = slab.base();
-    failpoints::at(failpoints::Point::Holes);
     idle.add_to(slab, &mut free);
-    let mut bytes = 0;
-    let mut refused = false;
-    for (offset, length) in holes::runs(info, &free, os::page_size()) {
+    purge_claimed(slab, state, &free).bytes
+}
+
+/// What a purge of one slab came to.
+struct Purged {
+    bytes: usize,
+    /// The kernel did not take all.
+    is_refused: bool,
+}
+
+/// Purges the free pages of a slab that was taken out of the lists under the lock
+/// ([`Locked::begin_purge`]), without the lock, then puts it back.
+fn purge_claimed(slab: &'static Slab, state: &ClassHeap, free: &[u64; 64]) -> Purged {
+    let (base, info) = (slab.base(), slab.info());
+    failpoints::at(failpoints::Point::Holes);
+    let mut purged = Purged {
+        bytes: 0,
+        is_refused: false,
+    };
+    for (offset, length) in holes::runs(info, free, os::page_size()) {
         slab.stay_small();
         // SAFETY: 1. a run inside the slab.
         let run = unsafe { crate::ptr::advance::<u8>(base, offset) };
         // SAFETY: 1. inside a slab that this thread alone purges; its free blocks cannot leave
         // while it is in no list, nor idle ones while their threads are held off.
         if unsafe { os::purge(run, PageLen::within(length)) } {
-            bytes += length;
+            purged.bytes += length;
         } else {
-            refused = true;
+            purged.is_refused = true;
         }
     }
     let unused = {
         let guard = state.lock();
         let locked = guard.get();
-        if refused {
+        if purged.is_refused {
             slab.touch(locked.held);
         }
         slab.set_state(SlabState::Full, locked.held);
         locked.file(slab, info)
     };
     Unused::from(unused).release();
-    bytes
-}
-
-impl Locked<'_> {
-    /// Takes a slab out of the lists for a purge, unless another purge has.
-    fn begin_purge(self, slab: &'static Slab) -> bool {
-        if !self.unfile(slab) {
-            return false;
-        }
-        slab.clean(self.held);
-        slab.set_state(SlabState::Holes, self.held);
-        true
-    }
+    purged
 }

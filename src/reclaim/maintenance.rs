@@ -10,9 +10,6 @@ use crate::sync::GuardedU64;
 use crate::threads::parked;
 use crate::wakeup;
 
-/// Slabs whose pages are looked at in one sweep.
-const SWEEP: usize = 256;
-
 /// When free pages were last looked at, in milliseconds.
 static LOOKED_AT: GuardedU64 = GuardedU64::new(0);
 
@@ -28,16 +25,20 @@ fn is_time() -> bool {
     true
 }
 
-/// Gives back what is due, about once in a purge delay for the whole process.
-pub(crate) fn maintain() -> Result<(), Wrong> {
-    if is_time() {
+/// Gives back some of what is due: about once in a purge delay for the whole process, and when it
+/// `goes_on`. Returns whether it does, at the thread's next slow path.
+pub(crate) fn maintain(goes_on: bool) -> Result<bool, Wrong> {
+    let begins = is_time();
+    if begins {
         parked::try_to_empty(Age::Due, 1)?;
-        heap::some_holes(SWEEP);
     }
-    // In parts, as much at each tick as a call may.
-    arena::decay(Age::Due);
-    large::decay(Age::Due);
-    Ok(())
+    if !begins && !goes_on {
+        return Ok(false);
+    }
+    // Each a part, as much as a call may.
+    let units = arena::decay(Age::Due);
+    let bytes = large::decay(Age::Due);
+    Ok(heap::some_holes(begins) || units || bytes > 0)
 }
 
 /// Gives back what is due, wherever it is. No lock is held.

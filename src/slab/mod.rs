@@ -2,6 +2,7 @@
 //!
 //! The bitmap is the truth: a set bit is a free block. Count and summary are derived from it.
 
+mod age;
 mod bitmap;
 pub(crate) mod holes;
 mod put;
@@ -12,13 +13,14 @@ use static_assertions::const_assert;
 
 pub(crate) use self::put::{Stopped, address_in};
 
+use self::age::{Links, TOUCHED};
 use self::bitmap::Bitmap;
 use crate::arena::{self, Chunk, Span, UNIT_META, UnitKind, Zeroed};
 use crate::error::{Misuse, Violation};
 use crate::hardening::FRONT;
 use crate::size_class::{ClassInfo, SizeClass};
 use crate::size_map::MagazineOffset;
-use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, Link, Ordering, fence};
+use crate::sync::{AtomicPtr, GuardedU8, GuardedU16, GuardedU32, Link, Ordering, fence};
 use crate::units::{LINE, UNIT_SHIFT, UnitIndex, colour, part_of};
 
 /// Where a slab is, as its heap sees it.
@@ -33,6 +35,8 @@ pub(crate) enum SlabState {
     Spare = 2,
     /// Out of the lists while free pages are purged.
     Holes = 3,
+    /// As [`Binned`](Self::Binned), and no free page was written since a purge.
+    Clean = 4,
 }
 
 /// What lies in the lock of a class, and nowhere else: a reference to it shows that such a lock is
@@ -49,6 +53,8 @@ pub(crate) struct Slab {
     base: AtomicPtr<u8>,
     pub(crate) next: Link<Self>,
     pub(crate) previous: Link<Self>,
+    /// The list of slabs that may have something to purge.
+    pub(crate) by_age: Links,
     /// Free blocks.
     free: GuardedU16,
     /// Where refills begin, different from slab to slab: equal offsets collide in the caches.
@@ -59,17 +65,18 @@ pub(crate) struct Slab {
     outgrown_at: GuardedU16,
     class: GuardedU8,
     place: GuardedU8,
-    /// The bin, where `place` is [`SlabState::Binned`].
+    /// The bin, where `place` is [`SlabState::Binned`] or [`SlabState::Clean`].
     bin: GuardedU8,
     /// How lately blocks left or returned: see [`Slab::age`].
     touched: GuardedU8,
+    /// 1 in the list by age.
+    is_by_age: GuardedU8,
+    /// When [`Slab::age`] last looked, in milliseconds, modulo 2^32.
+    looked_at: GuardedU32,
     bitmap: Bitmap,
 }
 
 const_assert!(size_of::<Slab>() <= UNIT_META);
-
-/// [`Slab::touched`] of a slab just drawn from or flushed to.
-const TOUCHED: u8 = 2;
 
 impl Slab {
     /// A slab of `class` in a fresh span, all blocks free, in no list, owned by heap `heap`.
@@ -88,6 +95,7 @@ impl Slab {
         slab.heap.set(heap);
         slab.set_state(SlabState::Full, locked);
         slab.touched.set(TOUCHED);
+        slab.is_by_age.set(0);
         slab.free.set(info.blocks);
         slab.colour
             .set(colour(span.base().addr().get(), info.blocks));
@@ -256,11 +264,12 @@ impl Slab {
             1 => SlabState::Binned,
             2 => SlabState::Spare,
             3 => SlabState::Holes,
+            4 => SlabState::Clean,
             _ => SlabState::Full,
         }
     }
 
-    /// Notes that no bin holds the slab.
+    /// Notes that no bin holds the slab, or has a flush ask where it belongs.
     pub(crate) fn set_state(&self, place: SlabState, _: &ClassLock) {
         self.place.set(place as u8);
         self.outgrown_at.set(0);
@@ -318,41 +327,19 @@ impl Slab {
         self.free.set(self.free.get() - count as u16);
     }
 
-    /// Whether free pages may have been written since the last [`clean`](Self::clean), and no block
-    /// left or returned since the last call.
-    pub(crate) fn age(&self, _: &ClassLock) -> bool {
-        let touched = self.touched.get();
-        self.touched.set(touched.min(1));
-        touched == 1
-    }
-
-    /// Whether free pages may have been written since the last [`clean`](Self::clean).
-    pub(crate) fn is_touched(&self) -> bool {
-        self.touched.get() != 0
-    }
-
-    /// Notes that free pages may have been written after all.
-    pub(crate) fn touch(&self, _: &ClassLock) {
-        self.touched.set(TOUCHED);
-    }
-
-    /// Notes that the free pages are about to be purged.
-    pub(crate) fn clean(&self, _: &ClassLock) {
-        self.touched.set(0);
-    }
-
     /// A copy of the bitmap.
     pub(crate) fn free_bits(&self, _: &ClassLock) -> [u64; 64] {
         self.bitmap.copy()
     }
 
-    /// In a forked child: count and summary from the bitmap.
+    /// In a forked child: count and summary from the bitmap, in no list.
     pub(crate) fn rebuild(&self, locked: &ClassLock) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a slab has at most 4096 blocks"
         )]
         self.free.set(self.bitmap.rebuild() as u16);
+        self.note_by_age(false, locked);
         self.touch(locked);
     }
 

@@ -3,8 +3,9 @@
 
 use core::ptr;
 
+use super::age::TOUCHED;
 use super::bitmap::WORD;
-use super::{ClassLock, Slab, TOUCHED};
+use super::{ClassLock, Slab};
 use crate::arena;
 use crate::error::Misuse;
 use crate::os;

@@ -5,6 +5,7 @@
 mod common;
 
 mod blocks;
+mod pace;
 
 use core::alloc::Layout;
 use core::time::Duration;
