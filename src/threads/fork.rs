@@ -46,7 +46,17 @@ pub(crate) fn recover() {
 /// On the thread that forked, once in a child: takes back what the others held.
 #[inline]
 pub(crate) fn adopt_orphans() {
-    if ADOPTED.get() != os::fork_generation().number() && os::is_first_thread() {
+    if ADOPTED.get() != os::fork_generation().number() {
+        adopt_orphans_if_first();
+    }
+}
+
+#[cold]
+fn adopt_orphans_if_first() {
+    // A thread that registered here is another one: the one that forked comes by here before it
+    // does. That is known without asking the kernel at each slow path.
+    let is_another = ThreadCache::own().is_some_and(registry::is_of_this_process);
+    if !is_another && os::is_first_thread() {
         adopt_orphans_slow();
     }
 }
