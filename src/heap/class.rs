@@ -176,16 +176,16 @@ impl Locked<'_> {
         }
     }
 
-    /// Takes a slab out of where it is filed; `false` if it is out already, for a purge.
+    /// Takes a slab out of where it is filed; `false` if it is out already, for a purge. The caller
+    /// says where it is from here on.
     #[inline]
-    pub(super) fn unfile(self, slab: &'static Slab) -> bool {
+    fn unfile(self, slab: &'static Slab) -> bool {
         match slab.state() {
             SlabState::Holes => return false,
             SlabState::Binned | SlabState::Clean => self.remove(slab),
             SlabState::Spare => self.class.spare.set(None),
             SlabState::Full => {}
         }
-        slab.set_state(SlabState::Full, self.held);
         true
     }
 
@@ -230,6 +230,8 @@ impl Locked<'_> {
             }
         } else if free > 0 {
             self.insert(slab, info);
+        } else {
+            slab.set_state(SlabState::Full, self.held);
         }
         None
     }
