@@ -6,13 +6,28 @@ use crate::arena;
 use crate::os::{self, Held, Lock};
 use crate::size_class::{ClassInfo, SizeClass};
 use crate::slab::{ClassLock, Slab, SlabState, Stopped};
-use crate::sync::{GuardedU8, GuardedUsize, Link, Slot};
+use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Link, Ordering, Slot};
 
 use super::by_age::ByAge;
 use super::unused::Unused;
 
 /// Lists of partly used slabs by free blocks, in eighths ([`ClassInfo::eighths`]).
 const BINS: usize = 8;
+
+/// Slabs in the state [`SlabState::Holes`].
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// In a forked child: whether threads that are gone were purging slabs.
+pub(super) fn is_a_purge_under_way() -> bool {
+    // ORDERING: they are gone.
+    UNDER_WAY.load(Ordering::Relaxed) != 0
+}
+
+/// In a forked child, once no slab is in that state any more.
+pub(super) fn forget_purges() {
+    // ORDERING: the child has one thread.
+    UNDER_WAY.store(0, Ordering::Relaxed);
+}
 
 /// One class of one heap. A cache line or two of its own: threads contend for it.
 #[repr(C, align(128))]
@@ -348,8 +363,18 @@ impl Locked<'_> {
         }
         self.class.by_age.remove(slab, self.held);
         slab.clean(self.held);
+        // ORDERING: a child of a fork finds the stores of a thread in their order. Before the state:
+        // it looks for that only if some are under way.
+        UNDER_WAY.fetch_add(1, Ordering::Relaxed);
         slab.set_state(SlabState::Holes, self.held);
         true
+    }
+
+    /// Ends what [`begin_purge`](Self::begin_purge) began. The slab is in no list yet.
+    pub(super) fn end_purge(self, slab: &'static Slab) {
+        slab.set_state(SlabState::Full, self.held);
+        // ORDERING: as above, behind the state.
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Blocks that left the slabs.

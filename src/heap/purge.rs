@@ -7,7 +7,7 @@ use crate::arena;
 use crate::config;
 use crate::os::{self, PageLen, failpoints};
 use crate::size_class::{CLASSES, ClassInfo, SizeClass};
-use crate::slab::{Slab, SlabState, holes};
+use crate::slab::{Slab, holes};
 use crate::sync::{AtomicUsize, Ordering};
 
 /// Blocks in magazines of threads that are held off, by address, ascending: free to be purged.
@@ -193,7 +193,7 @@ fn purge_claimed(slab: &'static Slab, state: &ClassHeap, free: &[u64; 64]) -> Pu
         if purged.is_refused {
             slab.touch(locked.held);
         }
-        slab.set_state(SlabState::Full, locked.held);
+        locked.end_purge(slab);
         locked.file(slab, info)
     };
     Unused::from(unused).release();

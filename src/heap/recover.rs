@@ -1,5 +1,6 @@
 //! In a forked child: what threads of the parent were doing here when they vanished.
 
+use super::class::{forget_purges, is_a_purge_under_way};
 use super::unused::Unused;
 use super::{heaps, home};
 use crate::arena;
@@ -14,9 +15,11 @@ use crate::sync::{Ordering, Slot};
 /// 1. This is the only thread inside the allocator, and it holds no lock.
 pub(crate) unsafe fn recover() {
     // First: the repair of a class is the end of the state by which a purge is known.
-    for slab in arena::chunks().flat_map(Slab::of_chunk) {
-        if slab.state() == SlabState::Holes {
-            home(slab).note_broken();
+    if is_a_purge_under_way() {
+        for slab in arena::chunks().flat_map(Slab::of_chunk) {
+            if slab.state() == SlabState::Holes {
+                home(slab).note_broken();
+            }
         }
     }
     for (index, heap) in heaps() {
@@ -32,6 +35,7 @@ pub(crate) unsafe fn recover() {
             unused.release();
         }
     }
+    forget_purges();
 }
 
 /// Takes back blocks of threads that are gone. What is no block of the class, or is free already,
