@@ -17,6 +17,11 @@
 //! to [`WINDOWS`]. As many windows without regret and debt halve it again. (Go's scavenger paces
 //! itself by a share of the processor's time, too.) A heap that was emptied for good is forgotten
 //! with its last window, and goes back.
+//!
+//! That needs somebody who looks. A program that frees most of its heap and then goes idle takes no
+//! slow path any more. So free memory beyond a *budget* goes back at once. The budget begins at
+//! [`FLOOR`] and grows by what is regretted: the first wave of a bigger heap pays, later ones do not.
+//! It is halved together with the windows, but not below what was made use of.
 #![forbid(unsafe_code)]
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
@@ -26,11 +31,17 @@ const WINDOWS: usize = 64;
 /// Windows that are remembered at least, the present one among them: so a peak is, for a delay to
 /// one and a half.
 const LEAST: usize = 3;
+/// The budget of a program that has regretted nothing: so little may stay for good with one that went
+/// idle.
+const FLOOR: usize = 64 << 20;
 /// One part in so many of the time may go into regret.
 const SHARE: u64 = 64;
 /// Bytes whose return and faults cost about a microsecond: from 8 KiB on bare metal, with its
 /// kernel's pages of 4 KiB, to 1 KiB in some virtual machines.
 const BYTES_PER_MICROSECOND: u64 = 4 << 10;
+
+/// Below a limit, less than one part in so many of it is not given back in haste.
+const LEAST_RELIEF: usize = 64;
 
 /// What a process needed of late. All zero is that of one that needed nothing.
 #[derive(Debug)]
@@ -50,12 +61,18 @@ pub(crate) struct Demand {
     remembered: AtomicUsize,
     /// How many are, the present one among them; 0 stands for [`LEAST`].
     memory: AtomicUsize,
+    /// Free bytes that may be kept; 0 stands for [`FLOOR`].
+    budget: AtomicUsize,
+    /// Most that were, since `memory` or `budget` changed.
+    most_free: AtomicUsize,
     /// Windows without regret since `memory` changed.
     quiet: AtomicUsize,
-    /// Bytes given back of late that nobody has asked for again.
+    /// Bytes given back of late that nobody has asked for again: for their age, and at once.
     returned: AtomicUsize,
-    /// Bytes asked for again in the present window.
+    returned_at_once: AtomicUsize,
+    /// Bytes asked for again in the present window, of either.
     regretted: AtomicUsize,
+    regretted_at_once: AtomicUsize,
     /// Microseconds of regret beyond the share.
     debt: AtomicU64,
     /// Most bytes that may be held, kept ones among them; 0 stands for any number.
@@ -79,9 +96,13 @@ impl Demand {
             peaks: [const { AtomicUsize::new(0) }; WINDOWS],
             remembered: AtomicUsize::new(0),
             memory: AtomicUsize::new(0),
+            budget: AtomicUsize::new(0),
+            most_free: AtomicUsize::new(0),
             quiet: AtomicUsize::new(0),
             returned: AtomicUsize::new(0),
+            returned_at_once: AtomicUsize::new(0),
             regretted: AtomicUsize::new(0),
+            regretted_at_once: AtomicUsize::new(0),
             debt: AtomicU64::new(0),
             most: AtomicUsize::new(0),
             tight: AtomicUsize::new(0),
@@ -109,8 +130,12 @@ impl Demand {
         if used > self.peak.load(Ordering::Relaxed) {
             self.peak.store(used, Ordering::Relaxed);
         }
-        let most = self.most.load(Ordering::Relaxed);
-        if most != 0 && used + self.free() > most && self.free() != 0 {
+        let (most, free) = (self.most.load(Ordering::Relaxed), self.free());
+        if free > self.most_free.load(Ordering::Relaxed) {
+            self.most_free.store(free, Ordering::Relaxed);
+        }
+        // Not for each unit that is free for a moment, where most of it is in use.
+        if most != 0 && used + free > most && free > most / LEAST_RELIEF {
             self.tight.store(1, Ordering::Relaxed);
         }
     }
@@ -131,17 +156,27 @@ impl Demand {
         self.spans.load(Ordering::Relaxed) + self.mappings.load(Ordering::Relaxed)
     }
 
-    /// Notes memory that was given back because of its age.
-    pub(crate) fn note_return(&self, bytes: usize) {
-        self.returned.fetch_add(bytes, Ordering::Relaxed);
+    /// Notes memory that was given back: beyond the budget, or else for its age.
+    pub(crate) fn note_return(&self, bytes: usize, at_once: bool) {
+        let returned = if at_once {
+            &self.returned_at_once
+        } else {
+            &self.returned
+        };
+        returned.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Notes memory taken from the kernel: regret, as far as so much was given back of late.
     pub(crate) fn note_fresh(&self, bytes: usize) {
-        let returned = self.returned.load(Ordering::Relaxed);
-        if returned != 0 {
-            let again = bytes.min(returned);
-            self.returned.store(returned - again, Ordering::Relaxed);
+        let again = take(&self.returned_at_once, bytes);
+        if again != 0 {
+            self.regretted_at_once.fetch_add(again, Ordering::Relaxed);
+            // Twice as much: what was given back longer ago is forgotten in part.
+            let budget = self.budget().saturating_add(2 * again);
+            self.budget.store(budget, Ordering::Relaxed);
+        }
+        let again = take(&self.returned, bytes - again);
+        if again != 0 {
             self.regretted.fetch_add(again, Ordering::Relaxed);
         }
     }
@@ -153,7 +188,17 @@ impl Demand {
         }
         let peak = self.peak.load(Ordering::Relaxed);
         let most = peak.max(self.remembered.load(Ordering::Relaxed));
-        (self.used() + self.free()).saturating_sub(most)
+        let kept = most.saturating_sub(self.used()).min(self.budget());
+        self.free().saturating_sub(kept)
+    }
+
+    /// Free bytes, of either kind, that go back at once.
+    pub(crate) fn beyond_budget(&self) -> usize {
+        self.free().saturating_sub(self.budget())
+    }
+
+    fn budget(&self) -> usize {
+        self.budget.load(Ordering::Relaxed).max(FLOOR)
     }
 
     fn free(&self) -> usize {
@@ -183,15 +228,21 @@ impl Demand {
 
     /// Remembers longer after too much regret, and less long after none.
     fn adapt(&self, windows: usize, length_us: u64) {
-        let regretted = self.regretted.swap(0, Ordering::Relaxed);
+        let by_age = self.regretted.swap(0, Ordering::Relaxed);
+        let regretted = by_age + self.regretted_at_once.swap(0, Ordering::Relaxed);
         let cost = regretted as u64 / BYTES_PER_MICROSECOND;
         let allowed = (windows as u64).saturating_mul(length_us) / SHARE;
         let debt = (self.debt.load(Ordering::Relaxed) + cost).saturating_sub(allowed);
         self.debt.store(debt, Ordering::Relaxed);
         let (memory, quiet) = (self.memory(), self.quiet.load(Ordering::Relaxed));
-        let (memory, quiet) = if regretted != 0 && debt != 0 {
+        let (memory, quiet) = if by_age != 0 && debt != 0 {
             ((2 * memory).min(WINDOWS), 0)
         } else if regretted == 0 && debt == 0 && quiet >= memory {
+            // What was made use of stays.
+            let least = self.most_free.swap(self.free(), Ordering::Relaxed);
+            let budget = (self.budget() / 2).max(least);
+            self.budget
+                .store(budget.min(self.budget()), Ordering::Relaxed);
             ((memory / 2).max(LEAST), 0)
         } else if regretted == 0 {
             (memory, quiet.saturating_add(windows))
@@ -201,9 +252,10 @@ impl Demand {
         self.memory.store(memory, Ordering::Relaxed);
         self.quiet.store(quiet, Ordering::Relaxed);
         // What was given back long ago is nobody's regret.
-        let returned = self.returned.load(Ordering::Relaxed);
-        let forgotten = (returned / WINDOWS).saturating_mul(windows).min(returned);
-        self.returned.store(returned - forgotten, Ordering::Relaxed);
+        for returned in [&self.returned, &self.returned_at_once] {
+            let part = returned.load(Ordering::Relaxed) / WINDOWS;
+            take(returned, part.saturating_mul(windows));
+        }
     }
 
     /// Begins window `now`, `windows` after the last. Between them nothing was noted, so that as much
@@ -224,6 +276,16 @@ impl Demand {
         self.remembered
             .store(remembered.max().unwrap_or(0), Ordering::Relaxed);
     }
+}
+
+/// Takes up to so many from a count; how many.
+fn take(count: &AtomicUsize, most: usize) -> usize {
+    let before = count.load(Ordering::Relaxed);
+    let taken = most.min(before);
+    if taken != 0 {
+        count.store(before - taken, Ordering::Relaxed);
+    }
+    taken
 }
 
 #[cfg(test)]
@@ -256,6 +318,12 @@ mod tests {
             }
         }
 
+        fn give_back(&mut self, bytes: usize, at_once: bool) {
+            self.free -= bytes;
+            self.demand.note_return(bytes, at_once);
+            self.demand.note_spans(self.used, self.free);
+        }
+
         fn use_bytes(&mut self, used: usize) {
             if used > self.used {
                 let more = used - self.used;
@@ -268,6 +336,7 @@ mod tests {
             }
             self.used = used;
             self.demand.note_spans(self.used, self.free);
+            self.give_back(self.demand.beyond_budget(), true);
         }
 
         /// Lets time pass, in steps of a fifth of a window.
@@ -275,10 +344,7 @@ mod tests {
             for _ in 0..milliseconds / (WINDOW / 5) {
                 self.now += WINDOW / 5;
                 self.demand.look(self.now, DELAY);
-                let excess = self.demand.excess(DELAY);
-                self.free -= excess;
-                self.demand.note_return(excess);
-                self.demand.note_spans(self.used, self.free);
+                self.give_back(self.demand.excess(DELAY), false);
             }
         }
 
@@ -296,9 +362,20 @@ mod tests {
     }
 
     #[test]
-    fn waves_within_a_delay_fault_once() {
+    fn waves_within_a_delay_fault_in_the_first_two() {
         let mut program = Program::new();
-        assert_eq!(program.waves(20, DELAY), 1024 * MIB);
+        assert_eq!(program.waves(2, DELAY), (1024 + 512) * MIB - FLOOR);
+        assert_eq!(program.waves(20, DELAY), 0);
+    }
+
+    #[test]
+    fn small_waves_fault_once() {
+        let mut program = Program::new();
+        for _ in 0..10 {
+            program.use_bytes(FLOOR + MIB);
+            program.use_bytes(MIB);
+        }
+        assert_eq!(program.faulted, FLOOR + MIB);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(crate) fn decay(age: Age) -> bool {
     let (mut units, mut refused) = (0, 0);
     // A bound that was asked for holds at once.
     while units < most || is_beyond_budget() {
+        let at_once = DEMAND.beyond_budget() > 0;
         let Some(work) = next_work(age, refused) else {
             return false;
         };
@@ -52,7 +53,7 @@ pub(crate) fn decay(age: Age) -> bool {
                 // ORDERING: statistics.
                 GIVEN_BACK.fetch_add(bytes, Ordering::Relaxed);
                 if age == Age::Due {
-                    DEMAND.note_return(bytes);
+                    DEMAND.note_return(bytes, at_once);
                 }
             }
         }
@@ -85,7 +86,9 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
     let arena = ARENA.lock();
     loop {
         let chunk = arena.oldest.get()?;
-        let is_any = age == Age::Any || arena.dirty_bytes() > config::dirty_budget();
+        let is_any = age == Age::Any
+            || arena.dirty_bytes() > config::dirty_budget()
+            || DEMAND.beyond_budget() > 0;
         let units = if is_any {
             chunk.listed(&arena).masks.dirty()
         } else {

@@ -39,6 +39,7 @@ pub(super) fn decay(age: Age) -> usize {
         usize::MAX
     };
     let mut bytes = 0;
+    let at_once = DEMAND.beyond_budget() > 0;
     // A bound that was asked for holds at once.
     while (bytes < most || cached_bytes() > config::large_cache())
         && let Some(mapping) = next_due(age)
@@ -47,7 +48,7 @@ pub(super) fn decay(age: Age) -> usize {
         if stuck::unmap(mapping) {
             bytes += length;
             if age == Age::Due {
-                DEMAND.note_return(length);
+                DEMAND.note_return(length, at_once);
             }
         } else if age == Age::Due {
             // At the limit of mappings: another may go, but one free does not pay for many refusals.
@@ -95,7 +96,8 @@ impl Mappings {
             0
         };
         let over = cached_bytes().saturating_sub(most);
-        let excess = over.max(unneeded.min(AT_ONCE));
+        let in_part = unneeded.max(DEMAND.beyond_budget()).min(AT_ONCE);
+        let excess = over.max(in_part);
         let goes_whole = age == Age::Any || self.cached().count() > ENTRIES;
         if !goes_whole && excess == 0 {
             return None;
