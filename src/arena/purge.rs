@@ -58,7 +58,8 @@ pub(crate) fn decay(age: Age) -> bool {
             }
         }
     }
-    true
+    // What the kernel refuses it is not asked for in a loop.
+    refused == 0
 }
 
 /// Whether more is kept than the option allows, if there is such a bound.

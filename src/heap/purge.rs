@@ -70,8 +70,11 @@ const LOOKS: usize = 32;
 /// The classes of all heaps, one after the other.
 const PLACES: usize = HEAPS * CLASSES;
 
-/// The class that [`some_holes`] goes on with; 0 between two rounds.
+/// One more than the place of the class that [`some_holes`] goes on with; 0 between two rounds.
 static PLACE: AtomicUsize = AtomicUsize::new(0);
+
+/// Steps that the round under way has spent on that class.
+static SPENT: AtomicUsize = AtomicUsize::new(0);
 
 /// Purges free pages of slabs that nothing left or came back to since a look half a delay ago: a part
 /// of the round through all classes that is under way. If there is none, one begins if it
@@ -79,14 +82,21 @@ static PLACE: AtomicUsize = AtomicUsize::new(0);
 pub(crate) fn some_holes(may_begin: bool) -> bool {
     // ORDERING: a place to go on; two threads at once look at different slabs, or at different
     // classes.
-    let first = PLACE.load(Ordering::Relaxed);
-    if first == 0 && !may_begin {
-        return false;
-    }
-    let next = part(first);
+    let at = go_on(PLACE.load(Ordering::Relaxed), may_begin, part);
     // ORDERING: as above.
-    PLACE.store(next % PLACES, Ordering::Relaxed);
-    next < PLACES
+    PLACE.store(at, Ordering::Relaxed);
+    at != 0
+}
+
+/// What [`PLACE`] becomes by a part of a round, if there is one to go on or one may begin.
+fn go_on(at: usize, may_begin: bool, part: impl FnOnce(usize) -> usize) -> usize {
+    if at == 0 && !may_begin {
+        return 0;
+    }
+    match part(at.saturating_sub(1)) {
+        next if next < PLACES => next + 1,
+        _ => 0,
+    }
 }
 
 /// A part of a round that goes on with the class at the place `first`; where the next part does.
@@ -98,14 +108,27 @@ fn part(first: usize) -> usize {
             continue;
         };
         let class = SizeClass::new(place % CLASSES);
-        old_of(heap.class(class), class.info(), &mut steps);
+        let (state, info, before) = (heap.class(class), class.info(), steps);
+        old_of(state, info, &mut steps);
+        // ORDERING: as in `some_holes`; a wrong sum ends a class's turn sooner or later.
+        let spent = SPENT.load(Ordering::Relaxed) + before - steps;
+        if steps == 0 && spent < most_steps(state, info) {
+            SPENT.store(spent, Ordering::Relaxed);
+            break;
+        }
+        SPENT.store(0, Ordering::Relaxed);
+        place += 1;
+        steps = steps.saturating_sub(1);
         if steps == 0 {
             break;
         }
-        steps -= 1;
-        place += 1;
     }
     place
+}
+
+/// Steps after which a round goes on to the next class, even if others are at work on the slabs.
+fn most_steps(state: &ClassHeap, info: &ClassInfo) -> usize {
+    state.slabs_about() * (2 + info.units.get() as usize)
 }
 
 /// The same, a whole round, which ends even if others are at work on the slabs.
@@ -113,7 +136,7 @@ pub(crate) fn old_holes() {
     for (_, heap) in heaps() {
         for class in SizeClass::all() {
             let (state, info) = (heap.class(class), class.info());
-            let mut steps = state.slabs_about() * (2 + info.units.get() as usize);
+            let mut steps = most_steps(state, info);
             old_of(state, info, &mut steps);
         }
     }
@@ -198,4 +221,21 @@ fn purge_claimed(slab: &'static Slab, state: &ClassHeap, free: &[u64; 64]) -> Pu
     };
     Unused::from(unused).release();
     purged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_goes_on_where_it_stopped() {
+        let none = |_| unreachable!("nothing is under way");
+        assert_eq!(go_on(0, false, none), 0);
+        // In the very first class.
+        let at = go_on(0, true, |first| first);
+        assert_ne!(at, 0);
+        let at = go_on(at, false, |first| first + 7);
+        assert_eq!(go_on(at, false, |first| first), at);
+        assert_eq!(go_on(at, false, |_| PLACES), 0);
+    }
 }
