@@ -146,10 +146,15 @@ impl Demand {
         self.most.store(bytes - bytes / 8, Ordering::Relaxed);
     }
 
-    /// Whether so much is held that what is free is to go back before anything is taken; says so once.
+    /// Whether so much is held that what is free is to go back before anything is taken.
     #[inline]
-    pub(crate) fn takes_relief(&self) -> bool {
-        self.tight.load(Ordering::Relaxed) != 0 && self.tight.swap(0, Ordering::Relaxed) != 0
+    pub(crate) fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Relaxed) != 0
+    }
+
+    /// What was free went back, as far as the kernel took it.
+    pub(crate) fn relieved(&self) {
+        self.tight.store(0, Ordering::Relaxed);
     }
 
     fn used(&self) -> usize {

@@ -211,8 +211,13 @@ impl Locked {
         if change.before != change.after {
             self.note_dirty(chunk, change);
         }
-        DEMAND.note_spans(self.used_units.get() * UNIT, self.dirty_bytes());
+        self.note_demand();
         self.rebin(chunk);
+    }
+
+    /// Tells what spans need, and what is kept beside them.
+    fn note_demand(&self) {
+        DEMAND.note_spans(self.used_units.get() * UNIT, self.dirty_bytes());
     }
 
     /// Where huge pages may come in, clean units come in beside used ones: from here on they count as

@@ -46,10 +46,12 @@ pub(crate) fn decay(age: Age) -> bool {
         let Some(work) = next_work(age, refused) else {
             return false;
         };
-        units += work.units.count_ones() as usize;
+        let wanted = work.units.count_ones() as usize;
         match work.purge() {
+            // Not counted: who goes on while some are left would ask a kernel that refuses for ever.
             0 => refused += 1,
             bytes => {
+                units += wanted;
                 // ORDERING: statistics.
                 GIVEN_BACK.fetch_add(bytes, Ordering::Relaxed);
                 if age == Age::Due {
@@ -58,8 +60,7 @@ pub(crate) fn decay(age: Age) -> bool {
             }
         }
     }
-    // What the kernel refuses it is not asked for in a loop.
-    refused == 0
+    true
 }
 
 /// Whether more is kept than the option allows, if there is such a bound.
@@ -85,8 +86,11 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
         return None;
     }
     let arena = ARENA.lock();
-    loop {
+    // Without a delay each chunk may be looked at twice.
+    let (end, mut turns) = (arena.newest.get()?, 0);
+    while turns < 2 {
         let chunk = arena.oldest.get()?;
+        turns += usize::from(core::ptr::eq(chunk, end));
         let is_any = age == Age::Any
             || arena.dirty_bytes() > config::dirty_budget()
             || DEMAND.beyond_budget() > 0;
@@ -99,6 +103,7 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
             return Some(arena.take(chunk, units));
         }
     }
+    None
 }
 
 /// Which dirty units are due `since` milliseconds after the last look: every half a delay those that were dirty

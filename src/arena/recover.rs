@@ -53,5 +53,6 @@ impl Locked {
         ARENA.counts.set_chunks(self, count);
         self.dirty_units.set(dirty_units);
         self.used_units.set(used_units);
+        self.note_demand();
     }
 }

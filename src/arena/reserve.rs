@@ -76,8 +76,8 @@ impl Fresh {
         let small = || chunk.touch_unit_meta(SAMPLES);
         if let Some(price) = failpoints::huge_price().or_else(|| price_of(base, small)) {
             self.price.note(price, now);
-            HIGH.set(u8::from(self.price.is_high()));
         }
+        HIGH.set(u8::from(self.price.is_high()));
         true
     }
 }

@@ -40,8 +40,9 @@ pub(super) fn decay(age: Age) -> usize {
     };
     let mut bytes = 0;
     let at_once = DEMAND.beyond_budget() > 0;
-    // A bound that was asked for holds at once.
-    while (bytes < most || cached_bytes() > config::large_cache())
+    // What is beyond a bound goes at once: nobody may come by later.
+    let is_bounded = || cached_bytes() <= config::large_cache() && DEMAND.beyond_budget() == 0;
+    while (bytes < most || !is_bounded())
         && let Some(mapping) = next_due(age)
     {
         let length = mapping.length.get();
@@ -96,8 +97,8 @@ impl Mappings {
             0
         };
         let over = cached_bytes().saturating_sub(most);
-        let in_part = unneeded.max(DEMAND.beyond_budget()).min(AT_ONCE);
-        let excess = over.max(in_part);
+        let over = over.max(DEMAND.beyond_budget());
+        let excess = over.max(unneeded.min(AT_ONCE));
         let goes_whole = age == Age::Any || self.cached().count() > ENTRIES;
         if !goes_whole && excess == 0 {
             return None;

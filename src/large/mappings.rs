@@ -200,6 +200,7 @@ impl Mappings {
         COUNTS.live_bytes.set(self.live().map(bytes).sum());
         let cached = self.cached().map(|found| found.length());
         COUNTS.cached_bytes.set(cached.sum());
+        note_demand();
     }
 }
 

@@ -54,10 +54,11 @@ pub(super) fn maintain_all() {
 /// What `attempt` gives, or gives once all that nobody uses went back to the kernel: empty chunks and
 /// cached mappings of one kind must not be what keeps another from memory.
 pub(crate) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<Option<T>, Wrong> {
-    if DEMAND.takes_relief() {
+    if DEMAND.is_tight() {
         // Below the limit of a control group: rather nothing kept than killed.
         arena::decay(Age::Any);
         large::decay(Age::Any);
+        DEMAND.relieved();
     }
     if let Some(found) = attempt() {
         return Ok(Some(found));

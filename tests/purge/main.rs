@@ -54,6 +54,39 @@ fn small_blocks_go_back() {
     });
 }
 
+/// A program that frees nearly all of its heap and goes idle takes no slow path any more: what is
+/// beyond the budget goes by the frees themselves.
+fn free_and_go_idle(name: &str, size: usize) {
+    const BUDGET: usize = 64 * MIB;
+    alone(name, &[NEVER], move || {
+        without_huge_pages();
+        let before = resident();
+        let blocks: Vec<_> = (0..256 * MIB / size)
+            .map(|tag| Block::filled(&ALLOC, size, 8, tag))
+            .collect();
+        expect_grown(before, 200 * MIB);
+        blocks.into_iter().for_each(|block| block.free(&ALLOC));
+        let kept = resident().saturating_sub(before);
+        assert!(kept <= BUDGET + 16 * MIB, "{} MiB", kept / MIB);
+        verify();
+    });
+}
+
+#[test]
+fn an_idle_program_keeps_little_of_a_mapping() {
+    free_and_go_idle("an_idle_program_keeps_little_of_a_mapping", 256 * MIB);
+}
+
+#[test]
+fn an_idle_program_keeps_little_of_mappings() {
+    free_and_go_idle("an_idle_program_keeps_little_of_mappings", 40 * MIB);
+}
+
+#[test]
+fn an_idle_program_keeps_little_of_spans() {
+    free_and_go_idle("an_idle_program_keeps_little_of_spans", 700_000);
+}
+
 /// After a peak, few blocks are left and lie everywhere: whole pages between them go back.
 #[test]
 fn pages_between_survivors_go_back() {
