@@ -202,7 +202,8 @@ impl Demand {
         self.free().saturating_sub(self.budget())
     }
 
-    fn budget(&self) -> usize {
+    /// Free bytes that may be kept.
+    pub(crate) fn budget(&self) -> usize {
         self.budget.load(Ordering::Relaxed).max(FLOOR)
     }
 

@@ -19,10 +19,14 @@ const AT_ONCE: usize = 8 << 20;
 pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
     mapping.restore();
     mapping.freed.set(os::now_ms());
-    let is_too_long = mapping.length.get() > config::large_cache();
+    let length = mapping.length.get();
+    let most = config::large_cache().min(DEMAND.budget());
+    let is_too_long = length > most.min(os::MOST_CACHED);
     // SAFETY: 1. freed, and in no list yet.
     if is_too_long || !unsafe { mapping.shut() } {
-        stuck::unmap(mapping);
+        if stuck::unmap(mapping) {
+            DEMAND.note_return(length, true);
+        }
     } else {
         cache::cache(mapping);
     }

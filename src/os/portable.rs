@@ -190,6 +190,9 @@ pub(crate) fn resident(_: NonNull<u8>, length: PageLen) -> usize {
     length.bytes()
 }
 
+/// The longest mapping to cache: a part of it cannot be unmapped, and is written instead.
+pub(crate) const MOST_CACHED: usize = 32 << 20;
+
 /// Zeroes a range, all of which is in memory.
 ///
 /// # Safety
