@@ -21,7 +21,7 @@ pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
     mapping.freed.set(os::now_ms());
     let length = mapping.length.get();
     let most = config::large_cache().min(DEMAND.budget());
-    let is_too_long = length > most.min(os::MOST_CACHED);
+    let is_too_long = length > most || !os::can_cut(length);
     // SAFETY: 1. freed, and in no list yet.
     if is_too_long || !unsafe { mapping.shut() } {
         if stuck::unmap(mapping) {

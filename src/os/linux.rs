@@ -218,8 +218,10 @@ pub(crate) fn resident(base: NonNull<u8>, length: PageLen) -> usize {
     pages * super::page_size()
 }
 
-/// Mappings of any length may be cached: parts of them can be unmapped.
-pub(crate) const MOST_CACHED: usize = usize::MAX;
+/// Whether parts of a mapping of this length can be unmapped.
+pub(crate) const fn can_cut(_: usize) -> bool {
+    true
+}
 
 /// Where fewer than one page in so many is in memory, all are given back, by one call: what is written
 /// stays in memory, and a table of which little is used would come to be there as a whole.

@@ -80,8 +80,8 @@ pub(crate) use lock::{Held, Lock};
 pub(crate) use pages::PageLen;
 
 pub(crate) use imp::{
-    MOST_CACHED, early_environment, is_alive, is_first_thread, is_privileged, pause,
-    process_barrier, random, resident, stay_loaded, thread_id,
+    can_cut, early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier,
+    random, resident, stay_loaded, thread_id,
 };
 pub(crate) use posix::{ThreadKey, abort, cpus, env, write};
 

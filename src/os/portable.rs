@@ -190,8 +190,11 @@ pub(crate) fn resident(_: NonNull<u8>, length: PageLen) -> usize {
     length.bytes()
 }
 
-/// The longest mapping to cache: a part of it cannot be unmapped, and is written instead.
-pub(crate) const MOST_CACHED: usize = 32 << 20;
+/// Whether parts of a mapping of this length can be unmapped: they are written instead, which is
+/// endured for short ones.
+pub(crate) const fn can_cut(length: usize) -> bool {
+    length <= 32 << 20
+}
 
 /// Zeroes a range, all of which is in memory.
 ///
