@@ -4,12 +4,7 @@
 //! that reads it is compiled into this target, with the one that cuts complaints to a line.
 #![no_main]
 
-#[expect(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    reason = "a module of the library"
-)]
+#[expect(dead_code, unreachable_pub, reason = "a module of the library")]
 #[path = "../../src/config/mod.rs"]
 mod config;
 #[expect(dead_code, unreachable_pub, reason = "a module of the library")]
