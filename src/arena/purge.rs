@@ -4,7 +4,7 @@
 use super::chunk::Chunk;
 use super::{ARENA, Locked};
 use crate::config;
-use crate::demand::DEMAND;
+use crate::demand::{AT_ONCE, DEMAND};
 use crate::os::{self, PageLen, failpoints};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{CHUNK, UNIT, UnitIndex, runs};
@@ -26,15 +26,12 @@ pub(crate) fn given_back() -> usize {
     GIVEN_BACK.load(Ordering::Relaxed)
 }
 
-/// Units that one call gives back of those that are due: a millisecond's worth or less.
-const AT_ONCE: usize = 2 * CHUNK / UNIT;
-
 /// Gives dirty units back to the kernel: all of them, or a part of those that are due. Whether some
 /// may be left.
 pub(crate) fn decay(age: Age) -> bool {
     let most = if age == Age::Due {
         DEMAND.look(os::now_ms(), config::purge_delay_ms());
-        AT_ONCE
+        AT_ONCE / UNIT
     } else {
         super::chunks().for_each(|chunk| ARENA.lock().note_huge(chunk));
         usize::MAX
@@ -42,7 +39,7 @@ pub(crate) fn decay(age: Age) -> bool {
     let (mut units, mut refused) = (0, 0);
     // A bound that was asked for holds at once.
     while units < most || is_beyond_budget() {
-        let at_once = DEMAND.beyond_budget() > 0;
+        let cause = DEMAND.cause();
         let Some(work) = next_work(age, refused) else {
             return false;
         };
@@ -55,7 +52,7 @@ pub(crate) fn decay(age: Age) -> bool {
                 // ORDERING: statistics.
                 GIVEN_BACK.fetch_add(bytes, Ordering::Relaxed);
                 if age == Age::Due {
-                    DEMAND.note_return(bytes, at_once);
+                    DEMAND.note_return(bytes, cause);
                 }
             }
         }

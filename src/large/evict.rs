@@ -5,15 +5,13 @@ use super::mappings::{MAPPINGS, Mappings, cached_bytes};
 use super::stuck;
 use super::{Age, Mapping, descriptor, guarded};
 use crate::config;
-use crate::demand::DEMAND;
+use crate::demand::{AT_ONCE, Cause, DEMAND};
 use crate::os;
 
 /// Most mappings in the cache.
 const ENTRIES: usize = 32;
 /// The least that goes back of a mapping in parts.
 const PART: usize = 1 << 20;
-/// Bytes that one call gives back of what is due: a millisecond's worth or less.
-const AT_ONCE: usize = 8 << 20;
 
 /// Caches a freed mapping, or unmaps it if it is too long for that; then what is due.
 pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
@@ -25,7 +23,7 @@ pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
     // SAFETY: 1. freed, and in no list yet.
     if is_too_long || !unsafe { mapping.shut() } {
         if stuck::unmap(mapping) {
-            DEMAND.note_return(length, true);
+            DEMAND.note_return(length, Cause::Budget);
         }
     } else {
         cache::cache(mapping);
@@ -43,7 +41,7 @@ pub(super) fn decay(age: Age) -> usize {
         usize::MAX
     };
     let mut bytes = 0;
-    let at_once = DEMAND.beyond_budget() > 0;
+    let cause = DEMAND.cause();
     // What is beyond a bound goes at once: nobody may come by later.
     let is_bounded = || cached_bytes() <= config::large_cache() && DEMAND.beyond_budget() == 0;
     while (bytes < most || !is_bounded())
@@ -53,7 +51,7 @@ pub(super) fn decay(age: Age) -> usize {
         if stuck::unmap(mapping) {
             bytes += length;
             if age == Age::Due {
-                DEMAND.note_return(length, at_once);
+                DEMAND.note_return(length, cause);
             }
         } else if age == Age::Due {
             // At the limit of mappings: another may go, but one free does not pay for many refusals.
