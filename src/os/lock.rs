@@ -137,6 +137,7 @@ impl<T> Drop for Held<'_, T> {
         self.lock.release();
     }
 }
+
 /// How often locks were taken: for benchmarks on machines too small to show contention by time.
 #[cfg(feature = "counters")]
 pub mod counters {

@@ -21,12 +21,15 @@ cfg_if! {
         mod fault;
         mod portable;
         use portable as imp;
+        use portable as pages_in_memory;
     } else if #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))] {
         #[macro_use]
         mod weak;
         mod fault;
         mod linux;
+        mod presence;
         use linux as imp;
+        use presence as pages_in_memory;
     } else {
         compile_error!("flagstone supports Linux on x86_64 and aarch64; this target has no `os` layer yet");
     }
@@ -81,8 +84,9 @@ pub(crate) use pages::PageLen;
 
 pub(crate) use imp::{
     can_cut, early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier,
-    random, resident, stay_loaded, thread_id,
+    random, stay_loaded, thread_id,
 };
+pub(crate) use pages_in_memory::resident;
 pub(crate) use posix::{ThreadKey, abort, cpus, env, write};
 
 /// The process that the memory belongs to.
@@ -183,7 +187,7 @@ pub(crate) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) {
     // SAFETY: 1. that range, as asked for here.
-    if !unsafe { imp::zero(base, length) } {
+    if !unsafe { pages_in_memory::zero(base, length) } {
         // SAFETY: 1. that range, which is accessible, and which nobody uses.
         unsafe { base.write_bytes(0, length.bytes()) };
     }
