@@ -10,7 +10,7 @@ use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::block::Block;
+use common::block::{Block, SIZES};
 use common::child::{again_hardened, alone};
 use common::process::verify;
 use flagstone::Flagstone;
@@ -104,18 +104,6 @@ fn ask<R>(call: impl FnOnce() -> R) -> R {
     IN_ALLOCATOR.set(false);
     answer
 }
-
-const SIZES: [usize; 9] = [
-    24,
-    700,
-    4_096,
-    20_000,
-    40_000,
-    200_000,
-    400_000,
-    2 << 20,
-    9 << 20,
-];
 
 /// Makes, grows and frees blocks of every kind, over the size of every cache.
 fn churn(tag: usize) {

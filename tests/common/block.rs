@@ -4,6 +4,19 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 use core::slice;
 
+/// Sizes of every kind: classes near and far, gated ones, spans, mappings, one that may have huge pages.
+pub(crate) const SIZES: [usize; 9] = [
+    24,
+    700,
+    4_096,
+    20_000,
+    40_000,
+    200_000,
+    400_000,
+    2 << 20,
+    9 << 20,
+];
+
 /// The allocator under test. Tests call it directly: the compiler may remove a pair of calls to the
 /// global functions, it never removes these.
 pub(crate) type Heap = dyn GlobalAlloc + Sync;

@@ -10,11 +10,11 @@ use std::thread;
 
 use flagstone::{Flagstone, failpoints};
 
-use crate::common::block::Block;
+use crate::common::block::{Block, SIZES};
 use crate::common::child::{child, scenario};
 use crate::common::process::{resident, verify, without_huge_pages};
 use crate::filter::{install, kill_others};
-use crate::{ALLOC, MIB, SIZES};
+use crate::{ALLOC, MIB};
 
 const DOCUMENT: &str = include_str!("../../SECURITY.md");
 

@@ -5,12 +5,12 @@ use core::ffi::c_long;
 use flagstone::Flagstone;
 
 use crate::chain::Chain;
-use crate::common::block::Block;
+use crate::common::block::{Block, SIZES};
 use crate::common::child::alone;
 use crate::common::process::{live, verify};
 use crate::filter::refuse;
 use crate::program::{free_quietly, layout};
-use crate::{ALLOC, MIB, SIZES};
+use crate::{ALLOC, MIB};
 
 /// Every call that makes, changes or returns memory.
 const MEMORY: [c_long; 6] = [

@@ -34,16 +34,3 @@ use flagstone::Flagstone;
 static ALLOC: Flagstone = Flagstone::new();
 
 const MIB: usize = 1 << 20;
-
-/// Sizes of every kind: classes near and far, gated ones, spans, mappings, one that may have huge pages.
-const SIZES: [usize; 9] = [
-    24,
-    700,
-    4_096,
-    20_000,
-    40_000,
-    200_000,
-    400_000,
-    2 * MIB,
-    9 * MIB,
-];

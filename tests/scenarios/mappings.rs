@@ -4,11 +4,11 @@ use std::fs;
 
 use flagstone::Flagstone;
 
-use crate::common::block::Block;
+use crate::common::block::{Block, SIZES};
 use crate::common::child::alone;
 use crate::common::process::{expect_flat, live, mapped, resident, verify, without_huge_pages};
 use crate::program::{free_quietly, layout};
-use crate::{ALLOC, MIB, SIZES};
+use crate::{ALLOC, MIB};
 
 /// Where the limit is higher, reaching it takes too long.
 const MOST: usize = 1 << 17;

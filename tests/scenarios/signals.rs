@@ -9,12 +9,12 @@ use flagstone::Flagstone;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::common::block::Block;
+use crate::ALLOC;
+use crate::common::block::{Block, SIZES};
 use crate::common::child::alone;
 use crate::common::process::{live, verify};
 use crate::common::raw_thread::on_raw_thread;
 use crate::timer::{Timer, handle};
-use crate::{ALLOC, SIZES};
 
 /// Blocks at a time.
 const HELD: usize = 300;

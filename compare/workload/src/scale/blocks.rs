@@ -110,6 +110,23 @@ impl<'a, S: AsMut<[Slot]>> Heap<'a, S> {
         number
     }
 
+    /// Replaces the blocks of slots at random, so many times; the sum of the numbers of those freed.
+    #[inline(always)]
+    pub(super) fn replace(
+        &mut self,
+        watch: &mut impl Watch,
+        random: &mut Random,
+        rounds: u64,
+    ) -> u64 {
+        let (mut sum, slots) = (0_u64, self.len());
+        for _ in 0..rounds {
+            let slot = random.below(slots);
+            sum = sum.wrapping_add(self.take(watch, slot));
+            self.put(watch, slot, random.next());
+        }
+        sum
+    }
+
     /// Puts a block into every slot.
     pub(super) fn fill(&mut self) {
         for slot in 0..self.len() {

@@ -16,15 +16,9 @@ pub(super) fn random<W: Watch>(trial: &mut Trial<W>) -> Result<(), String> {
     let rounds = trial.repeats(REPLACED.max(live)) as u64;
     let mut random = Random::new(12);
     trial.timed(|watch| {
-        let mut sum = 0_u64;
-        for _ in 0..rounds {
-            let slot = random.below(live);
-            sum = sum.wrapping_add(heap.take(watch, slot));
-            heap.put(watch, slot, random.next());
-        }
         Ok(Done {
             calls: 2 * rounds,
-            sum,
+            sum: heap.replace(watch, &mut random, rounds),
         })
     })
 }

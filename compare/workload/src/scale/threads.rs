@@ -152,12 +152,7 @@ fn work<W: Watch>(trial: &mut Trial<W>) -> Result<(), String> {
     let long = BlockLayout::new(LONG);
     for _ in 0..trial.repeats(STRIDES) {
         trial.timed(|watch| {
-            let mut sum = 0_u64;
-            for _ in 0..STRIDE {
-                let slot = random.below(LIVE);
-                sum = sum.wrapping_add(heap.take(watch, slot));
-                heap.put(watch, slot, random.next());
-            }
+            let sum = heap.replace(watch, &mut random, STRIDE);
             let block = watch.time(|| Block::alloc(long, sum));
             // SAFETY: 1. allocated above. 2. with this layout.
             unsafe { block.touch_pages(long, sum) };
