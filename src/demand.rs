@@ -399,7 +399,8 @@ mod tests {
     fn waves_within_a_delay_fault_in_the_first_two() {
         let mut program = Program::new();
         assert_eq!(program.waves(2, DELAY), (1024 + 512) * MIB - FLOOR);
-        assert_eq!(program.waves(20, DELAY), 0);
+        // Long enough for the budget to be halved again and again.
+        assert_eq!(program.waves(1000, DELAY), 0);
     }
 
     #[test]

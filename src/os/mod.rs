@@ -402,8 +402,8 @@ mod tests {
         let length = PageLen::pages(256);
         let base = map(length, 1, Access::Committed).expect("memory");
         let page = page_size();
-        let fill = |pages: usize| {
-            for index in 0..pages {
+        let fill = |pages: core::ops::Range<usize>| {
+            for index in pages {
                 // SAFETY: 1. inside the range, mapped above.
                 let start = unsafe { crate::ptr::advance::<u8>(base, index * page) };
                 // SAFETY: 1. as above, a page.
@@ -415,20 +415,24 @@ mod tests {
             let bytes = unsafe { core::slice::from_raw_parts(base.as_ptr(), length.bytes()) };
             assert!(bytes.iter().all(|byte| *byte == 0));
         };
-        // All, the beginning, a little of it.
-        for pages in [256, 100, 1] {
-            fill(pages);
+        // All, the beginning, a little of it, what the beginning does not tell of.
+        for pages in [0..256, 0..100, 0..1, 255..256] {
+            fill(pages.clone());
             // SAFETY: 1. mapped above, not in use.
             unsafe { zero(base, length) };
             #[cfg(not(any(miri, flagstone_portable)))]
             assert_eq!(
                 resident(base, length),
-                if pages == 1 { 0 } else { pages * page }
+                if pages.len() == 1 {
+                    0
+                } else {
+                    pages.len() * page
+                }
             );
             check();
             #[cfg(feature = "failpoints")]
             for calls in 0..3 {
-                fill(pages);
+                fill(pages.clone());
                 failpoints::refuse_after(calls, true);
                 // SAFETY: 1. mapped above, not in use.
                 unsafe { zero(base, length) };
