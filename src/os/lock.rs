@@ -20,7 +20,7 @@ pub(crate) struct Lock<T> {
 unsafe impl<T: Send> Sync for Lock<T> {}
 
 /// Pauses of a waiter between two looks, at most; they double from one. All together take some
-/// microseconds, which is longer than most holds, and about what it costs to sleep and be woken.
+/// microseconds.
 const MOST_PAUSES: u32 = 64;
 
 /// A sleeping waiter looks again after so long, in case the release missed it ([`LockWord`]): so rare
