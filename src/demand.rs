@@ -85,7 +85,7 @@ pub(crate) struct Demand {
 }
 
 /// Why memory goes back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// It is not needed any more.
     Age,
@@ -123,32 +123,66 @@ impl Demand {
 
     // ORDERING: all are estimates that publish nothing, here and below.
 
-    /// Notes the bytes of spans in use, and those of dirty units. The arena's lock is held.
-    pub(crate) fn note_spans(&self, used: usize, free: usize) {
+    /// Notes the bytes of spans in use, of which there are more than before. The arena's lock is held.
+    #[inline]
+    pub(crate) fn note_more_spans(&self, used: usize) {
         self.spans.store(used, Ordering::Relaxed);
+        self.note_used(used + self.mappings.load(Ordering::Relaxed));
+        self.note_tight();
+    }
+
+    /// Notes the bytes of spans in use, of which there are fewer. The arena's lock is held.
+    #[inline]
+    pub(crate) fn note_fewer_spans(&self, used: usize) {
+        self.spans.store(used, Ordering::Relaxed);
+    }
+
+    /// Notes the bytes of dirty units, of which there are more. The arena's lock is held.
+    #[inline]
+    pub(crate) fn note_more_dirty(&self, free: usize) {
         self.free_units.store(free, Ordering::Relaxed);
-        self.note_held();
+        self.note_free(free + self.free_mappings.load(Ordering::Relaxed));
+    }
+
+    /// Notes the bytes of dirty units, of which there are fewer. The arena's lock is held.
+    #[inline]
+    pub(crate) fn note_fewer_dirty(&self, free: usize) {
+        self.free_units.store(free, Ordering::Relaxed);
     }
 
     /// Notes the bytes of mappings in use, and those of cached ones. The lock of long blocks is held.
     pub(crate) fn note_mappings(&self, used: usize, free: usize) {
         self.mappings.store(used, Ordering::Relaxed);
         self.free_mappings.store(free, Ordering::Relaxed);
-        self.note_held();
+        self.note_used(self.used());
+        self.note_free(self.free());
     }
 
-    fn note_held(&self) {
-        let used = self.used();
+    #[inline]
+    fn note_used(&self, used: usize) {
         if used > self.peak.load(Ordering::Relaxed) {
             self.peak.store(used, Ordering::Relaxed);
         }
-        let (most, free) = (self.most.load(Ordering::Relaxed), self.free());
+    }
+
+    #[inline]
+    fn note_free(&self, free: usize) {
         if free > self.most_free.load(Ordering::Relaxed) {
             self.most_free.store(free, Ordering::Relaxed);
         }
-        // Not for each unit that is free for a moment, where most of it is in use.
-        if most != 0 && used + free > most && free > most / LEAST_RELIEF {
-            self.tight.store(1, Ordering::Relaxed);
+        self.note_tight();
+    }
+
+    /// More is used or free than before.
+    #[inline]
+    fn note_tight(&self) {
+        let most = self.most.load(Ordering::Relaxed);
+        if most != 0 {
+            let free = self.free();
+            // Not for each unit that is free for a moment, where most of it is in use.
+            if self.used() + free > most && free > most / LEAST_RELIEF {
+                self.tight.store(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -355,7 +389,7 @@ mod tests {
         fn give_back(&mut self, bytes: usize, cause: Cause) {
             self.free -= bytes;
             self.demand.note_return(bytes, cause);
-            self.demand.note_spans(self.used, self.free);
+            self.demand.note_more_dirty(self.free);
         }
 
         fn use_bytes(&mut self, used: usize) {
@@ -369,7 +403,8 @@ mod tests {
                 self.free += self.used - used;
             }
             self.used = used;
-            self.demand.note_spans(self.used, self.free);
+            self.demand.note_more_spans(self.used);
+            self.demand.note_more_dirty(self.free);
             self.give_back(self.demand.beyond_budget(), Cause::Budget);
         }
 

@@ -101,10 +101,14 @@ impl Locked {
         } else {
             Zeroed::No
         };
-        self.used_units
-            .set(self.used_units.get() + units.get() as usize);
+        let used = self.used_units.get() + units.get() as usize;
+        self.used_units.set(used);
         self.change(chunk, |masks| masks.claim(mask));
-        DEMAND.note_fresh((mask & !dirty).count_ones() as usize * UNIT);
+        DEMAND.note_more_spans(used * UNIT);
+        let fresh = mask & !dirty;
+        if fresh != 0 {
+            DEMAND.note_fresh(fresh.count_ones() as usize * UNIT);
+        }
         let span = Span {
             chunk,
             first,

@@ -200,8 +200,9 @@ impl Locked {
         } = *span;
         chunk.mark(first, units, UnitKind::Free);
         failpoints::at(failpoints::Point::Release);
-        self.used_units
-            .set(self.used_units.get() - units.get() as usize);
+        let used = self.used_units.get() - units.get() as usize;
+        self.used_units.set(used);
+        DEMAND.note_fewer_spans(used * UNIT);
         self.change(chunk, |masks| masks.release(first.mask(units)));
     }
 
@@ -211,13 +212,7 @@ impl Locked {
         if change.before != change.after {
             self.note_dirty(chunk, change);
         }
-        self.note_demand();
         self.rebin(chunk);
-    }
-
-    /// Tells what spans need, and what is kept beside them.
-    fn note_demand(&self) {
-        DEMAND.note_spans(self.used_units.get() * UNIT, self.dirty_bytes());
     }
 
     /// Where huge pages may come in, clean units come in beside used ones: from here on they count as
@@ -229,10 +224,17 @@ impl Locked {
     }
 
     /// Counts a chunk's dirty units anew once they changed, and sees to its place by age.
+    #[inline]
     fn note_dirty(&self, chunk: &'static Chunk, change: Change) {
         let Change { before, after } = change;
         let units = self.dirty_units.get() + after.count_ones() as usize;
         self.dirty_units.set(units - before.count_ones() as usize);
+        // Units are released, or claimed and purged: of one chunk at a time, never both.
+        if after & !before != 0 {
+            DEMAND.note_more_dirty(self.dirty_bytes());
+        } else {
+            DEMAND.note_fewer_dirty(self.dirty_bytes());
+        }
         if before == 0 {
             chunk.listed(self).looked_at.set(os::now_ms());
             self.append_by_age(chunk);

@@ -4,7 +4,7 @@
 use super::chunk::Chunk;
 use super::{ARENA, Locked};
 use crate::config;
-use crate::demand::{AT_ONCE, DEMAND};
+use crate::demand::{AT_ONCE, Cause, DEMAND};
 use crate::os::{self, PageLen, failpoints};
 use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{CHUNK, UNIT, UnitIndex, runs};
@@ -30,7 +30,6 @@ pub(crate) fn given_back() -> usize {
 /// may be left.
 pub(crate) fn decay(age: Age) -> bool {
     let most = if age == Age::Due {
-        DEMAND.look(os::now_ms(), config::purge_delay_ms());
         AT_ONCE / UNIT
     } else {
         super::chunks().for_each(|chunk| ARENA.lock().note_huge(chunk));
@@ -39,11 +38,10 @@ pub(crate) fn decay(age: Age) -> bool {
     let (mut units, mut refused) = (0, 0);
     // A bound that was asked for holds at once.
     while units < most || is_beyond_budget() {
-        let cause = DEMAND.cause();
         let Some(work) = next_work(age, refused) else {
             return false;
         };
-        let wanted = work.units.count_ones() as usize;
+        let (wanted, cause) = (work.units.count_ones() as usize, work.cause);
         match work.purge() {
             // Not counted: who goes on while some are left would ask a kernel that refuses for ever.
             0 => refused += 1,
@@ -73,6 +71,8 @@ struct Work {
     units: u64,
     /// What was taken out of the free units: all of them where the addresses go too.
     taken: u64,
+    /// Why they are due.
+    cause: Cause,
 }
 
 /// Claims dirty units that are due, in the chunk not looked at for longest. After `refused` refusals of the
@@ -83,21 +83,19 @@ fn next_work(age: Age, refused: usize) -> Option<Work> {
         return None;
     }
     let arena = ARENA.lock();
+    let chunk = arena.oldest.get()?;
+    let cause = DEMAND.cause();
+    if age == Age::Any || cause == Cause::Budget || arena.dirty_bytes() > config::dirty_budget() {
+        return Some(arena.take(chunk, chunk.listed(&arena).masks.dirty(), cause));
+    }
     // Without a delay each chunk may be looked at twice.
     let (end, mut turns) = (arena.newest.get()?, 0);
     while turns < 2 {
         let chunk = arena.oldest.get()?;
         turns += usize::from(core::ptr::eq(chunk, end));
-        let is_any = age == Age::Any
-            || arena.dirty_bytes() > config::dirty_budget()
-            || DEMAND.beyond_budget() > 0;
-        let units = if is_any {
-            chunk.listed(&arena).masks.dirty()
-        } else {
-            arena.look(chunk)?
-        };
+        let units = arena.look(chunk)?;
         if units != 0 {
-            return Some(arena.take(chunk, units));
+            return Some(arena.take(chunk, units, cause));
         }
     }
     None
@@ -118,13 +116,11 @@ impl Locked {
         let now = os::now_ms();
         let since = now.saturating_sub(listed.looked_at.get());
         let (dirty, old) = (listed.masks.dirty(), listed.masks.old());
-        let due = due_of(dirty, old, since, config::purge_delay_ms())?;
+        let delay = config::purge_delay_ms();
+        let due = due_of(dirty, old, since, delay)?;
+        DEMAND.look(now, delay);
         // What was needed of late stays, however old it is.
-        let due = if DEMAND.excess(config::purge_delay_ms()) == 0 {
-            0
-        } else {
-            due
-        };
+        let due = if DEMAND.excess(delay) == 0 { 0 } else { due };
         listed.masks.look();
         listed.looked_at.set(now);
         self.remove_by_age(chunk);
@@ -133,7 +129,7 @@ impl Locked {
     }
 
     /// Takes dirty units out of the free ones, or the whole chunk, if there is nothing else in it.
-    fn take(&self, chunk: &'static Chunk, units: u64) -> Work {
+    fn take(&self, chunk: &'static Chunk, units: u64, cause: Cause) -> Work {
         let masks = &chunk.listed(self).masks;
         let whole = masks.is_empty() && units == masks.dirty();
         let taken = if whole { u64::MAX } else { units };
@@ -145,6 +141,7 @@ impl Locked {
             chunk,
             units,
             taken,
+            cause,
         }
     }
 

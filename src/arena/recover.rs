@@ -1,6 +1,8 @@
 //! What a child of `fork` makes anew of the arena, from the unit tables.
 
 use super::{ARENA, Chunk, Locked, NO_BIN};
+use crate::demand::DEMAND;
+use crate::units::UNIT;
 
 /// Breaks the lock of a thread that is gone, and rebuilds lists, masks and counts if need be.
 ///
@@ -53,6 +55,7 @@ impl Locked {
         ARENA.counts.set_chunks(self, count);
         self.dirty_units.set(dirty_units);
         self.used_units.set(used_units);
-        self.note_demand();
+        DEMAND.note_fewer_spans(used_units * UNIT);
+        DEMAND.note_more_dirty(self.dirty_bytes());
     }
 }

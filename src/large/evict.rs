@@ -34,12 +34,7 @@ pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
 /// Gives cached mappings back, all of them or a part of what is due, and those that the kernel
 /// refused before; bytes returned.
 pub(super) fn decay(age: Age) -> usize {
-    let most = if age == Age::Due {
-        DEMAND.look(os::now_ms(), config::purge_delay_ms());
-        AT_ONCE
-    } else {
-        usize::MAX
-    };
+    let most = if age == Age::Due { AT_ONCE } else { usize::MAX };
     let mut bytes = 0;
     let cause = DEMAND.cause();
     // What is beyond a bound goes at once: nobody may come by later.
@@ -91,10 +86,11 @@ impl Mappings {
                 old
             }
         })?;
-        let is_old = os::now_ms() >= oldest.mapping.freed.get() + config::purge_delay_ms();
+        let (now, delay) = (os::now_ms(), config::purge_delay_ms());
         // What was not needed of late goes once it is old.
-        let unneeded = if is_old {
-            DEMAND.excess(config::purge_delay_ms())
+        let unneeded = if now >= oldest.mapping.freed.get() + delay {
+            DEMAND.look(now, delay);
+            DEMAND.excess(delay)
         } else {
             0
         };

@@ -30,6 +30,7 @@ fn is_time() -> bool {
 pub(crate) fn maintain(goes_on: bool) -> Result<bool, Wrong> {
     let begins = is_time();
     if begins {
+        DEMAND.look(os::now_ms(), config::purge_delay_ms());
         parked::try_to_empty(Age::Due, 1)?;
     }
     if !begins && !goes_on {
@@ -44,6 +45,7 @@ pub(crate) fn maintain(goes_on: bool) -> Result<bool, Wrong> {
 /// Gives back what is due, wherever it is. No lock is held.
 pub(super) fn maintain_all() {
     LOOKED_AT.set(os::now_ms());
+    DEMAND.look(LOOKED_AT.get(), config::purge_delay_ms());
     let emptied = parked::try_to_empty(Age::Due, usize::MAX);
     emptied.unwrap_or_else(|wrong| wrong.report());
     heap::old_holes();
