@@ -4,6 +4,7 @@ use super::block::{Block, BlockLayout};
 use super::mapped::MappedArray;
 use super::meter::{Meter, Reading};
 use super::outcome::Outcome;
+use super::random::{Random, scale};
 use super::replace::WorkingSet;
 use super::setting::Setting;
 use super::team;
@@ -17,6 +18,12 @@ const REPLACEMENTS: u64 = 4_000_000;
 const SET: usize = 5_000;
 /// Replacements of all threads in a slice.
 const SET_ROUNDS: u64 = 1_600_000;
+
+/// Bytes that a thread holds of long blocks, and replacements of all threads in a slice.
+const LONG_LIVE: usize = 32 << 20;
+const LONG_ROUNDS: u64 = 400_000;
+/// Sizes are drawn beforehand; a power of two, so that an index is a mask.
+const LONG_SIZES: usize = 256;
 
 /// Blocks that a thread allocates before it frees them all: more than an allocator keeps at hand.
 const BURST: usize = 20_000;
@@ -66,6 +73,37 @@ pub(crate) fn sets(setting: &Setting, threads: usize) -> Result<Outcome, String>
     let reading = team::run(&Meter::new(setting), threads, rounds, threads, |index| {
         let mut set = WorkingSet::new(SET, 30 + index as u64);
         move |rounds| set.replace(rounds)
+    });
+    Ok(outcome(&reading))
+}
+
+/// Random replacement of blocks of a quarter less than `size` to a quarter more, of which one word is
+/// written: what the allocator does is left, and what its pages cost.
+pub(crate) fn long(setting: &Setting, size: usize, threads: usize) -> Result<Outcome, String> {
+    let rounds = LONG_ROUNDS / threads as u64;
+    let reading = team::run(&Meter::new(setting), threads, rounds, threads, |index| {
+        let mut random = Random::new(50 + index as u64);
+        let layouts: Vec<_> = (0..LONG_SIZES)
+            .map(|_| BlockLayout::new(size / 4 * 3 + random.below(size / 2)))
+            .collect();
+        let mut slots: Vec<_> = (0..LONG_LIVE / size)
+            .map(|index| layouts[index % LONG_SIZES])
+            .map(|layout| (Block::alloc(layout, 0), layout))
+            .collect();
+        move |rounds| {
+            let mut sum = 0_u64;
+            for _ in 0..rounds {
+                let word = random.next();
+                let slot = &mut slots[scale(word, LONG_LIVE / size)];
+                // SAFETY: 1. a slot holds a live block.
+                sum = sum.wrapping_add(unsafe { slot.0.word() });
+                // SAFETY: 1. the slot is overwritten below. 2. a slot keeps its block's layout.
+                unsafe { slot.0.free(slot.1) };
+                let layout = layouts[word as usize % LONG_SIZES];
+                *slot = (Block::alloc(layout, word), layout);
+            }
+            sum
+        }
     });
     Ok(outcome(&reading))
 }

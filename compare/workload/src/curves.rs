@@ -104,4 +104,84 @@ pub(crate) const ROWS: &[Row] = &[
     row("n_burst64", "bursts of one size, 64 threads", |s| {
         curve::bursts(s, 64)
     }),
+    row(
+        "n_40k_1",
+        "random replacement of some 40 KiB, 1 thread of 32 MiB",
+        |s| curve::long(s, 40 << 10, 1),
+    ),
+    row(
+        "n_40k_2",
+        "random replacement of some 40 KiB, 2 threads of 32 MiB",
+        |s| curve::long(s, 40 << 10, 2),
+    ),
+    row(
+        "n_40k_4",
+        "random replacement of some 40 KiB, 4 threads of 32 MiB",
+        |s| curve::long(s, 40 << 10, 4),
+    ),
+    row(
+        "n_40k_8",
+        "random replacement of some 40 KiB, 8 threads of 32 MiB",
+        |s| curve::long(s, 40 << 10, 8),
+    ),
+    row(
+        "n_100k_1",
+        "random replacement of some 100 KiB, 1 thread of 32 MiB",
+        |s| curve::long(s, 100 << 10, 1),
+    ),
+    row(
+        "n_100k_2",
+        "random replacement of some 100 KiB, 2 threads of 32 MiB",
+        |s| curve::long(s, 100 << 10, 2),
+    ),
+    row(
+        "n_100k_4",
+        "random replacement of some 100 KiB, 4 threads of 32 MiB",
+        |s| curve::long(s, 100 << 10, 4),
+    ),
+    row(
+        "n_100k_8",
+        "random replacement of some 100 KiB, 8 threads of 32 MiB",
+        |s| curve::long(s, 100 << 10, 8),
+    ),
+    row(
+        "n_300k_1",
+        "random replacement of some 300 KiB, 1 thread of 32 MiB",
+        |s| curve::long(s, 300 << 10, 1),
+    ),
+    row(
+        "n_300k_2",
+        "random replacement of some 300 KiB, 2 threads of 32 MiB",
+        |s| curve::long(s, 300 << 10, 2),
+    ),
+    row(
+        "n_300k_4",
+        "random replacement of some 300 KiB, 4 threads of 32 MiB",
+        |s| curve::long(s, 300 << 10, 4),
+    ),
+    row(
+        "n_300k_8",
+        "random replacement of some 300 KiB, 8 threads of 32 MiB",
+        |s| curve::long(s, 300 << 10, 8),
+    ),
+    row(
+        "n_2m_1",
+        "random replacement of some 2 MiB, 1 thread of 32 MiB",
+        |s| curve::long(s, 2 << 20, 1),
+    ),
+    row(
+        "n_2m_2",
+        "random replacement of some 2 MiB, 2 threads of 32 MiB",
+        |s| curve::long(s, 2 << 20, 2),
+    ),
+    row(
+        "n_2m_4",
+        "random replacement of some 2 MiB, 4 threads of 32 MiB",
+        |s| curve::long(s, 2 << 20, 4),
+    ),
+    row(
+        "n_2m_8",
+        "random replacement of some 2 MiB, 8 threads of 32 MiB",
+        |s| curve::long(s, 2 << 20, 8),
+    ),
 ];
