@@ -131,6 +131,11 @@ impl Demand {
         self.note_tight();
     }
 
+    /// The bytes of spans in use.
+    pub(crate) fn spans(&self) -> usize {
+        self.spans.load(Ordering::Relaxed)
+    }
+
     /// Notes the bytes of spans in use, of which there are fewer. The arena's lock is held.
     #[inline]
     pub(crate) fn note_fewer_spans(&self, used: usize) {

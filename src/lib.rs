@@ -40,6 +40,8 @@ cfg_if::cfg_if! {
         mod wakeup;
         #[path = "thread_cache/magazine.rs"]
         mod magazine;
+        #[path = "thread_cache/brief.rs"]
+        mod brief;
         mod sync;
     } else {
         // In layer order: a module names only what stands below it here.

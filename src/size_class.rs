@@ -111,6 +111,18 @@ pub(crate) const fn classify_to(most: usize, size: usize, align: usize) -> Reque
     }
 }
 
+/// Units of the span that [`classify`] chooses, if it does and the alignment is no more than a unit: sooner, for who
+/// hopes so.
+#[inline(always)]
+pub(crate) const fn span_units(size: usize, align: usize) -> Option<UnitCount> {
+    // OVERFLOW: what is no longer than a block wraps to more than any span.
+    if size.wrapping_sub(BLOCK_MAX + 1) < SPAN_MAX - BLOCK_MAX && align <= UNIT {
+        UnitCount::holding(size)
+    } else {
+        None
+    }
+}
+
 /// The same, for an alignment of more than a unit: the span is as long as the size wants.
 const fn aligned(size: usize, align: usize) -> Request {
     match UnitCount::holding(size) {

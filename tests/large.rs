@@ -234,3 +234,77 @@ fn the_cache_gives_back_what_is_too_much_and_keeps_the_rest() {
     assert!(kept() < MIB, "{}", kept());
     flagstone::raw::set_option("FLAGSTONE_LARGE_CACHE", b"1G").expect("an option");
 }
+
+/// Bytes that this process keeps of freed blocks.
+fn cached() -> usize {
+    Flagstone::stats().cached
+}
+
+/// With safeguards there are no stocks: what is longer than a block is a mapping.
+fn has_stocks() -> bool {
+    std::env::var_os("FLAGSTONE_HARDENED").is_none()
+}
+
+/// The span freed last is the next, with what was written; others of its length follow.
+#[test]
+fn freed_spans_are_at_hand() {
+    let _turn = begin();
+    if !has_stocks() {
+        return;
+    }
+    // The first one makes the stock.
+    block(130_000, 0).free(&ALLOC);
+    Flagstone::purge();
+    let both = [block(120_000, 1), block(130_000, 2)];
+    let places = both.each_ref().map(Block::addr);
+    both.into_iter().for_each(|block| block.free(&ALLOC));
+    verify();
+    let again = [block(70_000, 3), block(131_072, 4)];
+    let mut units = again.each_ref().map(|block| block.addr() >> 16);
+    units.reverse();
+    assert_eq!(units, places.map(|place| place >> 16));
+    assert!(again[0].holds(3, 70_000));
+    again.into_iter().for_each(|block| block.free(&ALLOC));
+    verify();
+}
+
+/// An eighth of what is live, or a few where little is.
+#[test]
+fn few_freed_spans_are_kept() {
+    let _turn = begin();
+    if !has_stocks() {
+        return;
+    }
+    let before = cached();
+    let mut blocks: Vec<_> = (0..400).map(|tag| block(200_000, tag)).collect();
+    let live = 400 * (256 << 10);
+    let mut most = 0;
+    while let Some(block) = blocks.pop() {
+        block.free(&ALLOC);
+        most = most.max(cached() - before.min(cached()));
+    }
+    assert!(most <= live / 8, "{most} bytes are kept of {live}");
+    assert!(cached() <= before + (1 << 20), "of little, much is kept");
+    verify();
+}
+
+/// What was not taken between two ticks goes, whatever else comes and goes.
+#[test]
+fn spans_that_nobody_takes_go_back() {
+    let _turn = begin();
+    if !has_stocks() {
+        return;
+    }
+    let hold: Vec<_> = (0..40).map(|tag| block(200_000, tag)).collect();
+    let few: Vec<_> = (0..4).map(|tag| block(90_000, tag)).collect();
+    // Far more slow paths than two ticks are apart.
+    let tick = || (0..300).for_each(|_| common::block::take_slow_paths(&ALLOC));
+    tick();
+    few.into_iter().for_each(|block| block.free(&ALLOC));
+    let kept = cached();
+    tick();
+    let left = cached();
+    assert!(left + 3 * (128 << 10) <= kept, "{left} of {kept} stay");
+    hold.into_iter().for_each(|block| block.free(&ALLOC));
+    verify();
+}

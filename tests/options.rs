@@ -236,7 +236,8 @@ fn purge_delay() {
 fn dirty_budget() {
     assert_eq!(facts_with(&[(BUDGET, "0")]).spans, 0);
     let spans = facts_with(&[(BUDGET, "4194304")]).spans;
-    assert!((1..=4 * MIB).contains(&spans), "{spans}");
+    // The thread keeps one at hand.
+    assert!((1..=5 * MIB).contains(&spans), "{spans}");
     for four in ["4M", "4m", "4096K", "4096k"] {
         assert_eq!(facts_with(&[(BUDGET, four)]).spans, spans, "{four}");
     }

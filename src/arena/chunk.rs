@@ -6,12 +6,13 @@
 use core::ptr::NonNull;
 
 use super::masks::Masks;
+use super::span_use::SpanUse;
 use super::tags::Tags;
 use super::{ARENA, Locked};
 use crate::os::{self, PageLen};
 use crate::size_map::MagazineOffset;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, Link, Ordering};
-use crate::units::{CHUNK, LINE, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
+use crate::units::{CHUNK, UNIT_SHIFT, UNITS_PER_CHUNK, UnitCount, UnitIndex};
 
 /// Bytes that a chunk sets aside, for each unit, for what a span that begins there wants to keep.
 pub(crate) const UNIT_META: usize = 640;
@@ -93,84 +94,13 @@ pub(crate) struct Chunk {
     head: [GuardedU8; UNITS_PER_CHUNK],
     /// Units of the span, kept at its first unit.
     length: [GuardedU8; UNITS_PER_CHUNK],
-    /// How far into its first unit the user's block of a span begins, in lines, kept there.
-    colour: [GuardedU8; UNITS_PER_CHUNK],
     /// In the hardened mode, for the unit where a span began: see [`Span::set_fronts`]. 0 says nothing.
-    fronts: [GuardedU8; UNITS_PER_CHUNK],
+    pub(super) fronts: [GuardedU8; UNITS_PER_CHUNK],
 }
 
 /// Bytes of a descriptor with what it sets aside for its units.
-pub(super) const DESCRIPTOR: usize = size_of::<Chunk>() + UNITS_PER_CHUNK * UNIT_META;
-
-/// A run of units with one owner. Holding it proves that
-/// * no other span holds these units, and
-/// * their pages are committed.
-///
-/// Losing it leaks the units.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Span {
-    pub(crate) chunk: &'static Chunk,
-    pub(crate) first: UnitIndex,
-    pub(crate) units: UnitCount,
-}
-
-impl Span {
-    /// First byte.
-    pub(crate) fn base(&self) -> NonNull<u8> {
-        self.chunk.unit(self.first)
-    }
-
-    /// Has the user's block begin `lines` cache lines behind the first byte.
-    pub(crate) fn set_colour(&self, lines: u8) {
-        self.chunk.colour[self.first.get()].set(lines);
-    }
-
-    /// What [`set_fronts`](Self::set_fronts) left for a span that begins where this one does.
-    pub(crate) fn fronts(&self) -> u8 {
-        self.chunk.fronts[self.first.get()].get()
-    }
-
-    /// Leaves a note about the contents of the span for whoever has one next that begins at the
-    /// same unit.
-    ///
-    /// Such a note, when it is found, is about the last span that lay there, as
-    /// 1. notes about spans that began inside this one are taken back here;
-    /// 2. a span that is claimed in the midst of where this one was finds this one's first unit
-    ///    taken: by one that began there and left a note of its own, or at a lower unit and took
-    ///    this note back. For [`first_run`](super::runs::first_run) finds the lowest units first,
-    ///    and the units of a span stay together until they are claimed anew, as they become dirty
-    ///    together (`Masks::release`) and, after a purge, are all clean or all dirty
-    ///    (`Masks::end_purge`);
-    /// 3. one that is aligned need not be the lowest: its claim takes back all notes of the chunk
-    ///    (`Locked::claim_in`).
-    pub(crate) fn set_fronts(&self, note: u8) {
-        let first = self.first.get();
-        for kept in self.chunk.fronts[first..]
-            .iter()
-            .take(self.units.get() as usize)
-        {
-            kept.set(0);
-        }
-        self.chunk.fronts[first].set(note);
-    }
-
-    /// Says what the span is now; readers of the unit table see it from then on. When a slab ceases to be one,
-    /// its magazine is taken back after that: so a child of a fork in between knows it for half done.
-    pub(crate) fn become_kind(&self, kind: UnitKind) {
-        self.chunk.mark(self.first, self.units, kind);
-        if kind == UnitKind::Claimed {
-            self.note_magazine(MagazineOffset::NONE);
-        }
-    }
-
-    /// Notes the magazine of the blocks that the span is going to have.
-    pub(crate) fn note_magazine(&self, offset: MagazineOffset) {
-        ARENA
-            .owners
-            .set_magazine(self.base().addr().get(), self.units, offset);
-    }
-}
+pub(super) const DESCRIPTOR: usize =
+    size_of::<Chunk>() + UNITS_PER_CHUNK * (UNIT_META + size_of::<SpanUse>());
 
 impl Chunk {
     /// First byte of the chunk, unless it was given back.
@@ -233,26 +163,9 @@ impl Chunk {
         UnitIndex::new(u32::from(self.head[unit.get()].get()) % 64)
     }
 
-    /// How many bytes behind the first one the user's block of the span that begins at `head` does.
-    pub(crate) fn colour(&self, head: UnitIndex) -> usize {
-        usize::from(self.colour[head.get()].get()) * LINE
-    }
-
     /// Units of the span that begins at `head`.
     pub(crate) fn span_length(&self, head: UnitIndex) -> u8 {
         self.length[head.get()].get()
-    }
-
-    /// The span that begins at `head`, of a kind that the caller owns.
-    ///
-    /// # Safety
-    /// 1. The caller owns the span that begins at `head`; no other `Span` for it is used.
-    pub(crate) unsafe fn span(&'static self, head: UnitIndex) -> Span {
-        Span {
-            chunk: self,
-            first: head,
-            units: UnitCount::new(self.span_length(head)),
-        }
     }
 
     /// What the span that begins at `unit` may keep, [`UNIT_META`] bytes, zero in a new descriptor.
@@ -260,6 +173,17 @@ impl Chunk {
         let after = NonNull::from(self).cast::<u8>();
         // SAFETY: 1. a descriptor is followed by `UNIT_META` bytes for each unit (`DESCRIPTOR`).
         unsafe { crate::ptr::advance(after, size_of::<Self>() + unit.get() * UNIT_META) }
+    }
+
+    /// What the user of a span that begins at `unit` has of it.
+    pub(crate) fn span_use(&'static self, unit: UnitIndex) -> &'static SpanUse {
+        let table = self.unit_meta(UnitIndex::new(0));
+        let place = UNITS_PER_CHUNK * UNIT_META + unit.get() * size_of::<SpanUse>();
+        // SAFETY: 1. behind what units keep a descriptor has one of these for each (`DESCRIPTOR`).
+        let place = unsafe { crate::ptr::advance::<SpanUse>(table, place) };
+        // SAFETY: 1. part of a descriptor, which is never unmapped; all zero is one that says
+        // nothing.
+        unsafe { place.as_ref() }
     }
 
     /// Touches some whole pages of what units keep, before a chunk has any; how many. They are in
@@ -283,7 +207,7 @@ impl Chunk {
     pub(super) fn discard_unit_meta(&'static self) {
         let page = os::page_size();
         let start = self.unit_meta(UnitIndex::new(0));
-        let end = start.addr().get() + UNITS_PER_CHUNK * UNIT_META;
+        let end = start.addr().get() + UNITS_PER_CHUNK * (UNIT_META + size_of::<SpanUse>());
         let skipped = start.addr().get().next_multiple_of(page) - start.addr().get();
         let whole = PageLen::within((end - start.addr().get()).saturating_sub(skipped));
         if whole != PageLen::NONE {
@@ -352,6 +276,13 @@ impl Chunk {
     /// Each step leaves the table such that a child of this child, which begins anew, comes to the
     /// same.
     pub(super) fn free_claimed(&'static self, _: &Locked) {
+        // A span that neither a user nor a stock has was on its way back.
+        for unit in UnitIndex::all() {
+            let is_span = self.kind(unit) == UnitKind::Span && self.head(unit) == unit;
+            if is_span && self.span_use(unit).is_unused() {
+                self.kind[unit.get()].set(UnitKind::Claimed as u8);
+            }
+        }
         // What a span is stands with its first unit (`mark`): as long as that one says that it is
         // free or claimed, the others, half-written or not, are free.
         for unit in 0..UNITS_PER_CHUNK {
@@ -372,6 +303,8 @@ impl Chunk {
             // SAFETY: 1. set aside for this unit, which nobody owns. The child has one thread.
             unsafe { left.write_bytes(0, UNIT_META) };
             self.fronts[unit].set(0);
+            #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+            self.span_use(UnitIndex::new(unit as u32)).forget();
             self.kind[unit].set(UnitKind::Free as u8);
         }
         // Only when the kinds are right can be told which units have a magazine wrongly: those of a

@@ -1,7 +1,8 @@
 //! Spans from chunks that have room, or from a fresh one.
 
-use super::chunk::{Chunk, Span, UnitKind};
+use super::chunk::{Chunk, UnitKind};
 use super::runs::{Want, first_run};
+use super::span::Span;
 use super::{ARENA, Locked, reserve};
 use crate::demand::DEMAND;
 use crate::os::failpoints;

@@ -16,13 +16,17 @@ mod purge;
 mod recover;
 mod reserve;
 mod runs;
+mod span;
+mod span_use;
 pub(crate) mod tags;
 
-pub(crate) use chunk::{Chunk, Span, UNIT_META, UnitKind};
+pub(crate) use chunk::{Chunk, UNIT_META, UnitKind};
 pub(crate) use claim::{Zeroed, claim, claim_aligned};
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::recover;
 pub(crate) use reserve::{huge_pages_are_dear, unreserve};
+pub(crate) use span::Span;
+pub(crate) use span_use::SpanUse;
 
 use core::convert::Infallible;
 
@@ -172,6 +176,15 @@ pub(crate) fn resident() -> usize {
 pub(crate) fn release(span: Span) {
     let found: Result<Span, Infallible> = Ok(span);
     let Ok(()) = release_found(|| found);
+}
+
+/// Takes back spans, all in one hold of the lock.
+pub(crate) fn release_all(spans: impl Iterator<Item = Span>) {
+    let arena = ARENA.lock();
+    for span in spans {
+        arena.release(&span);
+        ARENA.counts.add_released(&arena);
+    }
 }
 
 /// Takes back the span that `find` finds, or says why there is none. The look and the release are one step

@@ -4,6 +4,7 @@ use core::ptr::{self, NonNull};
 
 use super::flush::make_room;
 use super::hardened::{self, expect, expect_live, is_sampled, room};
+use super::plain;
 use super::resize::{long, move_at_hand, realloc_by_copy, resize_in_place};
 use crate::arena;
 use crate::config::{self, Config, Mode};
@@ -13,7 +14,6 @@ use crate::large;
 use crate::sample;
 use crate::size_class::{Request, SizeClass, classify};
 use crate::size_map::{MagazineOffset, table_offset};
-use crate::thread_cache::{free_magazine, is_gated};
 use crate::threads;
 use crate::wakeup;
 
@@ -38,11 +38,12 @@ pub(super) unsafe extern "C" fn free_slow(block: *mut u8, config: &Config) {
     }
     match heap::class_at(block.addr().get()) {
         Some(class) => {
-            if is_gated(class) || !free_magazine(MagazineOffset::of(class)).push(block) {
+            if !plain::push(block, class) {
                 // SAFETY: 1. the class of the slab that it lies in; nobody uses it any more.
                 unsafe { make_room(block, class, config) };
             }
         }
+        None if plain::put_span(block, None) => {}
         // Without memory for its first call a process can have nothing to free.
         None if !threads::prepare(config) => {}
         // SAFETY: 1. nobody uses it any more, our own second item.

@@ -5,22 +5,25 @@ use core::ptr::{self, NonNull};
 
 use super::flush::make_room;
 use super::refill::refill;
-use crate::arena::Zeroed;
+use crate::arena::{self, Age, Zeroed};
 use crate::config::Config;
-use crate::large;
+use crate::large::{self, Freed};
 use crate::reclaim::or_reclaim;
-use crate::size_class::{Request, classify};
+use crate::size_class::{Request, SizeClass, classify, span_units};
 use crate::size_map::MagazineOffset;
-use crate::thread_cache::{alloc_magazine, free_magazine, is_gated};
+use crate::thread_cache::{alloc_magazine, briefly, free_magazine, is_gated};
 use crate::threads;
-use crate::units::{ADDRESS_BITS, UNIT};
+use crate::units::{ADDRESS_BITS, UNIT, UnitCount};
 
 #[inline(always)]
 pub(super) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if let Some(block) = take_span(size, align) {
+        return block.as_ptr();
+    }
     match classify(size, align) {
         Request::Block(class) => {
             let block = if is_gated(class) {
-                ptr::null_mut()
+                briefly(|cache| cache.magazine(class).pop()).unwrap_or(ptr::null_mut())
             } else {
                 alloc_magazine(MagazineOffset::of(class)).pop()
             };
@@ -38,9 +41,12 @@ pub(super) fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u
     let request = classify(size, align);
     let (block, zeroed) = match request {
         Request::Block(_) => (NonNull::new(alloc(size, align, config)), Zeroed::No),
-        _ => match alloc_large(request, size, align, Zeroed::Yes, config) {
-            Some((block, zeroed)) => (Some(block), zeroed),
-            None => (None, Zeroed::No),
+        _ => match take_span(size, align) {
+            Some(block) => (Some(block), Zeroed::No),
+            None => match alloc_large(request, size, align, Zeroed::Yes, config) {
+                Some((block, zeroed)) => (Some(block), zeroed),
+                None => (None, Zeroed::No),
+            },
         },
     };
     if let (Some(block), Zeroed::No) = (block, zeroed) {
@@ -48,6 +54,30 @@ pub(super) fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u
         unsafe { block.write_bytes(0, size) };
     }
     block.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// A span of the thread's own stock, if one serves the request.
+#[inline(always)]
+fn take_span(size: usize, align: usize) -> Option<NonNull<u8>> {
+    let units = span_units(size, align)?;
+    briefly(|cache| cache.stock()?.take(units, size, align)).flatten()
+}
+
+/// Puts the span at `block` in the thread's own stock; `false` if the arena is to take it.
+#[inline(always)]
+pub(super) fn put_span(block: NonNull<u8>, units: Option<UnitCount>) -> bool {
+    let put = briefly(|cache| match cache.stock() {
+        Some(stock) => stock.put(block, units),
+        None => cache.make_stock(),
+    });
+    match put {
+        Some(Freed::Yes) => true,
+        Some(Freed::AndDue) => {
+            arena::decay(Age::Due);
+            true
+        }
+        Some(Freed::No) | None => false,
+    }
 }
 
 fn block_or_null(found: Option<(NonNull<u8>, Zeroed)>) -> *mut u8 {
@@ -73,14 +103,29 @@ fn alloc_large(
     found.unwrap_or_else(|wrong| wrong.report())
 }
 
+/// Adds a block of `class` to its magazine; `false` if that is full, or not at hand.
+#[inline(always)]
+pub(super) fn push(block: NonNull<u8>, class: SizeClass) -> bool {
+    if is_gated(class) {
+        briefly(|cache| cache.push_gated(class, block)).unwrap_or(false)
+    } else {
+        free_magazine(MagazineOffset::of(class)).push(block)
+    }
+}
+
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
 #[inline(always)]
 pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
+    if let Some(units) = span_units(size, align)
+        && put_span(block, Some(units))
+    {
+        return;
+    }
     match classify(size, align) {
         Request::Block(class) => {
-            if is_gated(class) || !free_magazine(MagazineOffset::of(class)).push(block) {
+            if !push(block, class) {
                 // SAFETY: 1. the class is that of its layout; nobody uses it any more.
                 unsafe { make_room(block, class, config) };
             }

@@ -38,6 +38,7 @@ fn look(cache: LockedCache<'_>, ticks: u64) -> Result<(), Wrong> {
     let goes_on = ticks & GOES_ON != 0;
     if !goes_on {
         cache.shrink_unused()?;
+        cache.shrink_stock();
     }
     let ticks = ticks & !GOES_ON;
     let more = reclaim::maintain(goes_on)?;

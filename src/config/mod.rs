@@ -103,7 +103,7 @@ impl Config {
     /// Most bytes of free units (64 KiB) that stay resident, however young; those of the chunk not
     /// looked at for longest go first. By default there is no such bound: free memory stays up to
     /// what the program had in use at its peak in the last delay or so, and longer where it is wanted
-    /// again.
+    /// again. What threads keep at hand comes on top, see [`thread_cache`](Self::thread_cache).
     #[must_use]
     pub const fn dirty_budget(mut self, bytes: usize) -> Self {
         self.dirty_budget = bytes;
@@ -118,7 +118,8 @@ impl Config {
         self
     }
 
-    /// Most bytes of free blocks that one thread keeps at hand. Threads that share a processor share it, down to
+    /// Most bytes of free blocks that one thread keeps at hand, and as many of freed spans (blocks of 64 KiB to
+    /// 1 MiB). Threads that share a processor share it, down to
     /// a quarter each. Every class that a thread uses keeps one block even so.
     #[must_use]
     pub const fn thread_cache(mut self, bytes: usize) -> Self {

@@ -12,6 +12,7 @@ mod mappings;
 mod resize;
 mod site;
 mod span;
+mod stock;
 mod stuck;
 mod validate;
 
@@ -22,8 +23,9 @@ use crate::config::{self, HugePages};
 use crate::demand::DEMAND;
 use crate::error::{Call, Misuse, Violation};
 use crate::os::{self, PageLen};
+use crate::size_class::SPAN_MAX;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
-use crate::units::{CHUNK, UnitCount, round_up};
+use crate::units::{CHUNK, UNIT, UnitCount, round_up};
 use crate::valgrind;
 
 use mappings::MAPPINGS;
@@ -32,8 +34,12 @@ pub(crate) use arena::Age;
 pub(crate) use mappings::removed;
 pub(crate) use resize::resize;
 pub(crate) use site::suits;
-pub(crate) use span::{alloc_span, free_span};
+pub(crate) use span::{Freed, alloc_span, free_span};
+pub(crate) use stock::Stock;
 pub(crate) use validate::{die, expect, expect_for, length};
+
+/// Units of the longest span that a request asks for.
+const SPAN_UNITS: usize = SPAN_MAX / UNIT;
 
 /// Live mappings from which on, where they are kept apart, blocks that fit a chunk come from one: each
 /// costs the kernel up to three mappings of 65530.
@@ -208,7 +214,7 @@ pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
         Some(mapping) => evict::cache_or_unmap(mapping),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. of a span or a mapping, nobody uses the block.
-        None => unsafe { span::free_span_if(block, |span| span.units.bytes() >= size) },
+        None => unsafe { span::free_span_if(block, |units| units.bytes() >= size) },
     }
 }
 
@@ -279,4 +285,4 @@ pub(crate) unsafe fn recover() {
 }
 
 // A span that is the way out for a large allocation fits a chunk.
-static_assertions::const_assert!(CHUNK >= crate::size_class::SPAN_MAX);
+static_assertions::const_assert!(CHUNK >= SPAN_MAX);

@@ -2,33 +2,41 @@
 
 use core::ptr::NonNull;
 
-use crate::arena::{self, Chunk, UnitKind};
-use crate::units::{UNIT, UnitCount, UnitIndex};
+use crate::arena::{self, Chunk, SpanUse};
+use crate::units::{UnitCount, UnitIndex};
 
-/// The place of the span that a user holds at `block`.
-pub(super) fn span_site(block: NonNull<u8>) -> Option<(&'static Chunk, UnitIndex)> {
+/// The unit that `block` lies in, and what the user of a span that begins there has of it.
+#[inline(always)]
+pub(super) fn use_at(block: NonNull<u8>) -> Option<(&'static Chunk, UnitIndex, &'static SpanUse)> {
     let address = block.addr().get();
-    let chunk = arena::owner(address)?;
-    let unit = UnitIndex::of(address);
-    let begins = chunk.kind(unit) == UnitKind::Span && chunk.head(unit) == unit;
-    (begins && address % UNIT == chunk.colour(unit)).then_some((chunk, unit))
+    let (chunk, unit) = (arena::owner(address)?, UnitIndex::of(address));
+    Some((chunk, unit, chunk.span_use(unit)))
+}
+
+/// What the user of `block`, which is that of a span, has of it.
+pub(super) fn held_at(block: NonNull<u8>) -> Option<&'static SpanUse> {
+    let (_, _, held) = use_at(block)?;
+    held.is_of(block).then_some(held)
+}
+
+/// Whether the span of what was a block lies in a stock.
+pub(super) fn is_stocked(block: NonNull<u8>) -> bool {
+    use_at(block).is_some_and(|(_, _, held)| held.was_of(block))
 }
 
 /// Units of the span that a user holds at `block`.
 pub(super) fn units_at(block: NonNull<u8>) -> Option<UnitCount> {
-    span_site(block).map(|(chunk, unit)| UnitCount::new(chunk.span_length(unit)))
+    held_at(block).map(|held| UnitCount::new(held.units()))
 }
 
 /// Bytes from `block` on in the span that a user holds there.
 pub(super) fn length_at(block: NonNull<u8>) -> Option<usize> {
-    let (chunk, unit) = span_site(block)?;
-    Some(usize::from(chunk.span_length(unit)) * UNIT - chunk.colour(unit))
+    held_at(block).map(SpanUse::length)
 }
 
 /// Whether the span at `block` would be asked for as it is for `size` bytes, too, and has room for them.
 pub(crate) fn suits(block: NonNull<u8>, size: usize) -> bool {
-    span_site(block).is_some_and(|(chunk, unit)| {
-        let units = UnitCount::new(chunk.span_length(unit));
-        UnitCount::holding(size) == Some(units) && chunk.colour(unit) + size <= units.bytes()
+    held_at(block).is_some_and(|held| {
+        UnitCount::holding(size) == Some(UnitCount::new(held.units())) && size <= held.length()
     })
 }

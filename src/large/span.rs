@@ -3,25 +3,22 @@
 use core::ptr::NonNull;
 
 use super::die;
-use super::site::span_site;
+use super::site::{held_at, use_at};
 use super::validate::why_not;
-use crate::arena::{self, Chunk, Span, UnitKind, Zeroed};
+use crate::arena::{self, Chunk, UnitKind, Zeroed};
 use crate::config;
 use crate::error::{Call, Misuse};
-use crate::units::{LINE, UNIT, UnitCount, UnitIndex, colour};
-
-/// Places in a page that blocks begin at, a cache line apart.
-const COLOURS: u16 = 64;
-
-static_assertions::const_assert!(COLOURS <= 1 << u8::BITS);
+use crate::units::{UNIT, UnitCount, UnitIndex};
 
 /// Bytes of spans that users hold. Not counted as they come and go: that took 3 % of `e_med`.
 pub(super) fn live() -> usize {
-    let held = |chunk: &Chunk| {
-        let is_held = |unit: &UnitIndex| chunk.kind(*unit) == UnitKind::Span;
-        UnitIndex::all().filter(is_held).count()
+    let held = |chunk: &'static Chunk, unit: UnitIndex| {
+        let is_span = chunk.kind(unit) == UnitKind::Span && chunk.head(unit) == unit;
+        let held = is_span.then(|| chunk.span_use(unit))?;
+        held.is_live().then(|| usize::from(held.units()) * UNIT)
     };
-    arena::chunks().map(held).sum::<usize>() * UNIT
+    let all = |chunk| UnitIndex::all().filter_map(move |unit| held(chunk, unit));
+    arena::chunks().flat_map(all).sum()
 }
 
 /// The way out at the limit of mappings: chunks are few and long.
@@ -29,33 +26,31 @@ pub(super) fn in_chunk(length: usize, align: usize) -> Option<(NonNull<u8>, Zero
     alloc_span(UnitCount::holding(length)?, length, align)
 }
 
-/// A block of `size` bytes in a span of `units`, which are enough. Where they are more than that, and no alignment
-/// forbids it, the block begins at a place in its first page that goes with the span: programs go through long
-/// blocks with long strides, and those that begin at equal places in pages evict each other from the caches.
+/// A block of `size` bytes in a span of `units`, which are enough.
 pub(crate) fn alloc_span(
     units: UnitCount,
     size: usize,
     align: usize,
 ) -> Option<(NonNull<u8>, Zeroed)> {
     let (span, zeroed) = arena::claim_aligned(units, align)?;
-    let room = ((units.bytes() - size) / LINE).min(COLOURS as usize - 1);
-    let lines = if align > LINE {
-        0
-    } else {
-        #[expect(clippy::cast_possible_truncation, reason = "below COLOURS")]
-        let most = room as u16;
-        colour(span.base().addr().get(), most + 1)
-    };
     // Before the span is one: who looks a pointer up relies on it.
-    #[expect(clippy::cast_possible_truncation, reason = "below COLOURS")]
-    span.set_colour(lines as u8);
+    let block = span.hand_out(size, align);
     if config::mode().is_hardened() {
         span.set_fronts(0);
     }
     span.become_kind(UnitKind::Span);
-    // SAFETY: 1. the units hold the block behind it.
-    let block = unsafe { crate::ptr::advance(span.base(), usize::from(lines) * LINE) };
     Some((block, zeroed))
+}
+
+/// What became of a span that was to be freed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freed {
+    /// It lies in a stock.
+    Yes,
+    /// It does, and others went from there to the arena, where something may be due.
+    AndDue,
+    /// Nothing was done: no stock wants it, or there is none.
+    No,
 }
 
 /// Frees what [`alloc_span`] gave for `units`, or the mapping that what grew was given instead.
@@ -63,37 +58,37 @@ pub(crate) fn alloc_span(
 /// # Safety
 /// 1. Nobody uses the block any more.
 pub(crate) unsafe fn free_span(block: NonNull<u8>, units: UnitCount) {
-    if span_site(block).is_none() {
+    if held_at(block).is_none() {
         // SAFETY: 1. nobody uses the block, which is a mapping's.
         return unsafe { super::free(block, units.bytes()) };
     }
     // SAFETY: 1. nobody uses the block, which is a span's.
-    unsafe { free_span_if(block, |span| span.units == units) };
+    unsafe { free_span_if(block, |held| held == units) };
 }
 
 /// Frees the span at `block`; what is none, or does not fit, ends the process.
 ///
 /// # Safety
 /// 1. Nobody uses the block any more.
-pub(super) unsafe fn free_span_if(block: NonNull<u8>, fits: impl Fn(&Span) -> bool) {
-    // SAFETY: 1. that holds from the call on, and `find` runs in it, once.
-    let find = || match unsafe { span_at(block) } {
-        Some(span) if fits(&span) => Ok(span),
-        Some(_) => Err(Some(Misuse::WrongClass)),
-        None => Err(None),
+pub(super) unsafe fn free_span_if(block: NonNull<u8>, fits: impl Fn(UnitCount) -> bool) {
+    let find = || {
+        let (chunk, unit, held) = use_at(block).ok_or(None)?;
+        if !held.is_of(block) {
+            return Err(None);
+        }
+        // SAFETY: 1. its user gives it up, and it is used only if it is taken from him, once.
+        let span = unsafe { chunk.span(unit) };
+        if !fits(span.units) {
+            return Err(Some(Misuse::WrongClass));
+        }
+        if held.give_back(block) {
+            Ok(span)
+        } else {
+            Err(None)
+        }
     };
     if let Err(misuse) = arena::release_found(find) {
         let misuse = misuse.unwrap_or_else(|| why_not(block));
         die(misuse, Call::Free, block.addr().get());
     }
-}
-
-/// Takes the span at `block` from its user.
-///
-/// # Safety
-/// 1. Nobody uses the block any more.
-unsafe fn span_at(block: NonNull<u8>) -> Option<Span> {
-    let (chunk, unit) = span_site(block)?;
-    // SAFETY: 1. the user owned the span and gives it up.
-    Some(unsafe { chunk.span(unit) })
 }

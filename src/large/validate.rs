@@ -25,6 +25,7 @@ pub(super) fn why_not(block: NonNull<u8>) -> Misuse {
         Some(mapping) if mapping.base() == block && mapping.is_room.get() == 0 => Misuse::Freed,
         Some(_) => Misuse::Vacant,
         None if is_inside => Misuse::Interior,
+        None if site::is_stocked(block) => Misuse::Freed,
         None => arena::why_none(block.addr().get(), UnitKind::Span),
     }
 }

@@ -99,6 +99,8 @@ pub enum Point {
     Adopt,
     /// The table of large mappings is locked.
     Large,
+    /// A heap's stock of spans is locked, a span is on its way in or out.
+    Stock,
     /// The registry of threads is locked.
     Registry,
     /// The metadata is locked.

@@ -13,6 +13,7 @@ pub(crate) enum Point {
     Reserve,
     Adopt,
     Large,
+    Stock,
     Registry,
     Meta,
 }

@@ -9,7 +9,7 @@ use crate::large;
 use crate::os::{self, Access, PageLen};
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
-use crate::thread_cache::{ThreadCache, is_gated};
+use crate::thread_cache::{LockedCache, ThreadCache, is_gated};
 use crate::threads::{self, REGISTRY, parked};
 
 /// Gives back all memory that can be given back; bytes returned to the kernel.
@@ -34,6 +34,7 @@ fn purge_all() -> Result<usize, Wrong> {
     parked::empty(&registry, Age::Any, usize::MAX)?;
     let held_off = HeldOff::all(&registry)?;
     let idle = held_off.idle_blocks();
+    held_off.empty_stocks();
     heap::spares();
     let bytes = heap::all_holes(Idle(idle.addresses())) + large::decay(Age::Any);
     arena::decay(Age::Any);
@@ -43,8 +44,17 @@ fn purge_all() -> Result<usize, Wrong> {
 }
 
 impl HeldOff<'_> {
+    /// Gives the spans in the threads' stocks to the arena.
+    fn empty_stocks(&self) {
+        let at_rest = self.caches().filter(|cache| self.is_at_rest(*cache));
+        at_rest.for_each(LockedCache::empty_stock);
+    }
+
     /// The blocks in the magazines of the threads, but for the newest of each that is not gated.
     fn idle_blocks(&self) -> Addresses {
+        if !self.is_certain {
+            return Addresses::none();
+        }
         let magazines = self.caches().flat_map(countable);
         let count: usize = magazines.map(|(_, contents)| contents.blocks()).sum();
         if count == 0 {
@@ -54,17 +64,14 @@ impl HeldOff<'_> {
         for cache in self.caches() {
             for class in SizeClass::all() {
                 let contents = cache.contents(class);
-                let is_gated = is_gated(class);
-                if !is_gated && !self.is_certain {
-                    continue;
-                }
+                let is_whole = is_gated(class) && self.is_at_rest(cache);
                 // ORDERING: the slots up to `top` are written, see `Magazine::len_of`.
                 let older = contents
                     .older()
                     .iter()
                     .map(|slot| slot.load(Ordering::Relaxed).addr());
                 older.for_each(|address| addresses.push(address));
-                if is_gated && contents.blocks() > 0 {
+                if is_whole && contents.blocks() > 0 {
                     addresses.push(cache.magazine(class).head().addr());
                 }
             }

@@ -34,7 +34,7 @@ pub(crate) fn ticks() -> u64 {
 /// block out of its magazines, except perhaps the newest of one.
 pub(super) struct HeldOff<'a> {
     registry: &'a Registry,
-    /// The kernel ran the barrier; without it only gated magazines are known to be at rest.
+    /// The kernel ran the barrier; without it no thread is known to be at rest.
     pub(super) is_certain: bool,
 }
 
@@ -58,6 +58,11 @@ impl<'a> HeldOff<'a> {
             is_certain: os::process_barrier(),
         };
         dissolved.map(|()| threads)
+    }
+
+    /// Whether the thread of this cache is in no brief work, so that what is gated, and the stock, is ours.
+    pub(super) fn is_at_rest(&self, cache: LockedCache<'_>) -> bool {
+        self.is_certain && cache.brief.is_over()
     }
 
     /// The caches of the threads.

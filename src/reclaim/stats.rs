@@ -3,7 +3,7 @@
 use super::quiesce::{Gates, countable};
 use crate::arena::{self, meta};
 use crate::heap;
-use crate::large;
+use crate::large::{self, Stock};
 use crate::sample;
 use crate::stats::Stats;
 use crate::thread_cache::{LockedCache, Safeguards};
@@ -15,22 +15,28 @@ pub(crate) fn stats() -> Stats {
         return Stats::default();
     }
     threads::repair_child();
-    let (used, cached) = {
+    let (used, cached, stocked) = {
         let registry = REGISTRY.lock();
         let gates = Gates::all(&registry);
-        let all = gates.caches().chain(registry.parked());
-        let cached: usize = all.map(cached_bytes).sum();
-        (heap::used_bytes(), cached)
+        let all = || gates.caches().chain(registry.parked());
+        let cached: usize = all().map(cached_bytes).sum();
+        let stocked: usize = all().map(stocked_bytes).sum();
+        (heap::used_bytes(), cached, stocked)
     };
     let (mapped, mapped_resident) = large::committed_and_resident();
     let sampled = sample::live();
     Stats {
         live: (used + large::live()).saturating_sub(cached) + sampled,
-        cached,
+        cached: cached + stocked,
         committed: arena::committed() + mapped + sampled,
         resident: arena::resident() + mapped_resident + sampled,
         metadata: meta::resident(),
     }
+}
+
+/// Bytes of spans in its stock, about so many if the thread is at work.
+fn stocked_bytes(cache: LockedCache<'_>) -> usize {
+    cache.stock().map_or(0, Stock::bytes)
 }
 
 /// Bytes of blocks in all magazines.

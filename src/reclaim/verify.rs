@@ -19,6 +19,10 @@ pub(crate) fn verify() -> Result<(), Violation> {
     arena::verify()?;
     large::verify()?;
     heap::verify()?;
+    if let Some(stock) = ThreadCache::own().and_then(ThreadCache::stock) {
+        // Those of others may be in use.
+        stock.verify()?;
+    }
     let registry = REGISTRY.lock();
     registry
         .registered()

@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use super::contents::{Contents, end_unload};
 use super::locked::LockedCache;
 use super::{ThreadCache, sharers};
-use crate::arena::meta;
+use crate::arena::{Age, meta};
 use crate::config;
 use crate::hardening::Hardening;
 use crate::heap::{self, Wrong};
@@ -247,15 +247,31 @@ impl<'a> LockedCache<'a> {
         Ok(())
     }
 
-    /// Returns all blocks of all magazines to the heaps, and their slots, and those in quarantine.
+    /// Returns all blocks of all magazines to the heaps, and their slots, those in quarantine and all spans.
     pub(crate) fn empty_all(self) -> Result<(), Wrong> {
         let emptied = SizeClass::all().try_for_each(|class| {
             self.work_on(class);
             self.empty(class)
         });
         self.end_work();
+        self.empty_stock();
         emptied?;
         self.empty_quarantine()
+    }
+
+    /// Gives the spans in the stock to the arena, what a thread that is gone has left, too.
+    pub(crate) fn empty_stock(self) {
+        if let Some(stock) = self.cache.stock() {
+            stock.repair();
+            stock.release(Age::Any);
+        }
+    }
+
+    /// Gives those to the arena that were not taken since the last look.
+    pub(crate) fn shrink_stock(self) {
+        if let Some(stock) = self.cache.stock() {
+            stock.release(Age::Due);
+        }
     }
 
     /// Takes the slots away from a magazine without looking at its blocks.
@@ -320,11 +336,12 @@ impl<'a> LockedCache<'a> {
 }
 
 impl ThreadCache {
-    /// Forgets the slow paths of the thread that had the cache before.
+    /// Forgets what the thread that had the cache before was at.
     pub(crate) fn begin_anew(&self) {
         for record in &self.records {
             record.last_and_early.set(0);
         }
+        self.brief.forget();
     }
 }
 

@@ -1,6 +1,7 @@
 //! One thread's magazines, and what is done to them without looking at other threads: how large they are, how blocks
 //! leave them, what waits in quarantine.
 
+mod brief;
 mod capacity;
 mod contents;
 mod locked;
@@ -23,13 +24,14 @@ mod tls_words;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use static_assertions::const_assert;
 
 use self::capacity::Record;
 use self::tls::EMPTY;
 use crate::config;
+use crate::large::{Freed, Stock};
 use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
 use crate::size_map::{self, FAR, MEDIUM_MAX, MagazineOffset};
@@ -37,6 +39,7 @@ use crate::sync::{
     AtomicPtr, GuardedU8, GuardedU16, GuardedU32, GuardedU64, GuardedUsize, Link, Ordering, Slot,
 };
 
+pub(crate) use brief::Brief;
 pub(crate) use capacity::{Move, SHARES};
 pub(crate) use contents::Contents;
 pub(crate) use locked::{CacheGuard, LockedCache};
@@ -67,6 +70,8 @@ pub(crate) struct ThreadCache {
     pub(crate) was_seen: GuardedU8,
     /// The process that the thread belongs to: its [`crate::os::fork_generation`].
     pub(crate) generation: GuardedU32,
+    /// Whether the thread is at work on what is gated without its gate.
+    pub(crate) brief: Brief,
     /// Slow paths taken.
     pub(crate) ticks: GuardedU64,
     /// Capacity of all magazines, in bytes of blocks.
@@ -77,6 +82,8 @@ pub(crate) struct ThreadCache {
     pub(crate) thread: GuardedUsize,
     /// What a hardened or sampled process keeps for each thread.
     pub(crate) safeguards: Link<Safeguards>,
+    /// Freed spans, once the thread freed one.
+    stock: Link<Stock>,
     /// The registry's list.
     pub(crate) next: Link<Self>,
     pub(crate) previous: Link<Self>,
@@ -96,7 +103,7 @@ unsafe impl Sync for Gap {}
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; 1 + SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 11]>();
+    + size_of::<[u64; 12]>();
 /// Bytes from one cache of a bank to the next.
 pub(crate) const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.
@@ -131,11 +138,53 @@ impl ThreadCache {
         Some(unsafe { &*own.cast::<Self>() })
     }
 
+    /// The thread's freed spans. Only in brief work, with the gate, or for who has the cache at rest.
+    #[inline(always)]
+    pub(crate) fn stock(&self) -> Option<&'static Stock> {
+        self.stock.get()
+    }
+
+    /// A stock for the next span, which the thread makes for itself.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn make_stock(&self) -> Freed {
+        self.stock.set(Stock::create());
+        Freed::No
+    }
+
+    /// Adds a block to a magazine that is gated, in brief work; `false` if it is full, or holds the block already,
+    /// as the slow path will find.
+    #[inline(always)]
+    pub(crate) fn push_gated(&self, class: SizeClass, block: NonNull<u8>) -> bool {
+        let magazine = self.magazine(class);
+        let slots = magazine.slots(self.records[class.index()].slots());
+        !magazine.holds(Contents::of(magazine, slots), block) && magazine.push(block)
+    }
+
     /// Whether this is a thread's cache, not `EMPTY`.
     #[inline]
     pub(crate) fn is_real(&self) -> bool {
         !ptr::eq(ptr::from_ref(self).cast(), &raw const EMPTY)
     }
+}
+
+/// What `work` does to the calling thread's own cache without the gate; `None` if the thread is held off, or has
+/// no cache at hand. What it may touch is a [gated](is_gated) magazine or the stock, and it never needs the gate.
+#[inline(always)]
+pub(crate) fn briefly<R>(work: impl FnOnce(&'static ThreadCache) -> R) -> Option<R> {
+    let words = tls::words();
+    // ORDERING: this thread's own word, here and below.
+    let at_hand = words.alloc.load(Ordering::Relaxed);
+    if ptr::eq(at_hand, (&raw const EMPTY).cast()) {
+        return None;
+    }
+    // SAFETY: 1. the word leads to a cache or to `EMPTY`, and caches are never unmapped.
+    let cache: &'static ThreadCache = unsafe { &*at_hand.cast() };
+    cache.brief.begin();
+    let is_at_hand = ptr::eq(words.alloc.load(Ordering::Relaxed), at_hand);
+    let done = is_at_hand.then(|| work(cache));
+    cache.brief.end();
+    done
 }
 
 /// The magazine at `offset` of the cache that allocations take from.
@@ -160,9 +209,9 @@ fn magazine_at(place: *mut u8) -> &'static Magazine {
     unsafe { &*magazine }
 }
 
-/// Whether the magazine of `class` is reached through the gate alone. The blocks of these classes are
-/// so long that the newest of each would be most of what a sleeping thread pins. A hardened process, which
-/// pins what is in quarantine anyhow, has no use for gates.
+/// Whether the magazine of `class` is reached through the gate, or by [brief work](briefly), alone. The blocks of
+/// these classes are so long that the newest of each would be most of what a sleeping thread pins. A hardened process,
+/// which pins what is in quarantine anyhow, has no use for gates.
 pub(crate) fn is_gated(class: SizeClass) -> bool {
     class.size() > MEDIUM_MAX && !config::mode().is_hardened()
 }

@@ -89,14 +89,15 @@ fn adopt(registry: &Registry, cache: &'static ThreadCache) {
         // This thread may vanish, too, in a child of this child: not a block twice.
         locked.work_on(class);
         heap::recover::adopt(class, locked.contents(class).older());
-        // No fast path leads to a gated magazine: its newest block is still there.
+        // No fast path leads to a gated magazine: outside brief work its newest block is still there.
         let head = cache.magazine(class).head();
-        if is_gated(class) && !head.is_null() {
+        if is_gated(class) && cache.brief.is_over() && !head.is_null() {
             heap::recover::adopt(class, &[Slot::new(head)]);
         }
         locked.forget(class);
     }
     locked.end_work();
+    locked.empty_stock();
     locked.adopt_quarantine();
     cache.capacity.set(0);
     registry.remove(cache);

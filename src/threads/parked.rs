@@ -83,6 +83,7 @@ pub(super) fn empty_or_keep(cache: LockedCache<'_>) -> Result<bool, Wrong> {
     if config::mode().is_hardened() || is_much() || !acquire_place() {
         return cache.empty_all().map(|()| false);
     }
+    cache.empty_stock();
     let mut shared = SizeClass::all().filter(|class| class.size() < LINE);
     let emptied = shared.try_for_each(|class| {
         cache.work_on(class);

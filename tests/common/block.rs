@@ -209,3 +209,10 @@ fn piece(tag: usize, at: usize, end: usize) -> &'static [u8] {
     let len = (PERIOD - start).min(end - at);
     &PATTERN[start..start + len]
 }
+
+/// Has this thread take slow paths, some by frees and some by allocations: more blocks come and go than a magazine
+/// holds.
+pub(crate) fn take_slow_paths(heap: &Heap) {
+    let blocks = [(); 20].map(|()| Block::filled(heap, 60_000, 8, 1));
+    blocks.into_iter().for_each(|block| block.free(heap));
+}

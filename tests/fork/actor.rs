@@ -17,7 +17,7 @@ use crate::common::block::Block;
 /// The actor stops when it comes to its point for this many times already.
 const STOPS: [usize; 5] = [0, 1, 2, 9, 40];
 
-pub(crate) const POINTS: [Point; 12] = [
+pub(crate) const POINTS: [Point; 13] = [
     Point::Gate,
     Point::Refill,
     Point::Flush,
@@ -28,6 +28,7 @@ pub(crate) const POINTS: [Point; 12] = [
     Point::Reserve,
     Point::Adopt,
     Point::Large,
+    Point::Stock,
     Point::Registry,
     Point::Meta,
 ];

@@ -73,9 +73,9 @@ fn purge(props: &Props) {
 fn ticks(props: &Props) {
     (0..100).for_each(|_| props.alloc(3_000));
     props.free_all();
-    // Reached by the gate alone: each call is a slow path.
-    for _ in 0..700 {
-        (0..4).for_each(|_| props.alloc(40_000));
+    // More than a magazine holds.
+    for _ in 0..100 {
+        (0..20).for_each(|_| props.alloc(60_000));
         props.free_all();
     }
 }
@@ -159,6 +159,15 @@ fn grows(props: &Props) {
 #[test]
 fn a_thread_that_reserves_addresses() {
     expect_recovery_in(&[grows], Point::Reserve);
+}
+
+#[test]
+fn a_thread_at_its_stock_of_spans() {
+    // With safeguards there are none.
+    if std::env::var_os("FLAGSTONE_HARDENED").is_some() {
+        return;
+    }
+    expect_recovery(Point::Stock);
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn catch_traps() {
 const SMALL: usize = 48;
 const MEDIUM: usize = 20_000;
 
-/// Reached by the gate alone: each call is a slow path.
+/// Reached by brief work, or by the gate.
 const GATED: usize = 40_000;
 
 /// The thread's first block.

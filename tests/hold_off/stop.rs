@@ -76,11 +76,11 @@ fn go_on() {
 
 /// Does little but operations of the allocator, so that many signals meet one.
 fn work() {
-    /// A block is as long as a page, so that a purge may take it.
-    const SIZE: usize = 4_096;
-    let layout = Layout::from_size_align(SIZE, 8).expect("a valid layout");
+    /// As long as a page at least, so that a purge may take it: what fast paths serve, and brief work.
+    const SIZES: [usize; 4] = [4_096, 40_000, 4_096, 130_000];
     let mut tag = 1_usize;
     while !ENOUGH.load(Ordering::Relaxed) {
+        let layout = Layout::from_size_align(SIZES[tag % SIZES.len()], 8).expect("a valid layout");
         let burst = [(); 8].map(|()| {
             let block = Block::alloc(&ALLOC, layout).expect("memory");
             // SAFETY: the block is longer than a word and aligned for it.

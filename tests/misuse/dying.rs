@@ -9,6 +9,7 @@ use std::thread;
 
 use flagstone::{Flagstone, failpoints};
 
+use super::common::block::take_slow_paths;
 use super::common::child::{run_child_with, scenario};
 use super::common::process::verify;
 use super::common::raw_thread::on_raw_thread;
@@ -70,7 +71,7 @@ fn find(way: &str) {
             freed_twice(200, false);
             // Each round is a slow path or more, and longer than a purge delay.
             loop {
-                block(40_000).free(&super::ALLOC);
+                take_slow_paths(&super::ALLOC);
                 thread::sleep(Duration::from_micros(50));
             }
         }

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::blocks::Blocks;
-use crate::common::block::Block;
+use crate::common::block;
 use crate::common::child::alone;
 use crate::common::process::{expect_grown, resident, verify, without_huge_pages};
 use crate::{ALLOC, MIB, NEVER};
@@ -37,8 +37,7 @@ fn take_slow_paths(count: usize) {
     failpoints::at_points(Some(&COUNT));
     delay(b"0");
     while SLOW.load(Ordering::Relaxed) < count {
-        // No fast path serves so long a block.
-        Block::filled(&ALLOC, 60_000, 8, 1).free(&ALLOC);
+        block::take_slow_paths(&ALLOC);
     }
     delay(NEVER.1.as_bytes());
     failpoints::at_points(None);

@@ -220,7 +220,7 @@ fn what_a_tick_flushes_is_heard() {
             .for_each(|block| unsafe { raw::free(block) });
         assert!(resident() > 1 << 20, "{} bytes written", resident());
         // Each by a slow path, none of which frees.
-        let long: Vec<_> = (0..2600).map(|_| raw::alloc(40_000, 16)).collect();
+        let long: Vec<_> = (0..2600).map(|_| raw::alloc(60_000, 16)).collect();
         let begin = Instant::now();
         while resident() > 512 << 10 {
             assert!(begin.elapsed() < PATIENCE, "{} bytes unheard", resident());
