@@ -1,6 +1,7 @@
 //! Freed mappings kept for reuse: split, and joined with those beside them.
 
 use core::cmp::Reverse;
+use core::ptr::NonNull;
 
 use super::list::Found;
 use super::mappings::{MAPPINGS, Mappings, cached_bytes};
@@ -40,6 +41,25 @@ pub(super) fn reuse_fitting(length: usize) -> Option<&'static Mapping> {
     });
     mappings.retire_spare(spare);
     found
+}
+
+/// Hands out the shortest cached mapping that is long enough, all in one hold of the lock; `None` also if that would
+/// take a descriptor, and none is left over.
+pub(super) fn take_fitting(length: usize) -> Option<NonNull<u8>> {
+    let mappings = MAPPINGS.lock();
+    let fitting = mappings.cached().filter(|cached| cached.length() >= length);
+    let shortest = fitting.min_by_key(Found::length)?;
+    let spare = if shortest.length() - length >= REST {
+        Some(mappings.descriptor()?)
+    } else {
+        None
+    };
+    let mapping = mappings.remove_cached(shortest);
+    let mapping = match spare {
+        Some(spare) => mappings.split(mapping, length, spare),
+        None => mapping,
+    };
+    Some(mapping.hand_out(&mappings, length))
 }
 
 impl Mappings {
@@ -192,7 +212,11 @@ pub(super) fn cut(mapping: &'static Mapping, length: usize) -> Option<&'static M
 
 /// Caches a mapping that is in no list, joined with those beside it.
 pub(super) fn cache(mapping: &'static Mapping) {
-    let mappings = MAPPINGS.lock();
+    insert_joined(&MAPPINGS.lock(), mapping);
+}
+
+/// The same, for who holds the lock.
+pub(super) fn insert_joined(mappings: &Mappings, mapping: &'static Mapping) {
     let is_beside = |cached: &Mapping| {
         let base = cached.base().addr().get();
         base == mapping.end() || cached.end() == mapping.base().addr().get()

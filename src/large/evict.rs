@@ -1,11 +1,15 @@
 //! Freed mappings on their way back to the kernel: by age, by number, by bytes, and those that it refused.
 
+use core::ptr::NonNull;
+
 use super::cache::{self, REST};
+use super::list::Found;
 use super::mappings::{MAPPINGS, Mappings, cached_bytes};
 use super::stuck;
 use super::{Age, Mapping, descriptor, guarded};
 use crate::config;
 use crate::demand::{AT_ONCE, Cause, DEMAND};
+use crate::error::Misuse;
 use crate::os;
 
 /// Most mappings in the cache.
@@ -13,15 +17,47 @@ const ENTRIES: usize = 32;
 /// The least that goes back of a mapping in parts.
 const PART: usize = 1 << 20;
 
+/// Takes the mapping at `block` back from its user, who had `size` bytes of it or, if that is 0, any number, and caches
+/// it; then what is due. Where that is nothing, all in one hold of the lock. `None` is no mapping.
+pub(super) fn free(block: NonNull<u8>, size: usize) -> Result<(), Option<Misuse>> {
+    let most = config::large_cache();
+    let (mapping, is_due) = {
+        let mappings = MAPPINGS.lock();
+        let mapping = mappings.remove(block).ok_or(None)?;
+        if !mapping.serves(size) {
+            return Err(Some(Misuse::WrongClass));
+        }
+        let length = mapping.length.get();
+        if guarded::is_apart() || is_too_long(length) {
+            (Some(mapping), true)
+        } else {
+            mapping.freed.set(os::now_ms());
+            cache::insert_joined(&mappings, mapping);
+            (None, mappings.is_due(most))
+        }
+    };
+    match mapping {
+        Some(mapping) => cache_or_unmap(mapping),
+        None if is_due => {
+            decay(Age::Due);
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// Whether a mapping is too long to be cached, or to go back in parts.
+fn is_too_long(length: usize) -> bool {
+    length > config::large_cache().min(DEMAND.budget()) || !os::can_cut(length)
+}
+
 /// Caches a freed mapping, or unmaps it if it is too long for that; then what is due.
 pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
     mapping.restore();
     mapping.freed.set(os::now_ms());
     let length = mapping.length.get();
-    let most = config::large_cache().min(DEMAND.budget());
-    let is_too_long = length > most || !os::can_cut(length);
     // SAFETY: 1. freed, and in no list yet.
-    if is_too_long || !unsafe { mapping.shut() } {
+    if is_too_long(length) || !unsafe { mapping.shut() } {
         if stuck::unmap(mapping) {
             DEMAND.note_return(length, Cause::Budget);
         }
@@ -70,6 +106,21 @@ fn next_due(age: Age) -> Option<&'static Mapping> {
 }
 
 impl Mappings {
+    /// Whether anything is to go back, or to be tried again.
+    fn is_due(&self, most: usize) -> bool {
+        let (now, delay) = (os::now_ms(), config::purge_delay_ms());
+        let mut count = 0;
+        let is_old = |cached: Found<'_>| {
+            count += 1;
+            now >= cached.mapping.freed.get() + delay
+        };
+        self.cached().any(is_old)
+            || count > ENTRIES
+            || cached_bytes() > most
+            || DEMAND.beyond_budget() > 0
+            || self.stuck().iter().any(|list| !list.is_empty())
+    }
+
     /// Removes what is due from the cache; a part of a mapping takes the descriptor `spare`.
     fn remove_due(
         &self,

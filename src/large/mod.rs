@@ -21,14 +21,14 @@ use core::ptr::NonNull;
 use crate::arena::{self, Zeroed, meta};
 use crate::config::{self, HugePages};
 use crate::demand::DEMAND;
-use crate::error::{Call, Misuse, Violation};
+use crate::error::{Call, Violation};
 use crate::os::{self, PageLen};
 use crate::size_class::SPAN_MAX;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, UNIT, UnitCount, round_up};
 use crate::valgrind;
 
-use mappings::MAPPINGS;
+use mappings::{MAPPINGS, Mappings};
 
 pub(crate) use arena::Age;
 pub(crate) use mappings::removed;
@@ -90,6 +90,16 @@ impl Mapping {
         PageLen::kept(self.length.get())
     }
 
+    /// Enters it among the live ones, as one that serves `length` bytes; its first byte.
+    fn hand_out(&'static self, mappings: &Mappings, length: usize) -> NonNull<u8> {
+        let base = self.base();
+        self.asked.set(length);
+        self.is_room.set(0);
+        valgrind::fence_off(base, self.length.get());
+        mappings.insert(self);
+        base
+    }
+
     fn set(&self, base: NonNull<u8>, length: usize) {
         // ORDERING: as in `base`.
         self.base.store(base.as_ptr(), Ordering::Relaxed);
@@ -111,22 +121,15 @@ impl Mapping {
 pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNull<u8>, Zeroed)> {
     let page = os::page_size();
     let length = round_up(size.max(1), page)?;
-    if wanted == Zeroed::No
-        && align <= page
-        && let Some(mapping) = cache::reuse(length)
+    if align <= page
+        && let Some(base) = alloc_cached_or_grown(length, wanted)
     {
-        return Some((hand_out(mapping, length), Zeroed::No));
-    }
-    if wanted == Zeroed::Yes
-        && align <= page
-        && !guarded::is_apart()
-        && let Some(mapping) = cache::reuse_fitting(length)
-    {
-        let base = hand_out(mapping, length);
-        // What is in memory is zeroed for less than it costs to fault it in.
-        // SAFETY: 1. a mapping that was just removed from the cache: nobody has the block yet.
-        unsafe { os::zero(base, mapping.pages()) };
-        return Some((base, Zeroed::Yes));
+        if wanted == Zeroed::Yes {
+            // What is in memory is zeroed for less than it costs to fault it in.
+            // SAFETY: 1. a mapping that was just removed from the cache: nobody has the block yet.
+            unsafe { os::zero(base, PageLen::kept(length)) };
+        }
+        return Some((base, wanted));
     }
     // The count is read without the lock: about so many will do.
     if guarded::is_apart()
@@ -188,18 +191,30 @@ pub(crate) fn alloc_aligned(
 
 /// As [`alloc`], if a cached mapping is long enough, in a process that is not hardened.
 pub(crate) fn alloc_cached(size: usize) -> Option<NonNull<u8>> {
-    let length = round_up(size, os::page_size())?;
-    cache::reuse_fitting(length).map(|mapping| hand_out(mapping, length))
+    reuse_fitting(round_up(size, os::page_size())?)
+}
+
+/// A cached mapping that is long enough, or, if it need not be zeroed, made so.
+fn alloc_cached_or_grown(length: usize, wanted: Zeroed) -> Option<NonNull<u8>> {
+    if guarded::is_apart() {
+        let mapping = (wanted == Zeroed::No).then(|| cache::reuse(length))??;
+        return Some(hand_out(mapping, length));
+    }
+    reuse_fitting(length).or_else(|| {
+        let grown = (wanted == Zeroed::No).then(|| cache::reuse(length))??;
+        Some(hand_out(grown, length))
+    })
+}
+
+/// A cached mapping that is long enough, in a process that does not keep them apart.
+fn reuse_fitting(length: usize) -> Option<NonNull<u8>> {
+    cache::take_fitting(length)
+        .or_else(|| cache::reuse_fitting(length).map(|mapping| hand_out(mapping, length)))
 }
 
 /// Makes a mapping one that serves `length` bytes; its first byte.
 fn hand_out(mapping: &'static Mapping, length: usize) -> NonNull<u8> {
-    let base = mapping.base();
-    mapping.asked.set(length);
-    mapping.is_room.set(0);
-    valgrind::fence_off(base, mapping.length.get());
-    insert(mapping);
-    base
+    mapping.hand_out(&MAPPINGS.lock(), length)
 }
 
 /// Frees what [`alloc`] gave for `size` bytes, or for any if that is 0.
@@ -207,14 +222,12 @@ fn hand_out(mapping: &'static Mapping, length: usize) -> NonNull<u8> {
 /// # Safety
 /// 1. Nobody uses the block any more.
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize) {
-    match remove(block) {
-        Some(mapping) if !mapping.serves(size) => {
-            die(Misuse::WrongClass, Call::Free, block.addr().get())
-        }
-        Some(mapping) => evict::cache_or_unmap(mapping),
+    match evict::free(block, size) {
+        Ok(()) => {}
+        Err(Some(misuse)) => die(misuse, Call::Free, block.addr().get()),
         // At the limit of mappings, it was given a span.
         // SAFETY: 1. of a span or a mapping, nobody uses the block.
-        None => unsafe { span::free_span_if(block, |units| units.bytes() >= size) },
+        Err(None) => unsafe { span::free_span_if(block, |units| units.bytes() >= size) },
     }
 }
 
