@@ -130,7 +130,7 @@ cfg_if::cfg_if! {
         pub use os::counters;
         #[cfg(feature = "failpoints")]
         #[doc(hidden)]
-        pub use os::failpoints;
+        pub use {arena::spans_on_their_way, os::failpoints};
         pub use stats::Stats;
     }
 }

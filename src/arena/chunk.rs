@@ -65,6 +65,8 @@ pub(super) struct Listed {
     pub(super) by_age: Links,
     /// Descriptors without a chunk.
     pub(super) next_unused: Link<Chunk>,
+    /// Chunks that are purged.
+    pub(super) next_purged: Link<Chunk>,
 }
 
 /// One chunk's descriptor. Never unmapped: when the chunk's addresses go back to the kernel the
@@ -263,13 +265,6 @@ impl Chunk {
             free |= u64::from(kind.get() == UnitKind::Free as u8) << unit;
         }
         free
-    }
-
-    /// Whether a span of the chunk has no purpose yet.
-    pub(super) fn has_claimed(&self) -> bool {
-        self.kind
-            .iter()
-            .any(|kind| kind.get() == UnitKind::Claimed as u8)
     }
 
     /// In a forked child: frees the spans that threads which are gone had claimed, or half freed.

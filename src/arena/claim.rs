@@ -92,6 +92,7 @@ impl Locked {
         let first = first_run(free & dirty, want).or_else(|| first_run(free, want))?;
         let units = want.units;
         let mask = first.mask(units);
+        ARENA.under_way.begin_claim(chunk, first, self);
         chunk.mark(first, units, UnitKind::Claimed);
         failpoints::at(failpoints::Point::Claim);
         if want.step.get() > 1 {

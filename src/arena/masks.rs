@@ -126,14 +126,16 @@ impl Masks {
     }
 
     /// In a forked child: follows the table, by which these units are `free`.
-    pub(super) fn rebuild(&self, free: u64) {
+    pub(super) fn rebuild(&self, free: u64) -> Change {
+        let before = self.dirty.get();
         // What was about to be taken or given back may hold old bytes.
-        let dirty = free & (self.dirty.get() | self.purging.get() | !self.free.get());
+        let after = free & (before | self.purging.get() | !self.free.get());
         // Dirty first, purging next, free last: a child of this child comes to no smaller sum.
-        self.dirty.set(dirty);
+        self.dirty.set(after);
         self.purging.set(0);
         self.free.set(free);
         self.old.set(0);
+        Change { before, after }
     }
 }
 
@@ -184,7 +186,7 @@ mod tests {
         let _ = masks.begin_purge(0b0001, 0b0001);
         let _ = masks.claim(0b0010);
         for _ in 0..2 {
-            masks.rebuild(0b1111);
+            let _ = masks.rebuild(0b1111);
             assert_eq!(words(&masks), [0b1111, 0b1011, 0, 0]);
         }
     }

@@ -205,11 +205,16 @@ pub(crate) fn resident() -> usize {
     bytes
 }
 
+/// In a forked child: tables can be had.
+#[must_use]
+pub(crate) struct Whole(());
+
 /// In a forked child: breaks the lock of a thread that is gone. Each section above leaves the lists
 /// whole at every step, at worst it leaks what it was about to hand out.
 ///
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
-pub(crate) unsafe fn recover() {
+pub(crate) unsafe fn recover() -> Whole {
     META.break_inherited();
+    Whole(())
 }

@@ -19,16 +19,19 @@ mod runs;
 mod span;
 mod span_use;
 pub(crate) mod tags;
+mod under_way;
+mod verify;
 
 pub(crate) use chunk::{Chunk, UNIT_META, UnitKind};
 pub(crate) use claim::{Zeroed, claim, claim_aligned};
 pub(crate) use purge::{Age, decay, given_back};
-pub(crate) use recover::recover;
+pub(crate) use recover::{Whole, recover};
 pub(crate) use reserve::{huge_pages_are_dear, unreserve};
 pub(crate) use span::Span;
 pub(crate) use span_use::SpanUse;
-
-use core::convert::Infallible;
+#[cfg(feature = "failpoints")]
+pub use verify::spans_on_their_way;
+pub(crate) use verify::verify;
 
 use self::chunk::Links;
 use self::counts::Counts;
@@ -36,11 +39,12 @@ use self::masks::{Change, Masks};
 use self::owner_map::OwnerMap;
 use self::reserve::Fresh;
 use self::runs::longest_run;
+use self::under_way::UnderWay;
 use crate::demand::DEMAND;
-use crate::error::{Misuse, Violation};
+use crate::error::Misuse;
 use crate::os::{self, Held, Lock, PageLen, failpoints};
 use crate::size_map::MagazineOffset;
-use crate::sync::{GuardedU8, GuardedUsize, Link, same};
+use crate::sync::{GuardedU8, GuardedUsize, Link};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 
 /// Free-run lists: chunks whose longest free run is `2^i` to `2^(i+1) - 1` units.
@@ -75,8 +79,9 @@ struct Arena {
     /// Held while a chunk is made, above `lock`: others who need one wait and look again.
     making: Lock<Fresh>,
     counts: Counts,
-    /// 1 from when a forked child finds the lock held until it has rebuilt: it may fork in turn.
+    /// 1 from when a forked child finds something half done until it is repaired: it may fork in turn.
     broken: GuardedU8,
+    under_way: UnderWay,
     owners: OwnerMap,
 }
 
@@ -93,6 +98,7 @@ static ARENA: Arena = Arena {
     making: Lock::new(Fresh::new()),
     counts: Counts::new(),
     broken: GuardedU8::new(0),
+    under_way: UnderWay::new(),
     owners: OwnerMap::new(),
 };
 
@@ -172,10 +178,14 @@ pub(crate) fn resident() -> usize {
         .sum()
 }
 
-/// Takes back a span. Its pages count as dirty.
+/// Takes back the span of what was a slab. Its pages count as dirty.
 pub(crate) fn release(span: Span) {
-    let found: Result<Span, Infallible> = Ok(span);
-    let Ok(()) = release_found(|| found);
+    {
+        let arena = ARENA.lock();
+        arena.release(&span);
+        ARENA.under_way.end_leaving(span.chunk, span.first);
+    }
+    decay(Age::Due);
 }
 
 /// Takes back spans, all in one hold of the lock.
@@ -183,7 +193,6 @@ pub(crate) fn release_all(spans: impl Iterator<Item = Span>) {
     let arena = ARENA.lock();
     for span in spans {
         arena.release(&span);
-        ARENA.counts.add_released(&arena);
     }
 }
 
@@ -193,7 +202,6 @@ pub(crate) fn release_found<E>(find: impl FnOnce() -> Result<Span, E>) -> Result
     {
         let arena = ARENA.lock();
         arena.release(&find()?);
-        ARENA.counts.add_released(&arena);
     }
     decay(Age::Due);
     Ok(())
@@ -217,6 +225,7 @@ impl Locked {
         self.used_units.set(used);
         DEMAND.note_fewer_spans(used * UNIT);
         self.change(chunk, |masks| masks.release(first.mask(units)));
+        ARENA.counts.add_released(self);
     }
 
     /// Changes a chunk's masks, and what follows from them: counts, and its places in the lists.
@@ -348,65 +357,4 @@ impl Locked {
     fn dirty_bytes(&self) -> usize {
         self.dirty_units.get() * UNIT
     }
-}
-
-/// Checks what the arena derives from the unit tables (docs/states.md, I7 and I8).
-pub(crate) fn verify() -> Result<(), Violation> {
-    let arena = ARENA.lock();
-    let (mut count, mut dirty_units) = (0, 0);
-    for chunk in arena.chunks() {
-        let Some(base) = chunk.base() else { continue };
-        let address = base.addr().get();
-        let check = |holds: bool, invariant| {
-            if holds {
-                Ok(())
-            } else {
-                Err(Violation { invariant, address })
-            }
-        };
-        check(
-            address.is_multiple_of(CHUNK),
-            "I7: chunks are aligned to their size",
-        )?;
-        if !same(owner(address), chunk) {
-            // Between `new_chunk` and `insert`, or on its way out: not yet or no longer ours.
-            continue;
-        }
-        let listed = chunk.listed(&arena);
-        let masks = &listed.masks;
-        check(
-            masks.free() | masks.purging() == chunk.free_by_table(),
-            "I7: the free mask agrees with the unit table",
-        )?;
-        check(
-            masks.dirty() & !masks.free() == 0,
-            "I7: dirty units are free",
-        )?;
-        check(
-            chunk.misplaced().is_none(),
-            "I10: only units of slabs have a magazine",
-        )?;
-        let longest = longest_run(masks.free());
-        let bin = longest.checked_ilog2().map_or(u32::from(NO_BIN), |log| log);
-        check(
-            u32::from(listed.bin.get()) == bin,
-            "I8: a chunk is in the list of its longest run",
-        )?;
-        count += 1;
-        dirty_units += masks.dirty().count_ones() as usize;
-    }
-    let address = 0;
-    if count != ARENA.counts.chunks() {
-        return Err(Violation {
-            invariant: "I8: chunks are counted",
-            address,
-        });
-    }
-    if dirty_units != arena.dirty_units.get() {
-        return Err(Violation {
-            invariant: "I8: dirty units are counted",
-            address,
-        });
-    }
-    Ok(())
 }

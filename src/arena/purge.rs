@@ -133,6 +133,7 @@ impl Locked {
         let masks = &chunk.listed(self).masks;
         let whole = masks.is_empty() && units == masks.dirty();
         let taken = if whole { u64::MAX } else { units };
+        ARENA.under_way.begin_purge(chunk, self);
         self.change(chunk, |masks| masks.begin_purge(taken, units));
         if whole {
             self.leave(chunk);
@@ -176,6 +177,7 @@ impl Work {
         arena.change(self.chunk, |masks| {
             masks.end_purge(self.taken, self.units, clean)
         });
+        ARENA.under_way.end_purge(self.chunk, &arena);
         if whole {
             arena.enter(self.chunk);
             return 0;
@@ -202,6 +204,7 @@ impl Work {
         }
         let arena = ARENA.lock();
         self.chunk.listed(&arena).masks.unmapped();
+        ARENA.under_way.end_purge(self.chunk, &arena);
         arena.put_unused(self.chunk);
         true
     }

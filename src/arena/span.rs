@@ -76,10 +76,16 @@ impl Span {
 
     /// Says what the span is now; readers of the unit table see it from then on. When a slab ceases to be one,
     /// its magazine is taken back after that: so a child of a fork in between knows it for half done.
+    #[inline]
     pub(crate) fn become_kind(&self, kind: UnitKind) {
+        if kind == UnitKind::Claimed {
+            ARENA.under_way.begin_leaving(self.chunk, self.first);
+        }
         self.chunk.mark(self.first, self.units, kind);
         if kind == UnitKind::Claimed {
             self.note_magazine(MagazineOffset::NONE);
+        } else {
+            ARENA.under_way.end_claim(self.chunk, self.first);
         }
     }
 

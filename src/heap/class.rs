@@ -2,11 +2,10 @@
 
 mod verify;
 
-use crate::arena;
-use crate::os::{self, Held, Lock};
-use crate::size_class::{ClassInfo, SizeClass};
+use crate::os::{self, Held, Lock, failpoints};
+use crate::size_class::ClassInfo;
 use crate::slab::{ClassLock, Slab, SlabState, Stopped};
-use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Link, Ordering, Slot};
+use crate::sync::{GuardedU8, GuardedU32, GuardedUsize, Link, Slot};
 
 use super::by_age::ByAge;
 use super::unused::Unused;
@@ -14,25 +13,12 @@ use super::unused::Unused;
 /// Lists of partly used slabs by free blocks, in eighths ([`ClassInfo::eighths`]).
 const BINS: usize = 8;
 
-/// Slabs in the state [`SlabState::Holes`].
-static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
-
-/// In a forked child: whether threads that are gone were purging slabs.
-pub(super) fn is_a_purge_under_way() -> bool {
-    // ORDERING: they are gone.
-    UNDER_WAY.load(Ordering::Relaxed) != 0
-}
-
-/// In a forked child, once no slab is in that state any more.
-pub(super) fn forget_purges() {
-    // ORDERING: the child has one thread.
-    UNDER_WAY.store(0, Ordering::Relaxed);
-}
-
 /// One class of one heap. A cache line or two of its own: threads contend for it.
 #[repr(C, align(128))]
 pub(super) struct ClassHeap {
     lock: Lock<ClassLock>,
+    /// Slabs in the state [`SlabState::Holes`].
+    purged: GuardedU32,
     /// Bit `i` is set when `bins[i]` holds a slab.
     mask: GuardedU8,
     /// Partly used slabs; newest first.
@@ -117,23 +103,35 @@ impl ClassHeap {
         self.slabs.get()
     }
 
-    /// In a forked child: notes that the lists are not what the slabs say.
-    pub(super) fn note_broken(&self) {
-        self.broken.set(1);
-    }
-
     /// In a forked child: takes the lock from a thread that is gone, who may have left the lists
-    /// broken.
+    /// broken, or has slabs that it purged. If so, they are empty from here on.
     ///
     /// # Safety
     /// 1. This is the only thread inside the allocator, and it does not hold the lock.
-    pub(super) unsafe fn break_lock(&self) -> LockedClass<'_> {
-        if self.lock.is_locked() {
+    pub(super) unsafe fn begin_repair(&self) {
+        failpoints::count_step();
+        let is_purged = self.purged.get() != 0;
+        if self.lock.is_locked() || is_purged {
             // First: once the lock is broken, a child of this child could not tell.
-            self.note_broken();
+            self.broken.set(1);
         }
-        self.lock.break_inherited();
-        self.lock()
+        if is_purged {
+            self.purged.set(0);
+        }
+        if self.is_broken() {
+            self.lock.break_inherited();
+            self.lock().get().begin_anew();
+        }
+    }
+
+    /// In a forked child: whether the slabs are to be [filed anew](Locked::repair).
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get() != 0
+    }
+
+    /// In a forked child, once they are: one that is forked before does it all again.
+    pub(super) fn end_repair(&self) {
+        self.broken.set(0);
     }
 }
 
@@ -363,9 +361,7 @@ impl Locked<'_> {
         }
         self.class.by_age.remove(slab, self.held);
         slab.clean(self.held);
-        // ORDERING: a child of a fork finds the stores of a thread in their order. Before the state:
-        // it looks for that only if some are under way.
-        UNDER_WAY.fetch_add(1, Ordering::Relaxed);
+        self.class.purged.set(self.class.purged.get() + 1);
         slab.set_state(SlabState::Holes, self.held);
         true
     }
@@ -373,8 +369,7 @@ impl Locked<'_> {
     /// Ends what [`begin_purge`](Self::begin_purge) began. The slab is in no list yet.
     pub(super) fn end_purge(self, slab: &'static Slab) {
         slab.set_state(SlabState::Full, self.held);
-        // ORDERING: as above, behind the state.
-        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+        self.class.purged.set(self.class.purged.get() - 1);
     }
 
     /// Blocks that left the slabs.
@@ -382,30 +377,23 @@ impl Locked<'_> {
         self.class.slabs.get() * info.blocks as usize - self.class.free.get()
     }
 
-    /// In a forked child: if the lists are broken, rebuilds them and the counts from the slabs'
-    /// bitmaps.
-    pub(super) fn repair(self, class: SizeClass, heap: usize, unused: &mut Unused) {
+    /// In a forked child: forgets all slabs.
+    fn begin_anew(self) {
         let state = self.class;
-        if state.broken.get() == 0 {
-            return;
-        }
         state.bins.iter().for_each(|bin| bin.set(None));
         state.mask.set(0);
         state.spare.set(None);
         state.by_age.forget();
         state.free.set(0);
         state.slabs.set(0);
-        for slab in arena::chunks().flat_map(Slab::of_chunk) {
-            if !slab.is_of(class, heap) {
-                continue;
-            }
-            slab.rebuild(self.held);
-            // Whichever list it was in is no more.
-            slab.set_state(SlabState::Full, self.held);
-            self.add(slab);
-            unused.add(self.file(slab, slab.info()));
-        }
-        // Last: a child of this child that is forked before does it all again.
-        state.broken.set(0);
+    }
+
+    /// In a forked child: makes a slab of the class whole by its bitmap, and files it.
+    pub(super) fn repair(self, slab: &'static Slab, unused: &mut Unused) {
+        slab.rebuild(self.held);
+        // Whichever list it was in is no more.
+        slab.set_state(SlabState::Full, self.held);
+        self.add(slab);
+        unused.add(self.file(slab, slab.info()));
     }
 }

@@ -7,7 +7,7 @@ use super::{Mapping, guarded};
 use crate::demand::DEMAND;
 use crate::error::Violation;
 use crate::os::{self, Lock, failpoints};
-use crate::sync::{GuardedU64, GuardedUsize};
+use crate::sync::{GuardedU8, GuardedU64, GuardedUsize};
 
 const BUCKETS: usize = 4096;
 
@@ -40,6 +40,8 @@ struct Counts {
     /// Live ones removed since the process began, by a free or a resize.
     removed: GuardedU64,
     cached_bytes: GuardedUsize,
+    /// 1 from when a forked child finds the lock held until it has counted anew.
+    broken: GuardedU8,
 }
 
 static COUNTS: Counts = Counts {
@@ -47,6 +49,7 @@ static COUNTS: Counts = Counts {
     live_bytes: GuardedUsize::new(0),
     removed: GuardedU64::new(0),
     cached_bytes: GuardedUsize::new(0),
+    broken: GuardedU8::new(0),
 };
 
 /// Live mappings, about so many.
@@ -195,7 +198,10 @@ impl Mappings {
 
     /// Counts anew what is in the lists.
     fn recount(&self) {
-        let bytes = |mapping: &'static Mapping| mapping.length.get();
+        let bytes = |mapping: &'static Mapping| {
+            failpoints::count_step();
+            mapping.length.get()
+        };
         COUNTS.live.set(self.live().count());
         COUNTS.live_bytes.set(self.live().map(bytes).sum());
         let cached = self.cached().map(|found| found.length());
@@ -210,6 +216,13 @@ impl Mappings {
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
 pub(super) unsafe fn recover() {
+    if MAPPINGS.is_locked() {
+        // Before the lock is broken: a child of this child finds it free.
+        COUNTS.broken.set(1);
+    }
     MAPPINGS.break_inherited();
-    MAPPINGS.lock().recount();
+    if COUNTS.broken.get() != 0 {
+        MAPPINGS.lock().recount();
+        COUNTS.broken.set(0);
+    }
 }

@@ -292,7 +292,7 @@ pub(crate) fn verify() -> Result<(), Violation> {
 ///
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it does not hold the lock.
-pub(crate) unsafe fn recover() {
+pub(crate) unsafe fn recover(_: &arena::Whole) {
     // SAFETY: 1. this function's own 1., word for word.
     unsafe { mappings::recover() };
 }

@@ -244,7 +244,7 @@ impl Stock {
         self.units() * UNIT
     }
 
-    /// Checks that its spans say that they lie here (docs/states.md, I11).
+    /// Checks that its spans say that they lie here (docs/states.md, I12).
     pub(crate) fn verify(&self) -> Result<(), Violation> {
         let is_whole = |list: usize| {
             let mut spans = self.list(list).iter();
@@ -254,7 +254,7 @@ impl Stock {
             return Ok(());
         }
         Err(Violation {
-            invariant: "I11: a span in a stock says so",
+            invariant: "I12: a span in a stock says so",
             address: core::ptr::from_ref(self).addr(),
         })
     }

@@ -107,6 +107,21 @@ pub enum Point {
     Meta,
 }
 
+/// Chunks, slabs, classes, mappings, threads and blocks that this process looked at to repair itself
+/// after a fork.
+static STEPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Forgets the steps of repairs so far, and says how many there were.
+pub fn take_steps() -> usize {
+    // ORDERING: a counter, nothing is published through it; here and below.
+    STEPS.swap(0, Ordering::Relaxed)
+}
+
+/// Counts a step of a repair.
+pub(crate) fn count_step() {
+    STEPS.fetch_add(1, Ordering::Relaxed);
+}
+
 /// What a test runs at a point.
 pub type Callback = fn(Point);
 

@@ -7,7 +7,7 @@ use crate::heap::{self, Wrong};
 use crate::large;
 use crate::os;
 use crate::sync::GuardedU64;
-use crate::threads::parked;
+use crate::threads::{self, Part, parked};
 use crate::wakeup;
 
 /// When free pages were last looked at, in milliseconds.
@@ -65,6 +65,7 @@ pub(crate) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<Option<T>
     if let Some(found) = attempt() {
         return Ok(Some(found));
     }
+    threads::adopt_orphans(Part::Rest);
     parked::try_to_empty(Age::Any, usize::MAX)?;
     heap::spares();
     arena::decay(Age::Any);

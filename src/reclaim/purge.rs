@@ -10,14 +10,14 @@ use crate::os::{self, Access, PageLen};
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
 use crate::thread_cache::{LockedCache, ThreadCache, is_gated};
-use crate::threads::{self, REGISTRY, parked};
+use crate::threads::{self, Part, REGISTRY, parked};
 
 /// Gives back all memory that can be given back; bytes returned to the kernel.
 pub(crate) fn purge() -> usize {
     if !threads::is_ready() {
         return 0;
     }
-    threads::repair_child();
+    threads::repair_child(Part::All);
     if !os::is_at_home() {
         // In a child of `vfork` all threads but its own look dead, and nothing may be taken from them.
         return 0;

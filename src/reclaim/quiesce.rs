@@ -12,7 +12,9 @@ use crate::heap::Wrong;
 use crate::os;
 use crate::size_class::SizeClass;
 use crate::thread_cache::{Contents, LockedCache, ThreadCache};
-use crate::threads::{REGISTRY, Registry, is_abandoned, is_of_this_process, is_own};
+use crate::threads::{
+    REGISTRY, Registry, is_abandoned, is_of_this_process, is_own, lock_registered,
+};
 
 /// The caches of the other threads of this process. Those of a parent's threads are left alone until
 /// the thread that forked takes them over: their words may lie in memory that is used again.
@@ -90,7 +92,7 @@ impl<'a> Gates<'a> {
     pub(super) fn all(registry: &'a Registry) -> Self {
         for cache in registry.registered() {
             // Let go by `drop`, which walks the same registry.
-            cache.lock().keep_locked();
+            lock_registered(cache, registry).keep_locked();
         }
         Self(registry)
     }

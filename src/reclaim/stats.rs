@@ -7,14 +7,14 @@ use crate::large::{self, Stock};
 use crate::sample;
 use crate::stats::Stats;
 use crate::thread_cache::{LockedCache, Safeguards};
-use crate::threads::{self, REGISTRY};
+use crate::threads::{self, Part, REGISTRY};
 
 /// What the allocator holds.
 pub(crate) fn stats() -> Stats {
     if !threads::is_ready() {
         return Stats::default();
     }
-    threads::repair_child();
+    threads::repair_child(Part::All);
     let (used, cached, stocked) = {
         let registry = REGISTRY.lock();
         let gates = Gates::all(&registry);

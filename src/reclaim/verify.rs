@@ -8,14 +8,14 @@ use crate::error::Violation;
 use crate::heap;
 use crate::large;
 use crate::thread_cache::{LockedCache, ThreadCache};
-use crate::threads::{self, REGISTRY};
+use crate::threads::{self, Part, REGISTRY, lock_registered};
 
 /// Checks every layer.
 pub(crate) fn verify() -> Result<(), Violation> {
     if !threads::is_ready() {
         return Ok(());
     }
-    threads::repair_child();
+    threads::repair_child(Part::All);
     arena::verify()?;
     large::verify()?;
     heap::verify()?;
@@ -26,7 +26,7 @@ pub(crate) fn verify() -> Result<(), Violation> {
     let registry = REGISTRY.lock();
     registry
         .registered()
-        .try_for_each(|cache| verify_magazines(cache.lock().cache()))?;
+        .try_for_each(|cache| verify_magazines(lock_registered(cache, &registry).cache()))?;
     registry.parked().try_for_each(verify_magazines)
 }
 

@@ -22,7 +22,7 @@ const BYTES: usize = 512 << 10;
 /// Most slots of a magazine, as log2; one slot is not used.
 const MOST_LOG: u8 = 13;
 /// Most blocks of a class that one slow path moves: about 120 instructions each, where they lie in slabs at random.
-const AT_ONCE: usize = 2048;
+pub(crate) const AT_ONCE: usize = 2048;
 /// Every class may hold this many blocks: slots, as log2.
 const LEAST_LOG: u8 = 2;
 /// Slots of a new magazine, as log2: one block, as a thread that does little needs no more.
@@ -238,6 +238,12 @@ impl<'a> LockedCache<'a> {
         unsafe { heap::flush(class, contents.oldest(count))? };
         magazine.drop_oldest(contents, count);
         Ok(())
+    }
+
+    /// Forgets the `count` oldest blocks of a magazine, which are fewer than there are.
+    pub(crate) fn drop_oldest(self, class: SizeClass, count: usize) {
+        self.magazine(class)
+            .drop_oldest(self.contents(class), count);
     }
 
     /// Returns all blocks of the magazine to the heaps, and its slots.

@@ -40,7 +40,7 @@ use crate::sync::{
 };
 
 pub(crate) use brief::Brief;
-pub(crate) use capacity::{Move, SHARES};
+pub(crate) use capacity::{AT_ONCE, Move, SHARES};
 pub(crate) use contents::Contents;
 pub(crate) use locked::{CacheGuard, LockedCache};
 pub(crate) use magazine::Magazine;

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
-use super::fork;
+use super::fork::{self, Part};
 use super::key::{self, is_ready, key};
 use super::parked;
 use super::registry::{REGISTRY, new_bank};
@@ -24,7 +24,7 @@ use crate::wakeup;
 /// `false` without memory.
 pub(crate) fn prepare(config: &Config) -> bool {
     // First: a thread of the parent may have been initialising, with locks.
-    repair_child();
+    repair_child(Part::Some);
     if UNFINISHED.get() != 0 {
         UNFINISHED.set(0);
         // Not in the midst of the repairs: it may allocate.
@@ -41,15 +41,16 @@ pub(crate) fn begin(config: &Config) {
     let _ = prepare(config);
 }
 
-/// In a forked child, makes the allocator whole before anything else happens in it.
-pub(crate) fn repair_child() {
+/// In a forked child, makes the allocator whole before anything else happens in it, and takes back a
+/// part of what threads that are gone have held.
+pub(crate) fn repair_child(part: Part) {
     os::after_fork(|| {
         fork::recover();
         os::be_at_home();
         // Who was about to make it may be gone.
         UNFINISHED.set(u8::from(key::is_missing()));
     });
-    fork::adopt_orphans();
+    fork::adopt_orphans(part);
 }
 
 /// Initialises the process. What the C library or the program's own functions of its names allocate on the way, they get
@@ -248,7 +249,8 @@ unsafe extern "C" fn at_exit(cache: *mut c_void) {
 }
 
 fn end(cache: &'static ThreadCache) {
-    repair_child();
+    // The last thread that could may be ending.
+    repair_child(Part::All);
     let words = tls::words();
     // ORDERING: this thread's own word. Later calls are served without a cache.
     words

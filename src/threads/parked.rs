@@ -1,7 +1,7 @@
 //! Caches of threads that have ended, parked with their blocks for the next thread: one that is started for each
 //! connection need not fetch what the one before it has just given back.
 
-use super::registry::{REGISTRY, Registry};
+use super::registry::{self, REGISTRY, Registry};
 use crate::arena::Age;
 use crate::config;
 use crate::heap::{self, Wrong};
@@ -61,7 +61,7 @@ pub(crate) fn try_to_empty(age: Age, most: usize) -> Result<(), Wrong> {
 
 /// In a forked child: a magazine that another thread was emptying at the fork is given up, and the places are
 /// counted anew.
-pub(crate) fn recover() {
+pub(super) fn recover(_: registry::Whole) {
     let registry = REGISTRY.lock();
     for cache in registry.parked() {
         if let Some(class) = cache.busy_with() {

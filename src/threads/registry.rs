@@ -1,11 +1,11 @@
 //! The threads that have a cache, and the caches that no thread has. One lock guards the lists.
 
 use crate::arena::meta;
-use crate::heap::Wrong;
-use crate::os::{self, Lock};
-use crate::sync::{Link, Ordering, same};
+use crate::heap::{self, Wrong};
+use crate::os::{self, Lock, failpoints};
+use crate::sync::{GuardedU8, Link, Ordering, same};
 use crate::thread_cache::tls::EMPTY;
-use crate::thread_cache::{BANK, LockedCache, STRIDE, ThreadCache, sharers};
+use crate::thread_cache::{BANK, CacheGuard, LockedCache, STRIDE, ThreadCache, sharers};
 
 /// The caches by what they are in. Who has a reference to it holds its lock.
 pub(crate) struct Registry {
@@ -169,24 +169,51 @@ pub(crate) fn is_of_this_process(cache: &ThreadCache) -> bool {
     cache.generation.get() == os::fork_generation().number()
 }
 
-/// In a forked child: breaks the locks of threads that are gone, the gates of their caches, too.
-/// Each list is whole by its `next` links, which are the truth; the other links and the threads of
-/// each heap follow them.
+/// The gate of a registered cache, for who holds the registry's lock; in a forked child a thread that is
+/// gone may have it.
+pub(crate) fn lock_registered(cache: &'static ThreadCache, _: &Registry) -> CacheGuard {
+    if !is_of_this_process(cache) {
+        cache.break_gate();
+    }
+    cache.lock()
+}
+
+/// 1 from when a forked child finds the lock held until it has repaired what that guards.
+static BROKEN: GuardedU8 = GuardedU8::new(0);
+
+/// In a forked child: the lists of caches can be changed.
+#[must_use]
+pub(super) struct Whole(());
+
+/// In a forked child: breaks the lock of a thread that is gone. Who had it may have held gates of others;
+/// else each thread that is gone held its own at most, which is seen to with its cache. Each list is
+/// whole by its `next` links, which are the truth; the other links and the threads of each heap follow
+/// them.
 ///
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it holds no lock.
-pub(crate) unsafe fn break_locks() {
+pub(crate) unsafe fn break_locks(_: heap::recover::Whole) -> Whole {
+    if REGISTRY.is_locked() {
+        // Before the lock is broken: a child of this child finds it free.
+        BROKEN.set(1);
+    }
     REGISTRY.break_inherited();
+    if BROKEN.get() == 0 {
+        return Whole(());
+    }
     let registry = REGISTRY.lock();
     // A thread that was entering or leaving may have set one link of two.
     sharers::forget();
     let mut previous = None;
     for cache in registry.registered() {
+        failpoints::count_step();
         cache.break_gate();
         cache.previous.set(previous);
         sharers::join(cache.heap.get() as usize);
         previous = Some(cache);
     }
+    BROKEN.set(0);
+    Whole(())
 }
 
 /// Whether this cache belongs to the calling thread.

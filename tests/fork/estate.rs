@@ -100,6 +100,7 @@ impl Estate {
         use_all_sizes();
         Flagstone::purge();
         self.expect_all_but(lost);
+        assert_eq!(flagstone::spans_on_their_way(), 0, "lost in the fork");
     }
 
     /// As [`examine`](Self::examine), in short.
@@ -117,6 +118,7 @@ impl Estate {
         self.expect_all_but(lost);
         Flagstone::purge();
         self.expect_all_but(lost);
+        assert_eq!(flagstone::spans_on_their_way(), 0, "lost in the fork");
     }
 
     /// Of blocks in use, no two share a byte.

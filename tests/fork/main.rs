@@ -11,6 +11,7 @@ mod crew;
 mod estate;
 mod inside;
 mod stdio;
+mod steps;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 mod stores;
 

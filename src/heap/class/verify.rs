@@ -1,7 +1,7 @@
 //! Checks of what a class derives from its slabs.
 #![forbid(unsafe_code)]
 
-use super::{BINS, Locked, is_a_purge_under_way};
+use super::{BINS, Locked};
 use crate::arena;
 use crate::error::Violation;
 use crate::size_class::SizeClass;
@@ -28,7 +28,7 @@ impl Locked<'_> {
             let is_in_place = match slab.state() {
                 SlabState::Full => left == 0,
                 SlabState::Spare => left == blocks && same(state.spare.get(), slab),
-                SlabState::Holes => is_a_purge_under_way(),
+                SlabState::Holes => state.purged.get() != 0,
                 SlabState::Binned | SlabState::Clean => {
                     let before = slab
                         .previous
