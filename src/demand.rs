@@ -208,6 +208,15 @@ impl Demand {
         self.tight.store(0, Ordering::Relaxed);
     }
 
+    /// One of so many parts of what is in use, at least `least`, within a control group's limit.
+    pub(crate) fn part(&self, parts: usize, least: usize) -> usize {
+        let part = least.max(self.used() / parts);
+        match self.most.load(Ordering::Relaxed) {
+            0 => part,
+            most => part.min(most / parts),
+        }
+    }
+
     fn used(&self) -> usize {
         self.spans.load(Ordering::Relaxed) + self.mappings.load(Ordering::Relaxed)
     }

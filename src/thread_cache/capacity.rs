@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use super::contents::{Contents, end_unload};
 use super::locked::LockedCache;
-use super::{ThreadCache, sharers};
+use super::{ThreadCache, sharers, total};
 use crate::arena::{Age, meta};
 use crate::config;
 use crate::hardening::Hardening;
@@ -65,10 +65,7 @@ pub(crate) enum Move {
 
 impl Record {
     pub(crate) fn slots(&self) -> usize {
-        match self.log.get() {
-            0 => 0,
-            log => 1 << log,
-        }
+        slots(self.log.get())
     }
 
     fn capacity(&self) -> usize {
@@ -130,6 +127,10 @@ impl Record {
     }
 }
 
+fn slots(log: u8) -> usize {
+    if log == 0 { 0 } else { 1 << log }
+}
+
 fn is_random() -> bool {
     config::mode().has(Hardening::RANDOM)
 }
@@ -175,7 +176,9 @@ impl<'a> LockedCache<'a> {
             return false;
         }
         let more = ((1 << next) - 1 - record.capacity()) * size;
-        if self.capacity.get() + more > self.budget() {
+        let budget = self.budget();
+        let is_too_much = self.beyond_one.get() + more > total::allowed(budget);
+        if is_too_much || self.capacity.get() + more > budget {
             // Out of budget: a class that is new has to do with one block.
             return log == 0 && self.resize(class, NIL_LOG);
         }
@@ -205,11 +208,24 @@ impl<'a> LockedCache<'a> {
         old.copy_to(slots);
         let magazine = self.magazine(class);
         magazine.install(slots, old.blocks(), magazine.head());
-        self.record(class).log.set(log);
-        let grown = self.capacity.get() + (count - 1) * class.size();
-        self.capacity.set(grown - old.capacity() * class.size());
+        self.set_log(class, log);
         free_slots(old.slots);
         true
+    }
+
+    /// Notes the slots that the magazine of `class` has from here on.
+    fn set_log(self, class: SizeClass, log: u8) {
+        let (record, size) = (self.record(class), class.size());
+        let before = record.log.get();
+        record.log.set(log);
+        let bytes = |log: u8| slots(log).saturating_sub(1) * size;
+        let grown = self.capacity.get() + bytes(log);
+        self.capacity.set(grown.saturating_sub(bytes(before)));
+        let beyond_one = |log: u8| if log > NIL_LOG { bytes(log) } else { 0 };
+        let (before, after) = (beyond_one(before), beyond_one(log));
+        let grown = self.beyond_one.get() + after;
+        self.beyond_one.set(grown.saturating_sub(before));
+        total::change(before, after);
     }
 
     /// Returns the `count` oldest blocks of the magazine to the heaps. If one of them is wrong, all that the
@@ -283,8 +299,6 @@ impl<'a> LockedCache<'a> {
     /// Takes the slots away from a magazine without looking at its blocks.
     pub(crate) fn forget(self, class: SizeClass) {
         let contents = self.contents(class);
-        let bytes = contents.capacity() * class.size();
-        self.capacity.set(self.capacity.get().saturating_sub(bytes));
         self.give_up(class);
         free_slots(contents.slots);
     }
@@ -293,6 +307,9 @@ impl<'a> LockedCache<'a> {
     pub(crate) fn recount(self) {
         let bytes = |class: SizeClass| self.record(class).capacity() * class.size();
         self.capacity.set(SizeClass::all().map(bytes).sum());
+        let long = |class: &SizeClass| self.record(*class).log.get() > NIL_LOG;
+        let beyond_one = SizeClass::all().filter(long).map(bytes);
+        self.beyond_one.set(beyond_one.sum());
     }
 
     /// Takes the slots away from a magazine and loses them.
@@ -302,15 +319,17 @@ impl<'a> LockedCache<'a> {
         // `contents`).
         // ORDERING: only who has the gate writes.
         self.nil[1].store(core::ptr::null_mut(), Ordering::Relaxed);
+        self.set_log(class, 0);
         let record = self.record(class);
-        record.log.set(0);
         record.set_last(0);
         record.batch.set(0);
     }
 
     /// Halves the magazines that hold as many blocks as at the last tick: most of them are unused,
-    /// and to one that is not it does little harm.
+    /// and to one that is not it does little harm. All of them, where all threads hold too much and this
+    /// one more than it may.
     pub(crate) fn shrink_unused(self) -> Result<(), Wrong> {
+        let is_too_much = total::is_too_much(self.beyond_one.get(), self.budget());
         for class in SizeClass::all() {
             self.work_on(class);
             let record = self.record(class);
@@ -321,8 +340,9 @@ impl<'a> LockedCache<'a> {
             let blocks = contents.blocks();
             #[expect(clippy::cast_possible_truncation, reason = "bounded by MOST_LOG")]
             let now = blocks as u16;
-            if record.seen.get() != now {
-                record.seen.set(now);
+            let seen = record.seen.get();
+            record.seen.set(now);
+            if seen != now && !is_too_much {
                 continue;
             }
             let unused = blocks.div_ceil(2).min(AT_ONCE);

@@ -8,6 +8,7 @@ mod locked;
 mod magazine;
 mod safeguards;
 pub(crate) mod sharers;
+mod total;
 
 cfg_if::cfg_if! {
     if #[cfg(any(miri, flagstone_portable))] {
@@ -76,6 +77,8 @@ pub(crate) struct ThreadCache {
     pub(crate) ticks: GuardedU64,
     /// Capacity of all magazines, in bytes of blocks.
     pub(crate) capacity: GuardedUsize,
+    /// The same, without magazines with room for one block.
+    beyond_one: GuardedUsize,
     /// The thread's words; guarded by the registry's lock.
     pub(crate) words: AtomicPtr<tls::Words>,
     /// The thread's number in the kernel.
@@ -103,7 +106,7 @@ unsafe impl Sync for Gap {}
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; 1 + SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 12]>();
+    + size_of::<[u64; 13]>();
 /// Bytes from one cache of a bank to the next.
 pub(crate) const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.

@@ -139,7 +139,8 @@ fn adopt(registry: &Registry, cache: &'static ThreadCache, steps: &mut usize) ->
     locked.end_work();
     locked.empty_stock();
     locked.adopt_quarantine();
-    cache.capacity.set(0);
+    // Its thread may have been between a magazine and the sum.
+    locked.recount();
     cache.break_gate();
     registry.remove(cache);
     registry.recycle(cache);
