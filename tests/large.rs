@@ -10,6 +10,7 @@ use flagstone::{Config, Flagstone};
 mod common;
 
 use common::block::Block;
+use common::child::alone;
 
 const MIB: usize = 1 << 20;
 
@@ -307,4 +308,25 @@ fn spans_that_nobody_takes_go_back() {
     assert!(left + 3 * (128 << 10) <= kept, "{left} of {kept} stay");
     hold.into_iter().for_each(|block| block.free(&ALLOC));
     verify();
+}
+
+/// A long table of which a few pages are used is given back with each free. To have it again costs those pages:
+/// what else is free may not stay for the rest of its addresses.
+#[test]
+fn long_tables_with_few_pages_teach_little() {
+    const NAME: &str = "long_tables_with_few_pages_teach_little";
+    const SPAN: usize = 500_000;
+    // In a process of its own: other tests regret much.
+    alone(NAME, &[("FLAGSTONE_PURGE_DELAY_MS", "3600000")], || {
+        let layout = Layout::from_size_align(1 << 30, 8).expect("a valid layout");
+        for _ in 0..4 {
+            let table = Block::alloc(&ALLOC, layout).expect("memory");
+            assert!(table.is_usable_at_both_ends());
+            table.free(&ALLOC);
+        }
+        let spans: Vec<_> = (0..200 * MIB / SPAN).map(|tag| block(SPAN, tag)).collect();
+        spans.into_iter().for_each(|span| span.free(&ALLOC));
+        let stats = Flagstone::stats();
+        assert!(stats.resident < 80 * MIB, "{stats:?}");
+    });
 }

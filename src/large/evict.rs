@@ -58,8 +58,10 @@ pub(super) fn cache_or_unmap(mapping: &'static Mapping) {
     let length = mapping.length.get();
     // SAFETY: 1. freed, and in no list yet.
     if is_too_long(length) || !unsafe { mapping.shut() } {
+        // A long table of which little was used costs little to have again.
+        let returned = os::about_resident(mapping.base(), mapping.pages());
         if stuck::unmap(mapping) {
-            DEMAND.note_return(length, Cause::Budget);
+            DEMAND.note_return(returned, Cause::Budget);
         }
     } else {
         cache::cache(mapping);
@@ -79,11 +81,14 @@ pub(super) fn decay(age: Age) -> usize {
         && let Some(mapping) = next_due(age)
     {
         let length = mapping.length.get();
+        // By the pages that it has, not by its addresses.
+        let returned = match age {
+            Age::Due => os::about_resident(mapping.base(), mapping.pages()),
+            Age::Any => 0,
+        };
         if stuck::unmap(mapping) {
             bytes += length;
-            if age == Age::Due {
-                DEMAND.note_return(length, cause);
-            }
+            DEMAND.note_return(returned, cause);
         } else if age == Age::Due {
             // At the limit of mappings: another may go, but one free does not pay for many refusals.
             return bytes;

@@ -86,7 +86,7 @@ pub(crate) use imp::{
     can_cut, early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier,
     random, stay_loaded, thread_id,
 };
-pub(crate) use pages_in_memory::resident;
+pub(crate) use pages_in_memory::{about_resident, resident};
 pub(crate) use posix::{ThreadKey, abort, cpus, env, write};
 
 /// The process that the memory belongs to.

@@ -186,6 +186,10 @@ pub(super) fn at_fork_in_child(_: extern "C" fn()) -> bool {
 }
 
 /// All that is mapped is in memory.
+pub(crate) fn about_resident(_: NonNull<u8>, length: PageLen) -> usize {
+    length.bytes()
+}
+
 pub(crate) fn resident(_: NonNull<u8>, length: PageLen) -> usize {
     length.bytes()
 }
