@@ -43,6 +43,10 @@ const BYTES_PER_MICROSECOND: u64 = 2 << 10;
 /// for 4 MiB of touched pages.
 pub(crate) const AT_ONCE: usize = 8 << 20;
 
+/// Free memory is worth a thread if it is one part in so many of what is used, and so many bytes.
+const WORTH: usize = 16;
+const LEAST_WORTH: usize = 8 << 20;
+
 /// Below a limit, less than one part in so many of it is not given back in haste.
 const LEAST_RELIEF: usize = 64;
 
@@ -268,6 +272,11 @@ impl Demand {
     /// Free bytes, of either kind, that go back at once.
     pub(crate) fn beyond_budget(&self) -> usize {
         self.free().saturating_sub(self.budget())
+    }
+
+    /// Whether so much is free, of either kind and `besides`, that a thread to give it back is worth what it costs.
+    pub(crate) fn is_worth_a_thread(&self, besides: usize) -> bool {
+        self.free() + besides >= (self.used() / WORTH).max(LEAST_WORTH)
     }
 
     /// Free bytes that may be kept.

@@ -84,7 +84,7 @@ impl Flagstone {
         valgrind::quietly(reclaim::purge)
     }
 
-    /// Starts the background thread, which gives memory back when the program has gone idle.
+    /// Starts the background thread for good, which gives memory back when the program has gone idle.
     ///
     /// The program is idle once no thread has freed or fetched anything by a slow path for
     /// [`Config::purge_delay_ms`]. The thread then [purges](Self::purge), about twice that delay
@@ -94,10 +94,11 @@ impl Flagstone {
     ///
     /// Idempotent. Does not wait for a concurrent start, which may still fail.
     ///
-    /// The thread is not started by default. A process of one thread then stays one (`unshare`,
-    /// `setns` and some sandboxes insist), and a thread costs a stack of some pages. It blocks all
-    /// signals. It ends with the process, so a program whose first thread calls `pthread_exit` does
-    /// not end when its other threads have. A child of `fork` has none until it starts its own. A
+    /// By default the thread starts by itself in programs of two threads or more that have memory worth
+    /// returning, and ends when one of them is left ([`Config::background`],
+    /// [`algorithm::purging`](crate::algorithm::purging)). One that was started by this function stays, so a
+    /// program whose first thread calls `pthread_exit` does not end when its other threads have. It costs a
+    /// stack of some pages and blocks all signals. A child of `fork` has none until it starts its own. A
     /// signal handler that forks does so beside another thread now
     /// ([`algorithm::fork`](crate::algorithm::fork)).
     ///

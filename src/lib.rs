@@ -121,7 +121,7 @@ cfg_if::cfg_if! {
         #[doc = include_str!("../README.md")]
         struct Readme;
 
-        pub use config::{Config, HugePages, OptionError};
+        pub use config::{Background, Config, HugePages, OptionError};
         pub use error::{StartError, Violation};
         pub use global::Flagstone;
         pub use hardening::Hardening;

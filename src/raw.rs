@@ -26,14 +26,14 @@
 use core::ptr::{self, NonNull};
 
 use crate::cache;
-use crate::config::{Config, OptionError};
+use crate::config::{self, Background, Config, OptionError};
 use crate::error::StartError;
 use crate::os;
 use crate::reclaim;
 use crate::sample;
 use crate::threads;
 
-static CONFIG: Config = Config::new().for_good();
+static CONFIG: Config = Config::new().for_c();
 
 /// The alignment that a block has if none is asked for, in bytes: fit for every type of C.
 pub const ALIGN: usize = cache::ALIGN;
@@ -202,6 +202,9 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
 /// the sooner a key for the threads' clean-up is created, the surer the clean-up
 /// ([`algorithm::threads`](crate::algorithm::threads)).
 ///
+/// With `FLAGSTONE_BACKGROUND=on` it starts the background thread, and says so in a line on standard error if it
+/// cannot.
+///
 /// ```
 /// // As the program begins, or from a constructor of a shared library.
 /// flagstone::raw::begin();
@@ -209,6 +212,11 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
 pub fn begin() {
     sample::begin();
     threads::begin(&CONFIG);
+    if config::background() == Background::On
+        && let Err(error) = start_background()
+    {
+        os::complain(format_args!("{error}"));
+    }
 }
 
 /// Starts the background thread: see [`Flagstone::start_background`](crate::Flagstone::start_background).

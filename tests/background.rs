@@ -15,10 +15,11 @@ use std::time::Instant;
 use common::block::{Block, take_slow_paths};
 use common::child::{again, alone};
 use common::process::{mapped, resident, verify, without_huge_pages};
-use flagstone::{Config, Flagstone, StartError, failpoints};
+use flagstone::{Background, Config, Flagstone, StartError, failpoints};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::with_config(Config::new().purge_delay_ms(20));
+static ALLOC: Flagstone =
+    Flagstone::with_config(Config::new().purge_delay_ms(20).background(Background::Off));
 
 const MIB: usize = 1 << 20;
 /// What goes back after so long went back late: no test measures how late.

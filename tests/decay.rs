@@ -5,11 +5,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use flagstone::failpoints::{self, Callback, Point};
-use flagstone::{Config, Flagstone};
+use flagstone::{Background, Config, Flagstone};
 
 /// Purges whenever something is freed.
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::with_config(Config::new().purge_delay_ms(0));
+static ALLOC: Flagstone =
+    Flagstone::with_config(Config::new().purge_delay_ms(0).background(Background::Off));
 
 /// The next purge is to stop on its way.
 static IS_ARMED: AtomicBool = AtomicBool::new(false);

@@ -13,10 +13,10 @@ use std::thread;
 use common::block::{Block, SIZES};
 use common::child::{again_hardened, alone};
 use common::process::verify;
-use flagstone::Flagstone;
+use flagstone::{Background, Config, Flagstone};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 thread_local! {
     /// Whether the thread is in a call of the allocator that this test made.

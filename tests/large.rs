@@ -4,7 +4,7 @@
 use core::alloc::Layout;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flagstone::{Config, Flagstone};
+use flagstone::{Background, Config, Flagstone};
 
 #[expect(dead_code, reason = "each test takes the parts that it needs")]
 mod common;
@@ -16,7 +16,11 @@ const MIB: usize = 1 << 20;
 
 /// What is freed stays until somebody asks for it, up to 64 MiB.
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::with_config(Config::new().purge_delay_ms(3_600_000));
+static ALLOC: Flagstone = Flagstone::with_config(
+    Config::new()
+        .purge_delay_ms(3_600_000)
+        .background(Background::Off),
+);
 
 static TURN: Mutex<()> = Mutex::new(());
 

@@ -9,10 +9,10 @@ use common::block::Block;
 use common::process::{
     begin, expect_flat, mapped, page_size, resident, verify, without_huge_pages,
 };
-use flagstone::Flagstone;
+use flagstone::{Background, Config, Flagstone};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 const MAX: usize = isize::MAX as usize;
 const TAG: usize = 3;

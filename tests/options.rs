@@ -16,11 +16,15 @@ use common::block::{Block, Heap};
 use common::child::{run_child_with, scenario};
 use common::process::{is_in_memory, page_size, until_others_sleep, verify};
 use common::raw_thread::on_raw_thread;
-use flagstone::{Config, Flagstone};
+use flagstone::{Background, Config, Flagstone};
 
 /// What no variable says is what this says: a delay that no test waits for.
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::with_config(Config::new().purge_delay_ms(3_600_000));
+static ALLOC: Flagstone = Flagstone::with_config(
+    Config::new()
+        .purge_delay_ms(3_600_000)
+        .background(Background::Off),
+);
 
 /// Comes too late to say anything.
 static SECOND: Flagstone = Flagstone::with_config(
@@ -39,9 +43,12 @@ const BUDGET: &str = "FLAGSTONE_DIRTY_BUDGET";
 const LARGE: &str = "FLAGSTONE_LARGE_CACHE";
 const THREAD: &str = "FLAGSTONE_THREAD_CACHE";
 const HUGE: &str = "FLAGSTONE_HUGE_PAGES";
+const THREADS: &str = "FLAGSTONE_BACKGROUND";
 /// Those that take a number of bytes.
 const BYTES: [&str; 3] = [BUDGET, LARGE, THREAD];
-const ALL: [&str; 5] = [DELAY, BUDGET, LARGE, THREAD, HUGE];
+const ALL: [&str; 6] = [DELAY, BUDGET, LARGE, THREAD, HUGE, THREADS];
+/// Those that take words.
+const WORDS: [&str; 2] = [HUGE, THREADS];
 
 /// What the options do, as seen from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +61,8 @@ struct Facts {
     cached: usize,
     /// Whether the kernel was asked for huge pages in a large mapping.
     huge: bool,
+    /// Whether there is a thread beside those of the test harness, of which one runs the test.
+    thread: bool,
 }
 
 impl Facts {
@@ -66,6 +75,7 @@ impl Facts {
             spans: freed_spans(heap),
             cached: freed_blocks(heap) / KIB,
             huge: has_huge_pages(heap),
+            thread: has_background_thread(),
         }
     }
 
@@ -75,8 +85,10 @@ impl Facts {
             spans,
             cached,
             huge,
+            thread,
         } = self;
-        writeln!(io::stdout(), "\nfacts {mappings} {spans} {cached} {huge}").expect("a message");
+        let facts = format!("{mappings} {spans} {cached} {huge} {thread}");
+        writeln!(io::stdout(), "\nfacts {facts}").expect("a message");
     }
 
     fn read(text: &str) -> Self {
@@ -88,6 +100,7 @@ impl Facts {
             spans: number(words[1]),
             cached: number(words[2]),
             huge: words[3] == "true",
+            thread: words[4] == "true",
         }
     }
 
@@ -98,6 +111,7 @@ impl Facts {
         assert_eq!(self.spans, Self::SPANS, "{self:?}");
         assert!(self.cached > 512, "{self:?}");
         assert_eq!(self.huge, kernel_has_huge_pages(), "{self:?}");
+        assert!(!self.thread, "{self:?}");
     }
 }
 
@@ -167,6 +181,13 @@ fn has_huge_pages(heap: &Heap) -> bool {
     is_huge
 }
 
+fn has_background_thread() -> bool {
+    let tasks = fs::read_dir("/proc/self/task").expect("a list of threads");
+    let mut names =
+        tasks.map(|task| fs::read_to_string(task.expect("a thread").path().join("comm")));
+    names.any(|name| name.is_ok_and(|name| name.trim_end() == "flagstone"))
+}
+
 /// The addresses of a mapping, if this is the first line about one.
 fn range(line: &str) -> Option<(usize, usize)> {
     let (start, end) = line.split(' ').next()?.split_once('-')?;
@@ -185,7 +206,7 @@ fn report(scenario: &str) -> ! {
     until_others_sleep();
     if scenario == CHANGED {
         for name in ALL {
-            let value = if name == HUGE { "bad" } else { "0" };
+            let value = if WORDS.contains(&name) { "bad" } else { "0" };
             // SAFETY: the other thread of the test harness sleeps and reads no variables.
             unsafe { env::set_var(name, value) };
         }
@@ -279,6 +300,18 @@ fn huge_pages() {
 }
 
 #[test]
+fn background() {
+    for on in ["on", "1"] {
+        assert!(facts_with(&[(THREADS, on)]).thread, "{on}");
+    }
+    for off in ["off", "0"] {
+        facts_with(&[(THREADS, off)]).expect_default();
+    }
+    // What a heap this small frees is no reason for a thread, unless the harness's threads free it by slow calls.
+    facts_with(&[(THREADS, "auto")]);
+}
+
+#[test]
 fn several_at_once() {
     let facts = facts_with(&[(DELAY, "0"), (LARGE, "0"), (THREAD, "0"), (HUGE, "off")]);
     let cached = facts.cached;
@@ -314,6 +347,9 @@ fn bad_numbers_are_named() {
     }
     for value in ["", "on", "1", "OFF", "advise "] {
         expect_complaint(HUGE, value.as_bytes());
+    }
+    for value in ["", "2", "yes", "OFF", "auto "] {
+        expect_complaint(THREADS, value.as_bytes());
     }
 }
 

@@ -11,10 +11,10 @@ use common::block::Block;
 use common::child::{Exit, run_child_with, scenario};
 use common::process::{begin, is_readable, page_size, verify};
 use common::program::{generate, run};
-use flagstone::Flagstone;
+use flagstone::{Background, Config, Flagstone};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 const SAMPLE: &str = "FLAGSTONE_SAMPLE";
 const UNNOTICED: &str = "nothing was noticed";

@@ -9,9 +9,9 @@ use core::alloc::{GlobalAlloc, Layout};
 use common::child::alone;
 use common::process::{begin, is_readable, page_size};
 use common::raw_thread::on_raw_thread;
-use flagstone::{Flagstone, raw};
+use flagstone::{Background, Config, Flagstone, raw};
 
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 const SAMPLE: &str = "FLAGSTONE_SAMPLE";
 

@@ -29,7 +29,7 @@ void flagstone_get_stats(struct flagstone_stats *out);
  * next call for a block until it ends. */
 size_t flagstone_purge(void);
 
-/* Starts a thread that gives memory back when the program has gone idle, as FLAGSTONE_BACKGROUND=1 does before main:
+/* Starts a thread that gives memory back when the program has gone idle, as FLAGSTONE_BACKGROUND=on does before main:
  * 0, or EAGAIN if the system refuses a thread. A second call does nothing; a child of fork has none.
  * It is a thread like any other to who counts on having one only: unshare, setns, a fork in a signal handler. */
 int flagstone_start_background(void);

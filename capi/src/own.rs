@@ -114,19 +114,13 @@ fn wishes(variable: &CStr) -> bool {
     !value.is_null() && unsafe { CStr::from_ptr(value) } == c"1"
 }
 
-/// Before the program's own code, which no thread of ours may surprise if it runs with raised privileges.
+/// Before the program's own code. The background thread begins here, if the options ask for it, which are not read
+/// where the program runs with raised privileges.
 extern "C" fn prepare() {
     raw::begin();
     // SAFETY: 1. no precondition.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return;
-    }
-    if wishes(c"FLAGSTONE_BACKGROUND")
-        && let Err(error) = raw::start_background()
-    {
-        let mut line = Text::<128>::new();
-        line.add(format_args!("flagstone: {error}\n"));
-        line.write_to(libc::STDERR_FILENO);
     }
     if wishes(c"FLAGSTONE_SUMMARY") {
         keep_stderr();

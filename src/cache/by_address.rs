@@ -63,8 +63,11 @@ unsafe fn free_hardened(block: NonNull<u8>, config: &Config) {
         // SAFETY: 1. it was allocated with the whole room of its class, whatever the alignment was.
         // 2. our own.
         Some(class) => unsafe { hardened::free(block, room(class, mode), 1, config) },
-        // SAFETY: 1. it has as many bytes as were found in front of its canary. 2. our own.
-        None => unsafe { hardened::free_large(block, length(block, None, Call::Free, mode), mode) },
+        None => {
+            let size = length(block, None, Call::Free, mode);
+            // SAFETY: 1. it has as many bytes as were found in front of its canary. 2. our own.
+            unsafe { hardened::free_large(block, size, mode, config) };
+        }
     }
 }
 
@@ -141,7 +144,7 @@ pub(crate) unsafe extern "C" fn realloc_by_address(
     let after = classify(new, ALIGN);
     if let (None, Some(length)) = (class, long(after, new)) {
         // SAFETY: 1. nobody uses the block if it is moved: the second item of our own list.
-        let resized = unsafe { resize_in_place(block, usize::MAX, ALIGN, new, length) };
+        let resized = unsafe { resize_in_place(block, usize::MAX, ALIGN, new, length, config) };
         if let Some(resized) = resized {
             return resized.as_ptr();
         }

@@ -7,7 +7,7 @@ use crate::config::{self, Config};
 use crate::hardening::Hardening;
 use crate::heap::{self, Wrong};
 use crate::os::failpoints;
-use crate::reclaim::or_reclaim;
+use crate::reclaim::{self, or_reclaim};
 use crate::size_class::SizeClass;
 use crate::sync::{Ordering, Slot};
 use crate::thread_cache::{LockedCache, Move};
@@ -16,7 +16,9 @@ use crate::threads;
 /// The magazine of `class` is empty, or gated, or the thread has none at hand.
 #[cold]
 pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
-    try_to_refill(class, config).unwrap_or_else(|wrong| wrong.report())
+    let block = try_to_refill(class, config).unwrap_or_else(|wrong| wrong.report());
+    reclaim::start_if_wanted(config);
+    block
 }
 
 fn try_to_refill(class: SizeClass, config: &Config) -> Result<*mut u8, Wrong> {

@@ -7,11 +7,11 @@ use crate::config::{self, Config};
 use crate::error::Call;
 use crate::large;
 use crate::os;
+use crate::reclaim;
 use crate::size_class::{Request, classify};
 use crate::size_map::MagazineOffset;
 use crate::thread_cache::{alloc_magazine, free_magazine};
 use crate::threads;
-use crate::wakeup;
 
 /// [`super::realloc_slow`] in a process without safeguards and sampling.
 ///
@@ -39,7 +39,7 @@ pub(super) unsafe fn realloc(
         large::expect_for(block, used, Call::Realloc);
         if let Some(length) = long(after, new) {
             // SAFETY: 1. nobody uses the block if it is moved: the second item of our own list.
-            let resized = unsafe { resize_in_place(block, size, align, new, length) };
+            let resized = unsafe { resize_in_place(block, size, align, new, length, config) };
             if let Some(resized) = resized {
                 return resized.as_ptr();
             }
@@ -86,6 +86,7 @@ pub(super) unsafe fn resize_in_place(
     align: usize,
     new: usize,
     length: usize,
+    config: &Config,
 ) -> Option<NonNull<u8>> {
     if large::suits(block, new) {
         return Some(block);
@@ -95,7 +96,7 @@ pub(super) unsafe fn resize_in_place(
     }
     // SAFETY: 1. the block is not used any more if it moves, as the first item says.
     let resized = unsafe { large::resize(block, size, length) }?;
-    wakeup::notice();
+    reclaim::notice(config);
     Some(resized)
 }
 

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::{hardened, plain};
 use crate::arena::Zeroed;
 use crate::config::{self, Config};
-use crate::wakeup;
+use crate::reclaim;
 
 /// [`super::alloc`], whatever the size and whatever state the thread is in. `SIZED`: who frees the block
 /// knows its layout.
@@ -53,5 +53,5 @@ pub(crate) unsafe extern "C" fn free_slow(
     }
     // SAFETY: 1. and 2. our own: the call is passed on as it is.
     unsafe { plain::free(block, size, align, config) };
-    wakeup::notice();
+    reclaim::notice(config);
 }

@@ -1,7 +1,7 @@
 //! The options in force: decided at the first call of the process, or changed since.
 #![forbid(unsafe_code)]
 
-use super::{Config, HARDENED, HugePages, OptionError, SAMPLE};
+use super::{BACKGROUND, Background, Config, HARDENED, HugePages, OptionError, SAMPLE};
 use crate::hardening::{CANARY, Hardening};
 use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
 
@@ -56,6 +56,8 @@ numbers! {
 
 /// Which of [`HugePages`], by its number.
 static HUGE_PAGES: GuardedU8 = GuardedU8::new(Config::new().huge_pages as u8);
+/// Which of [`Background`], by its number. Decided with the mode.
+static THREAD: GuardedU8 = GuardedU8::new(Background::Off as u8);
 /// Allocations for each one that is sampled.
 static SAMPLE_ONE_IN: GuardedUsize = GuardedUsize::new(0);
 
@@ -150,6 +152,7 @@ pub(crate) fn apply(config: Config) {
     if first.is_ok() {
         // Later, it would undo what the other has changed since.
         store_changes(&Config::new(), &config);
+        THREAD.set(config.thread() as u8);
     }
 }
 
@@ -163,7 +166,7 @@ pub(crate) fn forget() {
 pub(crate) fn change(name: &str, value: &[u8]) -> Result<(), OptionError> {
     let before = current();
     let after = before.with_option(name, value)?;
-    if name == HARDENED || name == SAMPLE {
+    if [HARDENED, SAMPLE, BACKGROUND].contains(&name) {
         return Err(OptionError::Decided);
     }
     store_changes(&before, &after);
@@ -186,6 +189,15 @@ fn store_changes(before: &Config, after: &Config) {
 /// Allocations for each one that is sampled, at least 1.
 pub(crate) fn sample_one_in() -> usize {
     SAMPLE_ONE_IN.get().max(1)
+}
+
+/// Whether there is to be a background thread.
+pub(crate) fn background() -> Background {
+    match THREAD.get() {
+        0 => Background::Off,
+        1 => Background::Auto,
+        _ => Background::On,
+    }
 }
 
 /// Whether to ask for huge pages.

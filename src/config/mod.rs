@@ -23,6 +23,19 @@ pub enum HugePages {
     Auto,
 }
 
+/// Whether a thread of the allocator's own gives memory back ([`crate::Flagstone::start_background`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Background {
+    /// Only if the program starts it.
+    Off,
+    /// While the program has two threads or more: it starts once they have memory worth returning, and ends when
+    /// one of them is left.
+    Auto,
+    /// From the first call on that a thread's own cache does not serve, and for good.
+    On,
+}
+
 /// Options of the allocator, all with defaults. The first [`crate::Flagstone`] that serves a call
 /// decides for the process; then the environment overrides it, unless the process runs with raised
 /// privileges (`AT_SECURE`).
@@ -34,6 +47,7 @@ pub enum HugePages {
 /// | [`large_cache`](Self::large_cache) | `FLAGSTONE_LARGE_CACHE` | bytes, `K` `M` `G` | none |
 /// | [`thread_cache`](Self::thread_cache) | `FLAGSTONE_THREAD_CACHE` | bytes, `K` `M` `G` | 4 MiB |
 /// | [`huge_pages`](Self::huge_pages) | `FLAGSTONE_HUGE_PAGES` | `off`, `advise`, `auto` | `auto` |
+/// | [`background`](Self::background) | `FLAGSTONE_BACKGROUND` | `off`, `auto`, `on` | `auto` |
 /// | [`hardening`](Self::hardening) | `FLAGSTONE_HARDENED` | `0`, `1`, words | `0` |
 /// | [`sample_one_in`](Self::sample_one_in) | `FLAGSTONE_SAMPLE` | allocations | 0: none |
 ///
@@ -58,10 +72,11 @@ pub struct Config {
     large_cache: usize,
     thread_cache: usize,
     huge_pages: HugePages,
+    background: Background,
     hardening: Hardening,
     sample_one_in: usize,
-    /// Whether the object that the allocator is part of is never unloaded.
-    stays_loaded: bool,
+    /// Whether calls may come from the C library, and the object that the allocator is part of is never unloaded.
+    is_of_c: bool,
 }
 
 impl Config {
@@ -74,26 +89,42 @@ impl Config {
             large_cache: usize::MAX,
             thread_cache: 4 << 20,
             huge_pages: HugePages::Auto,
+            background: Background::Auto,
             hardening: Hardening::NONE,
             sample_one_in: 0,
-            stays_loaded: false,
+            is_of_c: false,
         }
     }
 
-    /// For an object that the linker was told never to unload.
-    pub(crate) const fn for_good(mut self) -> Self {
-        self.stays_loaded = true;
+    /// For callers that may be the C library, under its locks, and an object that the linker was told never to
+    /// unload.
+    pub(crate) const fn for_c(mut self) -> Self {
+        self.is_of_c = true;
+        self.background = Background::Off;
         self
     }
 
     pub(crate) fn stays_loaded(&self) -> bool {
-        self.stays_loaded
+        self.is_of_c
+    }
+
+    /// Whether there is to be a background thread: of callers that may not start one, only if they ask.
+    fn thread(&self) -> Background {
+        match self.background {
+            Background::Auto if self.is_of_c => Background::Off,
+            thread => thread,
+        }
+    }
+
+    /// Whether a slow path of its callers may start a thread.
+    pub(crate) fn may_start_threads(&self) -> bool {
+        !self.is_of_c
     }
 
     /// How long free pages stay resident before they go back to the kernel, in milliseconds: they go when they
     /// were free and unused at two looks, half of this apart. The clock is looked at when slabs, spans and mappings are freed and every 256 slow paths of a
-    /// thread, so an idle process keeps them until [`crate::Flagstone::purge`], unless it has
-    /// [started the background thread](crate::Flagstone::start_background).
+    /// thread, so an idle process keeps them until [`crate::Flagstone::purge`], unless it has the
+    /// [background thread](Self::background).
     #[must_use]
     pub const fn purge_delay_ms(mut self, milliseconds: u32) -> Self {
         self.purge_delay_ms = milliseconds as usize;
@@ -132,6 +163,19 @@ impl Config {
     #[must_use]
     pub const fn huge_pages(mut self, advice: HugePages) -> Self {
         self.huge_pages = advice;
+        self
+    }
+
+    /// Whether a thread of the allocator's own gives memory back: see
+    /// [`Flagstone::start_background`](crate::Flagstone::start_background), which starts it whatever this says.
+    /// Decided at the first call of the process. In [`raw`](crate::raw) and the C library the default is
+    /// [`Background::Off`], `Auto` is the same, and `On` starts it in [`raw::begin`](crate::raw::begin).
+    ///
+    /// A crate that serves C's `malloc` by a `Flagstone` must say `Off`, as the C library may call it under locks
+    /// that a new thread wants. ([`raw`](crate::raw) is meant for that.)
+    #[must_use]
+    pub const fn background(mut self, thread: Background) -> Self {
+        self.background = thread;
         self
     }
 
@@ -228,6 +272,13 @@ impl Config {
             Some(b"auto") => self.huge_pages = HugePages::Auto,
             Some(text) => complain(HUGE_PAGES, text, "off, advise or auto"),
         }
+        match lookup(BACKGROUND) {
+            None => {}
+            Some(b"off" | b"0") => self.background = Background::Off,
+            Some(b"auto") => self.background = Background::Auto,
+            Some(b"on" | b"1") => self.background = Background::On,
+            Some(text) => complain(BACKGROUND, text, "off, auto or on"),
+        }
         if let Some(text) = lookup(HARDENED) {
             match Hardening::parse(text) {
                 Some(safeguards) => self.hardening = safeguards,
@@ -272,6 +323,7 @@ impl Default for Config {
 }
 
 const HUGE_PAGES: &str = "FLAGSTONE_HUGE_PAGES";
+const BACKGROUND: &str = "FLAGSTONE_BACKGROUND";
 const SAMPLE: &str = "FLAGSTONE_SAMPLE";
 const HARDENED: &str = "FLAGSTONE_HARDENED";
 const NUMBER: &str = "a number below 2^32";
@@ -324,6 +376,16 @@ mod tests {
         );
         let off = Config::new().huge_pages(HugePages::Off);
         assert_eq!(with("FLAGSTONE_HUGE_PAGES", b"off"), (off, 0));
+        for (value, thread) in [
+            (&b"off"[..], Background::Off),
+            (b"0", Background::Off),
+            (b"auto", Background::Auto),
+            (b"on", Background::On),
+            (b"1", Background::On),
+        ] {
+            let expected = Config::new().background(thread);
+            assert_eq!(with(BACKGROUND, value), (expected, 0));
+        }
     }
 
     #[test]
@@ -365,6 +427,7 @@ mod tests {
             );
         }
         assert_eq!(with("FLAGSTONE_HUGE_PAGES", b"yes"), (Config::new(), 1));
+        assert_eq!(with(BACKGROUND, b"yes"), (Config::new(), 1));
         assert_eq!(with("FLAGSTONE_PURGE_DELAY_MS", b"1s"), (Config::new(), 1));
     }
 }

@@ -7,7 +7,7 @@ use core::ptr;
 use super::failpoints;
 use super::posix::{Signals, block_signals, keeping_errno};
 use super::syscall::{call, word as number};
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 /// Bytes of its stack, besides what the C library puts there: the work takes a few pages.
 const STACK: usize = 512 << 10;
@@ -19,7 +19,7 @@ const SIGNALS_OF_THE_C_LIBRARY: Signals = 0b111 << 31;
 type Work = extern "C" fn(*mut c_void) -> *mut c_void;
 
 /// Starts a thread that no signal interrupts and nobody joins; `false` if the system refuses. Allocates, by the
-/// C library's own means.
+/// C library's own means. Unless [`prepare_threads`] was called before, the loader's lock is taken.
 #[must_use]
 pub(crate) fn start_thread(work: Work) -> bool {
     if failpoints::refuses() {
@@ -46,7 +46,7 @@ fn create(work: Work, stack: Option<usize>) -> bool {
         unsafe { libc::pthread_attr_setdetachstate(&raw mut attributes, detached) } == 0;
     if let Some(bytes) = stack {
         // SAFETY: 1. initialised above.
-        let bytes = bytes + unsafe { taken_of_stack(&raw const attributes) };
+        let bytes = bytes.saturating_add(unsafe { taken_of_stack(&raw const attributes) });
         // SAFETY: 1. initialised above.
         is_set &= unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, bytes) } == 0;
     }
@@ -62,15 +62,33 @@ fn create(work: Work, stack: Option<usize>) -> bool {
     is_started
 }
 
+/// The function of the C library's that says what it takes of each stack; null: not looked for yet.
+static LEAST_STACK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// What stands there if there is no such function.
+const NOT_THERE: *mut c_void = ptr::without_provenance_mut(1);
+
+/// Finds all that [`start_thread`] needs the loader for, whose lock some callers of that must not wait for.
+pub(crate) fn prepare_threads() {
+    // ORDERING: the function's address, which is a constant; here and below.
+    if LEAST_STACK.load(Ordering::Relaxed).is_null() {
+        // SAFETY: 1. the name is a C string.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
+        let found = if found.is_null() { NOT_THERE } else { found };
+        LEAST_STACK.store(found, Ordering::Relaxed);
+    }
+}
+
 /// Bytes of each stack that glibc takes for itself, the program's thread-local storage among them; others add such.
 ///
 /// # Safety
 /// 1. The attributes are initialised.
 unsafe fn taken_of_stack(attributes: *const libc::pthread_attr_t) -> usize {
     type Least = unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize;
-    // SAFETY: 1. the name is a C string.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
-    if found.is_null() {
+    prepare_threads();
+    // ORDERING: as in `prepare_threads`.
+    let found = LEAST_STACK.load(Ordering::Relaxed);
+    if found == NOT_THERE {
         return 0;
     }
     // SAFETY: 1. the function of this name has had this type ever since.
@@ -91,11 +109,7 @@ pub(crate) fn name_thread(name: &CStr) {
 
 /// Sleeps for about so long, at most a day.
 pub(crate) fn sleep_ms(milliseconds: u64) {
-    let milliseconds = milliseconds.min(86_400_000);
-    let time = libc::timespec {
-        tv_sec: (milliseconds / 1000).cast_signed(),
-        tv_nsec: (milliseconds % 1000 * 1_000_000).cast_signed(),
-    };
+    let time = time_of(milliseconds);
     // SAFETY: 1. `time` is readable, and nobody asks for the rest.
     let _ = unsafe {
         call(
@@ -110,6 +124,22 @@ pub(crate) fn wait(word: &AtomicU32, value: u32) {
     if !sleep_by(word, value, ptr::null()) {
         // Forbidden, as by a filter: then by looking.
         sleep_ms(100);
+    }
+}
+
+/// As [`wait`], for so many milliseconds at most, or a day.
+pub(crate) fn wait_ms(word: &AtomicU32, value: u32, milliseconds: u64) {
+    let time = time_of(milliseconds);
+    if !sleep_by(word, value, &raw const time) {
+        sleep_ms(milliseconds);
+    }
+}
+
+fn time_of(milliseconds: u64) -> libc::timespec {
+    let milliseconds = milliseconds.min(86_400_000);
+    libc::timespec {
+        tv_sec: (milliseconds / 1000).cast_signed(),
+        tv_nsec: (milliseconds % 1000 * 1_000_000).cast_signed(),
     }
 }
 

@@ -74,7 +74,9 @@ cfg_if! {
     }
 }
 
-pub(crate) use background::{name_thread, sleep_ms, start_thread, wait, wait_at_most, wake};
+pub(crate) use background::{
+    name_thread, prepare_threads, sleep_ms, start_thread, wait, wait_at_most, wait_ms, wake,
+};
 pub(crate) use cgroup::memory_limit;
 pub(crate) use fault::{backtrace, object_at, watch_faults};
 #[cfg(feature = "counters")]

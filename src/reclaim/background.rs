@@ -2,18 +2,24 @@
 //! have gone idle. While nothing is freed it sleeps in the kernel; nobody else notices it but by one load on
 //! slow paths that free.
 //!
-//! It has no cache: nothing it does allocates.
+//! It has no cache: nothing it does allocates. Its states, and who may start and end it, are in `wakeup/word.rs`; where
+//! slow paths may start it, and why nowhere else, is in `docs/purging.md`.
 
 use core::ffi::c_void;
+use core::ptr;
 
 use super::maintenance::maintain_all;
 use super::purge::purge;
 use super::quiesce::ticks;
 use crate::arena;
 use crate::config::{self, Config};
+use crate::demand::DEMAND;
 use crate::error::StartError;
+use crate::heap;
 use crate::large;
 use crate::os;
+use crate::sync::GuardedU64;
+use crate::thread_cache::ThreadCache;
 use crate::threads;
 use crate::valgrind;
 use crate::wakeup;
@@ -21,38 +27,119 @@ use crate::wakeup;
 /// The least time between two looks, in milliseconds.
 const LEAST: u64 = 10;
 
-/// Starts the background thread, if there is none and nobody else is starting one.
+/// Purge delays until a start that failed is tried again, at most; the pause doubles.
+const PAUSE_MAX: u64 = 128;
+
+/// How long the next pause is, in purge delays, 0 standing for one, and when it is over. Written by who
+/// [begins](wakeup::begin) to start the thread.
+static PAUSE: GuardedU64 = GuardedU64::new(0);
+static NOT_BEFORE: GuardedU64 = GuardedU64::new(0);
+
+/// Starts a background thread that stays, if there is none and nobody else is starting one.
 pub(crate) fn start(config: &Config) -> Result<(), StartError> {
     if !threads::prepare(config) {
         return Err(StartError);
     }
-    if wakeup::begin() && !os::start_thread(work) {
-        wakeup::end();
+    if wakeup::ask() && !os::start_thread(work) {
+        wakeup::fail();
         return Err(StartError);
     }
     Ok(())
 }
 
+/// After memory went from a thread to where all can have it: wakes the background thread, or starts it. No lock is held.
+#[inline(always)]
+pub(crate) fn notice(config: &Config) {
+    if wakeup::is_set() {
+        hear(config);
+    }
+}
+
+/// At the end of a slow path that frees nothing: starts the background thread if the options ask for one that stays.
+#[inline(always)]
+pub(crate) fn start_if_wanted(config: &Config) {
+    if wakeup::is_wanted() {
+        hear(config);
+    }
+}
+
+#[cold]
+fn hear(config: &Config) {
+    if !wakeup::wake() && config.may_start_threads() {
+        consider();
+    }
+}
+
+/// Slow paths of a thread for blocks between two looks into slabs, while there is no background thread. Such a path
+/// may free 448 KiB; a look reads a word of each class of each heap. An odd number: pairs of a refill and a flush do not
+/// pass it by.
+const LOOK: u64 = 17;
+
+/// Whether so much is free that a thread to give it back is worth what it costs: free units and cached mappings, and now
+/// and then blocks in slabs.
+fn is_much_free(own: &ThreadCache) -> bool {
+    /// The slow path of the last look.
+    static LOOKED: GuardedU64 = GuardedU64::new(0);
+    if DEMAND.is_worth_a_thread(0) {
+        return true;
+    }
+    let ticks = own.ticks.get();
+    if !ticks.is_multiple_of(LOOK) || ticks == LOOKED.get() {
+        return false;
+    }
+    LOOKED.set(ticks);
+    DEMAND.is_worth_a_thread(heap::free_bytes_about())
+}
+
+/// Starts the background thread, if it is worth it.
+fn consider() {
+    // A thread that registers or has ended leaves it to others.
+    let Some(own) = ThreadCache::own() else {
+        return;
+    };
+    if !wakeup::is_wanted() && !is_much_free(own) {
+        return;
+    }
+    // So does a child of `vfork`.
+    if !os::is_at_home() {
+        return;
+    }
+    let now = os::now_ms();
+    if now < NOT_BEFORE.get() || !wakeup::begin() {
+        return;
+    }
+    if os::start_thread(work) {
+        PAUSE.set(0);
+        return;
+    }
+    let pause = PAUSE.get().max(1);
+    NOT_BEFORE.set(now + pause * config::purge_delay_ms().max(LEAST));
+    PAUSE.set((2 * pause).min(PAUSE_MAX));
+    wakeup::fail();
+}
+
 extern "C" fn work(_: *mut c_void) -> *mut c_void {
     os::name_thread(c"flagstone");
     valgrind::quietly(|| {
-        loop {
+        while !wakeup::end() {
             maintain_until_idle();
             // Before the purge: what is freed behind its back rings.
-            wakeup::set();
-            purge();
-            wakeup::sleep();
+            if wakeup::lie_down() {
+                purge();
+                wakeup::sleep();
+            }
         }
-    })
+    });
+    ptr::null_mut()
 }
 
-/// Gives back what is due, every purge delay, until the program has done nothing for that long.
+/// Gives back what is due, every purge delay, until the program has done nothing for that long, or the thread is to end.
 fn maintain_until_idle() {
     let mut before = pulse();
     loop {
-        os::sleep_ms(config::purge_delay_ms().max(LEAST));
+        wakeup::nap(config::purge_delay_ms().max(LEAST));
         let now = pulse();
-        if now == before {
+        if now == before || wakeup::is_ending() {
             return;
         }
         maintain_all();

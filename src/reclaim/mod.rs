@@ -9,7 +9,7 @@ mod quiesce;
 mod stats;
 mod verify;
 
-pub(crate) use background::start as start_background;
+pub(crate) use background::{notice, start as start_background, start_if_wanted};
 pub(crate) use maintenance::{maintain, or_reclaim};
 pub(crate) use purge::purge;
 pub(crate) use stats::stats;

@@ -39,7 +39,7 @@ pub(crate) fn recover() {
     // SAFETY: 1. the only thread, and it holds no lock: see the first note.
     let caches = unsafe { registry::break_locks(slabs) };
     parked::recover(caches);
-    wakeup::end();
+    wakeup::forget();
     if !key::is_ready() {
         // Who was putting the options in force is gone, and nothing was allocated.
         config::forget();

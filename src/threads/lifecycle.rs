@@ -7,7 +7,7 @@ use super::fork::{self, Part};
 use super::key::{self, is_ready, key};
 use super::parked;
 use super::registry::{REGISTRY, new_bank};
-use crate::config::{self, Config, OptionError};
+use crate::config::{self, Background, Config, OptionError};
 use crate::demand::DEMAND;
 use crate::heap::{self, Wrong};
 use crate::os::{self, ThreadKey, failpoints};
@@ -119,6 +119,12 @@ fn finish(config: &Config) {
     if !config.stays_loaded() {
         sample::begin();
         os::stay_loaded((&raw const REGISTRY).cast());
+    }
+    if config.may_start_threads() && config::background() != Background::Off {
+        os::prepare_threads();
+        if config::background() == Background::On {
+            wakeup::want();
+        }
     }
     if let Some(key) = ThreadKey::new(at_exit) {
         key::set(key);

@@ -1,11 +1,13 @@
 //! The threads that have a cache, and the caches that no thread has. One lock guards the lists.
 
 use crate::arena::meta;
+use crate::config::{self, Background};
 use crate::heap::{self, Wrong};
 use crate::os::{self, Lock, failpoints};
-use crate::sync::{GuardedU8, Link, Ordering, same};
+use crate::sync::{GuardedU8, GuardedUsize, Link, Ordering, same};
 use crate::thread_cache::tls::EMPTY;
 use crate::thread_cache::{BANK, CacheGuard, LockedCache, STRIDE, ThreadCache, sharers};
+use crate::wakeup;
 
 /// The caches by what they are in. Who has a reference to it holds its lock.
 pub(crate) struct Registry {
@@ -18,6 +20,8 @@ pub(crate) struct Registry {
     /// Caches that there are, and how many there may be before their threads are looked after.
     caches: usize,
     patience: usize,
+    /// Caches in use of threads that are known to be this process's, not a parent's.
+    living: GuardedUsize,
 }
 
 pub(crate) static REGISTRY: Lock<Registry> = Lock::new(Registry {
@@ -26,6 +30,7 @@ pub(crate) static REGISTRY: Lock<Registry> = Lock::new(Registry {
     parked: Link::none(),
     caches: 0,
     patience: 2 * BANK,
+    living: GuardedUsize::new(0),
 });
 
 impl Registry {
@@ -61,6 +66,12 @@ impl Registry {
             after.previous.set(previous);
         }
         sharers::leave(cache.heap.get() as usize);
+        if is_of_this_process(cache) {
+            self.living.set(self.living.get() - 1);
+            if self.living.get() == 1 {
+                wakeup::fewer();
+            }
+        }
     }
 
     /// Keeps an empty cache for the next thread.
@@ -125,10 +136,14 @@ impl Registry {
         words.lead_to(empty);
     }
 
-    /// Notes the calling thread, whose cache this is.
+    /// Notes the calling thread, whose cache this is. It was not noted before.
     pub(super) fn belong_here(&self, cache: &ThreadCache) {
         cache.thread.set(os::thread_id());
         cache.generation.set(os::fork_generation().number());
+        self.living.set(self.living.get() + 1);
+        if self.living.get() == 2 && config::background() != Background::Off {
+            wakeup::more();
+        }
     }
 }
 
@@ -198,10 +213,12 @@ pub(crate) unsafe fn break_locks(_: heap::recover::Whole) -> Whole {
         BROKEN.set(1);
     }
     REGISTRY.break_inherited();
+    let registry = REGISTRY.lock();
+    // The one that there is, is noted when it comes by.
+    registry.living.set(0);
     if BROKEN.get() == 0 {
         return Whole(());
     }
-    let registry = REGISTRY.lock();
     // A thread that was entering or leaving may have set one link of two.
     sharers::forget();
     let mut previous = None;

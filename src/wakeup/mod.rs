@@ -1,4 +1,5 @@
-//! How a thread that frees memory wakes the background thread, which sleeps in the kernel while nothing is freed.
+//! Whether there is a background thread, which sleeps in the kernel while nothing is freed, and how a thread that frees
+//! memory wakes it, or learns that it is to start one.
 
 mod word;
 
@@ -7,24 +8,76 @@ use crate::os;
 
 static WAKEUP: Wakeup = Wakeup::new();
 
+/// The program has two threads at least. The registry is locked.
+pub(crate) fn more() {
+    WAKEUP.more();
+}
+
+/// It has fewer: a background thread that was not asked for ends. The registry is locked.
+pub(crate) fn fewer() {
+    if WAKEUP.fewer() {
+        os::wake(WAKEUP.word());
+    }
+}
+
+/// Who next may is to start a background thread that stays.
+pub(crate) fn want() {
+    WAKEUP.want();
+}
+
+/// Whether that is so.
+#[inline(always)]
+pub(crate) fn is_wanted() -> bool {
+    WAKEUP.is_wanted()
+}
+
+/// A background thread that stays is wanted now; whether the caller is the one to start it.
+pub(crate) fn ask() -> bool {
+    WAKEUP.ask()
+}
+
 /// Whether the caller is the one to start the background thread.
 pub(crate) fn begin() -> bool {
     WAKEUP.begin()
 }
 
-/// There is no background thread (any more).
-pub(crate) fn end() {
-    WAKEUP.end();
+/// It could not be started.
+pub(crate) fn fail() {
+    WAKEUP.fail();
 }
 
-/// From here on who frees memory wakes it.
-pub(crate) fn set() {
-    WAKEUP.set();
+/// In a child of `fork`: there is no background thread.
+pub(crate) fn forget() {
+    WAKEUP.forget();
 }
 
-/// Sleeps until it is woken.
+/// From here on who frees memory wakes the background thread, unless it is to end.
+pub(crate) fn lie_down() -> bool {
+    WAKEUP.lie_down()
+}
+
+/// Whether there is no background thread any more; it was to end.
+pub(crate) fn end() -> bool {
+    WAKEUP.end()
+}
+
+/// Whether the background thread is to end.
+pub(crate) fn is_ending() -> bool {
+    WAKEUP.is_ending()
+}
+
+/// Sleeps until it is woken, or is to end.
 pub(crate) fn sleep() {
     WAKEUP.sleep(os::wait);
+}
+
+/// Sleeps for about so long, unless it is to end.
+pub(crate) fn nap(milliseconds: u64) {
+    if WAKEUP.stays() {
+        os::sleep_ms(milliseconds);
+    } else {
+        WAKEUP.nap(|word, value| os::wait_ms(word, value, milliseconds));
+    }
 }
 
 /// Whether it looks by itself at what is due.
@@ -32,17 +85,26 @@ pub(crate) fn is_awake() -> bool {
     WAKEUP.is_awake()
 }
 
+/// Whether who frees memory has something to do: [`wake`], or to start the background thread.
+#[inline(always)]
+pub(crate) fn is_set() -> bool {
+    WAKEUP.is_set()
+}
+
 /// After memory went from a thread to where all can have it. No lock is held.
 #[inline(always)]
 pub(crate) fn notice() {
-    if WAKEUP.is_set() {
+    if is_set() {
         wake();
     }
 }
 
+/// Wakes the background thread if there is one that sleeps; whether the caller did.
 #[cold]
-fn wake() {
-    if WAKEUP.wake() {
+pub(crate) fn wake() -> bool {
+    let wakes = WAKEUP.wake();
+    if wakes {
         os::wake(WAKEUP.word());
     }
+    wakes
 }

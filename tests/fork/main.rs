@@ -24,10 +24,10 @@ use common::process::{begin, live, verify};
 use common::raw_thread::on_raw_thread;
 use crew::Crew;
 use estate::{Estate, MAGAZINES, use_all_sizes};
-use flagstone::Flagstone;
+use flagstone::{Background, Config, Flagstone};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 /// Sizes of classes, and so many bytes of each that they do not fit in a magazine.
 const CLASSES: [usize; 7] = [16, 48, 96, 1_024, 4_096, 20_480, 98_304];

@@ -16,10 +16,10 @@ use std::process;
 use common::block::Block;
 use common::child::{Exit, run_child_with, scenario};
 use common::process::{resident, verify};
-use flagstone::Flagstone;
+use flagstone::{Background, Config, Flagstone};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 const HARDENED: &str = "FLAGSTONE_HARDENED";
 /// Written by a child in which nothing was noticed.

@@ -13,7 +13,7 @@ mod stop;
 use blocks::Blocks;
 use common::child::alone;
 use common::process::{expect_back, expect_grown, live, resident, verify, without_huge_pages};
-use flagstone::Flagstone;
+use flagstone::{Background, Config, Flagstone};
 use hammer::while_hammering;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -24,7 +24,7 @@ use sleepers::{
 use stop::purge_while_stopped;
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 const MIB: usize = 1 << 20;
 /// The variable that has everything due at once, so that no test waits for a clock.

@@ -13,11 +13,11 @@ use std::process;
 use common::child::{Exit, run_child, scenario};
 use common::process::verify;
 use common::raw_thread::on_raw_thread;
-use flagstone::Flagstone;
+use flagstone::{Background, Config, Flagstone};
 use program::{Mistake, Program, block};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 /// One size of each kind: small classes, large classes, spans, and a mapping of its own.
 const SIZES: [usize; 8] = [16, 64, 1_000, 4_096, 40_000, 200_000, SPAN, 4 << 20];

@@ -19,11 +19,11 @@ use common::block::Block;
 use common::child::{alone, one_in, run_child, scenario};
 use common::process::{live, mapped, resident, verify, without_huge_pages};
 use filler::Filler;
-use flagstone::{Flagstone, failpoints};
+use flagstone::{Background, Config, Flagstone, failpoints};
 use program::{check, fill, free_quietly, layout, program};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 const MIB: usize = 1 << 20;
 

@@ -18,13 +18,13 @@ use blocks::Blocks;
 use common::block::Block;
 use common::child::alone;
 use common::process::{expect_back, expect_grown, live, resident, verify, without_huge_pages};
-use flagstone::Flagstone;
 use flagstone::failpoints::{self, Callback, Point};
+use flagstone::{Background, Config, Flagstone};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 #[global_allocator]
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 const MIB: usize = 1 << 20;
 /// The variable that has everything due at once, so that no test waits for a clock.

@@ -13,10 +13,10 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use flagstone::Flagstone;
+use flagstone::{Background, Config, Flagstone};
 
 /// Not the process's own: what the harness allocates does not disturb.
-static ALLOC: Flagstone = Flagstone::new();
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
 
 /// How far a scene has come.
 static STEP: AtomicUsize = AtomicUsize::new(0);

@@ -72,7 +72,7 @@ impl Tuning {
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-        .chain(self.background.then_some(("FLAGSTONE_BACKGROUND", "1")))
+        .chain(self.background.then_some(("FLAGSTONE_BACKGROUND", "on")))
     }
 
     /// Whether allocations will be sampled.

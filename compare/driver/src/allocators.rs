@@ -184,10 +184,12 @@ const fn variant(
 }
 
 const HARDENED: &str = "FLAGSTONE_HARDENED";
+const BACKGROUND: &str = "FLAGSTONE_BACKGROUND";
 
-/// Ours with its background thread or with safeguards: run when they are named, for what they bring and cost.
+/// Ours with its background thread from the start or never, or with safeguards: run when they are named, for what they bring and cost.
 pub(crate) const VARIANTS: &[Allocator] = &[
-    variant("background", "back", &[("WITH_BACKGROUND", "1")]),
+    variant("background", "back", &[(BACKGROUND, "on")]),
+    variant("no-background", "none", &[(BACKGROUND, "off")]),
     variant("hardened", "hard", &[(HARDENED, "1")]),
     variant("checks", "chk", &[(HARDENED, "checks")]),
     variant("canaries", "can", &[(HARDENED, "canaries")]),

@@ -13,12 +13,6 @@ mod workload;
 static GLOBAL: Flagstone = Flagstone::new();
 
 fn main() -> ExitCode {
-    if std::env::var_os("WITH_BACKGROUND").is_some()
-        && let Err(error) = GLOBAL.start_background()
-    {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
     workload::main(
         || {
             Flagstone::purge();

@@ -22,7 +22,7 @@ use crate::hardening::Hardening;
 use crate::heap;
 use crate::large;
 use crate::os;
-use crate::reclaim::or_reclaim;
+use crate::reclaim::{self, or_reclaim};
 use crate::sample;
 use crate::size_class::{CLASS_MAX, Request, SizeClass, classify_to};
 use crate::size_map::table_class;
@@ -30,7 +30,6 @@ use crate::sync::Ordering;
 use crate::thread_cache::{Safeguards, ThreadCache, tls};
 use crate::threads;
 use crate::units::ADDRESS_BITS;
-use crate::wakeup;
 
 pub(super) use canary::write as write_canary;
 pub(super) use realloc::{realloc, resize};
@@ -349,7 +348,7 @@ unsafe fn push_or_flush(
     if !cache.magazine(class).push(block) {
         // SAFETY: 1. a block of the class that nobody uses, our own first item.
         unsafe { make_room(block, class, config) };
-        wakeup::notice();
+        reclaim::notice(config);
     }
 }
 
@@ -379,7 +378,7 @@ unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Conf
     if !mode.is_hardened() {
         // SAFETY: 1. and 2. our own: the process turned out plain.
         unsafe { plain::free(block, size, align, config) };
-        return wakeup::notice();
+        return reclaim::notice(config);
     }
     if is_sampled(block, mode) {
         return free_sample(block, size);
@@ -395,21 +394,21 @@ unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Conf
             }
         }
         // SAFETY: 1. `request` says that this layout has a mapping. 2. our own second item.
-        _ => unsafe { free_large(block, size, mode) },
+        _ => unsafe { free_large(block, size, mode, config) },
     }
 }
 
 /// # Safety
 /// 1. The block is live and has `size` bytes in front of what is kept behind it.
 /// 2. Nobody uses it any more.
-pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode) {
+pub(super) unsafe fn free_large(block: NonNull<u8>, size: usize, mode: Mode, config: &Config) {
     // SAFETY: 1. `size` bytes in front of what is kept behind them: our own first item.
     unsafe { expect(block, size, Request::Large, Call::Free, mode) };
     // SAFETY: 1. `expect` found room and a whole canary, and nobody uses the block.
     unsafe { canary::erase(block, size, mode) };
     // SAFETY: 1. nobody uses the block any more, our own second item.
     unsafe { large::free(block, size) };
-    wakeup::notice();
+    reclaim::notice(config);
 }
 
 /// Whether a block is a sampled one.
