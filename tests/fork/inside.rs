@@ -10,7 +10,7 @@ use super::child::{alone, expect_panics, fork};
 use super::estate::{Estate, LEFT, MAGAZINES, SLAB, leave_one_of_each, take_two_of_each};
 use crate::ALLOC;
 use crate::common::block::Block;
-use crate::common::process::begin;
+use crate::common::process::{begin, verify};
 use crate::common::raw_thread::on_raw_thread;
 
 /// Together they pass every point, on every way there is.
@@ -117,6 +117,27 @@ fn expect_recovery_in(scenes: &[Scene], point: Point) {
 #[test]
 fn a_thread_at_its_gate() {
     expect_recovery(Point::Gate);
+}
+
+/// A thread that the child has started asks for all gates before the one that forked came by.
+#[test]
+fn a_thread_at_its_gate_beside_a_new_one() {
+    let _turn = begin();
+    expect_panics();
+    alone(|| {
+        let mut estate = Estate::new();
+        let props = Props::new();
+        let stops = perform(small, &props, Some(Point::Gate), || {
+            fork(|| {
+                on_raw_thread(&mut (), |()| verify());
+                let (blocks, in_hand) = props.inherit();
+                estate.examine(blocks, MAGAZINES + SLAB + in_hand);
+            })
+        });
+        assert!(stops > 0, "no thread came to its gate");
+        props.free_all();
+        estate.settle();
+    });
 }
 
 #[test]
