@@ -284,7 +284,8 @@ impl Demand {
         self.budget.load(Ordering::Relaxed).max(FLOOR)
     }
 
-    fn free(&self) -> usize {
+    /// Free bytes that are kept, of either kind.
+    pub(crate) fn free(&self) -> usize {
         let units = self.free_units.load(Ordering::Relaxed);
         units + self.free_mappings.load(Ordering::Relaxed)
     }

@@ -86,11 +86,11 @@ impl Flagstone {
 
     /// Starts the background thread for good, which gives memory back when the program has gone idle.
     ///
-    /// The program is idle once no thread has freed or fetched anything by a slow path for
-    /// [`Config::purge_delay_ms`]. The thread then [purges](Self::purge), about twice that delay
-    /// after the last slow path, and sleeps until something is freed. While the program is busy, it
-    /// looks once in a delay at what is due. So a program that frees nothing pays nothing, and a
-    /// busy one some wake-ups a second. A change of the delay counts from the next look on.
+    /// The program is idle once no thread has freed or fetched a block for [`Config::purge_delay_ms`].
+    /// The thread then [purges](Self::purge), about three times that delay after the last call, and
+    /// sleeps until something is freed. While the program is busy, it looks once in a delay at what is
+    /// due, and more seldom where that returns little. So a program that frees nothing pays nothing,
+    /// and a busy one some wake-ups a second at most. A change of the delay counts from the next look on.
     ///
     /// Idempotent. Does not wait for a concurrent start, which may still fail.
     ///

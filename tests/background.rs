@@ -5,6 +5,7 @@
 mod common;
 
 use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::fs;
 use std::panic::catch_unwind;
@@ -14,7 +15,7 @@ use std::time::Instant;
 
 use common::block::{Block, take_slow_paths};
 use common::child::{again, alone};
-use common::process::{mapped, resident, verify, without_huge_pages};
+use common::process::{is_in_memory, mapped, resident, verify, without_huge_pages};
 use flagstone::{Background, Config, Flagstone, StartError, failpoints};
 
 #[global_allocator]
@@ -177,6 +178,45 @@ fn a_busy_program_does_not_wake_it() {
             is_busy();
             sleeps() - before < u64::from(DELAYS / 5)
         });
+    });
+}
+
+/// Who takes blocks from magazines and puts them back is alive, though no slow path hears of it: nothing is to go from
+/// under it.
+#[test]
+fn a_program_on_fast_paths_is_not_idle() {
+    const SIZE: usize = 16 << 10;
+    // In quarantine, blocks of others pin pages.
+    if std::env::var_os("FLAGSTONE_HARDENED").is_some() {
+        return;
+    }
+    alone("a_program_on_fast_paths_is_not_idle", &[], || {
+        without_huge_pages();
+        ALLOC.start_background().expect("a background thread");
+        until(|| background_threads().len() == 1);
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    Block::filled(&ALLOC, 100, 8, 1).free(&ALLOC);
+                }
+            });
+            // What this thread keeps at hand, but for the newest.
+            let blocks: Vec<_> = (0..16)
+                .map(|tag| Block::filled(&ALLOC, SIZE, 8, tag))
+                .collect();
+            let pages: Vec<usize> = blocks.iter().map(|block| block.addr() + SIZE / 2).collect();
+            blocks.into_iter().for_each(|block| block.free(&ALLOC));
+            let are_there = || pages.iter().filter(|page| is_in_memory(**page)).count();
+            let at_hand = are_there();
+            // It has looked so often.
+            let before = sleeps();
+            until(|| sleeps() > before + 12);
+            assert_eq!(are_there(), at_hand);
+            is_done.store(true, Ordering::Relaxed);
+            until(|| are_there() <= 2);
+        });
+        verify();
     });
 }
 

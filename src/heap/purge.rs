@@ -131,20 +131,23 @@ fn most_steps(state: &ClassHeap, info: &ClassInfo) -> usize {
     state.slabs_about() * (2 + info.units.get() as usize)
 }
 
-/// The same, a whole round, which ends even if others are at work on the slabs.
-pub(crate) fn old_holes() {
+/// The same, a whole round, which ends even if others are at work on the slabs; bytes returned to the kernel.
+pub(crate) fn old_holes() -> usize {
+    let mut bytes = 0;
     for (_, heap) in heaps() {
         for class in SizeClass::all() {
             let (state, info) = (heap.class(class), class.info());
             let mut steps = most_steps(state, info);
-            old_of(state, info, &mut steps);
+            bytes += old_of(state, info, &mut steps);
         }
     }
+    bytes
 }
 
 /// Purges the free pages of old slabs of one class, as many as `steps`, from which it counts down,
-/// allow.
-fn old_of(state: &'static ClassHeap, info: &'static ClassInfo, steps: &mut usize) {
+/// allow; bytes returned to the kernel.
+fn old_of(state: &'static ClassHeap, info: &'static ClassInfo, steps: &mut usize) -> usize {
+    let mut bytes = 0;
     let delay = config::purge_delay_ms().div_ceil(2);
     let mut is_done = !state.may_have_holes();
     while *steps > 0 && !is_done {
@@ -160,9 +163,12 @@ fn old_of(state: &'static ClassHeap, info: &'static ClassInfo, steps: &mut usize
         if let (Some(slab), Some(free)) = (look.old, free) {
             *steps = steps.saturating_sub(info.units.get() as usize);
             // What a kernel refused waits for the next round, and with it what is behind it.
-            is_done |= purge_claimed(slab, state, &free).is_refused;
+            let purged = purge_claimed(slab, state, &free);
+            is_done |= purged.is_refused;
+            bytes += purged.bytes;
         }
     }
+    bytes
 }
 
 /// Purges the free pages of one slab, old or not; bytes returned to the kernel.

@@ -9,8 +9,9 @@ use core::ffi::c_void;
 use core::ptr;
 
 use super::maintenance::maintain_all;
+use super::pace::Pace;
 use super::purge::purge;
-use super::quiesce::ticks;
+use super::quiesce::{divert_all, ticks};
 use crate::arena;
 use crate::config::{self, Config};
 use crate::demand::DEMAND;
@@ -121,11 +122,12 @@ fn consider() {
 extern "C" fn work(_: *mut c_void) -> *mut c_void {
     os::name_thread(c"flagstone");
     valgrind::quietly(|| {
+        let mut patience = Pace::new();
         while !wakeup::end() {
-            maintain_until_idle();
+            maintain_until_idle(&patience);
             // Before the purge: what is freed behind its back rings.
             if wakeup::lie_down() {
-                purge();
+                patience.gained(purge());
                 wakeup::sleep();
             }
         }
@@ -133,25 +135,52 @@ extern "C" fn work(_: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Gives back what is due, every purge delay, until the program has done nothing for that long, or the thread is to end.
-fn maintain_until_idle() {
+/// Gives back what is due, until the program has been idle as long as `patience` says, or the thread is to end.
+fn maintain_until_idle(patience: &Pace) {
+    let mut pace = Pace::new();
     let mut before = pulse();
+    // Looks in a row that found no slow path; from the first of them on, any call takes one.
+    let mut idle = 0;
     loop {
-        wakeup::nap(config::purge_delay_ms().max(LEAST));
-        let now = pulse();
-        if now == before || wakeup::is_ending() {
+        let delays = if idle == 0 { pace.delays() } else { 1 };
+        wakeup::nap(u64::from(delays) * config::purge_delay_ms().max(LEAST));
+        if wakeup::is_ending() {
             return;
         }
-        maintain_all();
+        let now = pulse();
+        if now == before {
+            // Units and mappings that wait to go back are known.
+            if idle >= patience.delays() || idle > 0 && !Pace::is_little(DEMAND.free()) {
+                return;
+            }
+            if idle == 0 {
+                divert_all().unwrap_or_else(|wrong| wrong.report());
+                before = pulse();
+            }
+            idle += 1;
+            continue;
+        }
+        idle = 0;
+        let is_freed = now.freed != before.freed;
+        let bytes = maintain_all();
+        pace.gained(if is_freed { usize::MAX } else { bytes });
         // Which takes spans back, too.
         before = pulse();
     }
 }
 
-/// Another number whenever the program has called the allocator's slow paths.
-fn pulse() -> u64 {
-    // OVERFLOW: only equality counts.
-    ticks()
-        .wrapping_add(arena::released())
-        .wrapping_add(large::removed())
+/// What changes whenever the program has called the allocator's slow paths; only equality counts.
+#[derive(PartialEq, Eq)]
+struct Pulse {
+    ticks: u64,
+    /// Spans and mappings that came back, or changed.
+    freed: u64,
+}
+
+fn pulse() -> Pulse {
+    Pulse {
+        ticks: ticks(),
+        // OVERFLOW: as said.
+        freed: arena::released().wrapping_add(large::removed()),
+    }
 }

@@ -42,15 +42,22 @@ pub(crate) fn maintain(goes_on: bool) -> Result<bool, Wrong> {
     Ok(heap::some_holes(begins) || units || bytes > 0)
 }
 
-/// Gives back what is due, wherever it is. No lock is held.
-pub(super) fn maintain_all() {
+/// Gives back what is due, wherever it is; about how many bytes went meanwhile. No lock is held.
+pub(super) fn maintain_all() -> usize {
+    let before = arena::given_back();
     LOOKED_AT.set(os::now_ms());
     DEMAND.look(LOOKED_AT.get(), config::purge_delay_ms());
     let emptied = parked::try_to_empty(Age::Due, usize::MAX);
     emptied.unwrap_or_else(|wrong| wrong.report());
-    heap::old_holes();
+    let mut bytes = heap::old_holes();
     while arena::decay(Age::Due) {}
-    while large::decay(Age::Due) > 0 {}
+    loop {
+        match large::decay(Age::Due) {
+            0 => break,
+            more => bytes += more,
+        }
+    }
+    bytes + arena::given_back().wrapping_sub(before)
 }
 
 /// What `attempt` gives, or gives once all that nobody uses went back to the kernel: empty chunks and

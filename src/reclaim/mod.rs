@@ -4,6 +4,7 @@
 
 mod background;
 mod maintenance;
+mod pace;
 mod purge;
 mod quiesce;
 mod stats;

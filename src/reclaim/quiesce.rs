@@ -11,7 +11,7 @@
 use crate::heap::Wrong;
 use crate::os;
 use crate::size_class::SizeClass;
-use crate::thread_cache::{Contents, LockedCache, ThreadCache};
+use crate::thread_cache::{CacheGuard, Contents, LockedCache, ThreadCache};
 use crate::threads::{
     REGISTRY, Registry, is_abandoned, is_of_this_process, is_own, lock_registered,
 };
@@ -21,6 +21,24 @@ use crate::threads::{
 fn others(registry: &Registry) -> impl Iterator<Item = &'static ThreadCache> + use<> {
     let all = registry.registered();
     all.filter(|cache| !is_own(cache) && is_of_this_process(cache))
+}
+
+/// Sends the next call of each other thread to the slow path, where it is seen ([`ticks`]), were it only for the next
+/// block in a magazine.
+pub(super) fn divert_all() -> Result<(), Wrong> {
+    let registry = REGISTRY.lock();
+    others(&registry).try_for_each(|cache| diverted(&registry, cache).map(drop))
+}
+
+/// The gate of a thread that was diverted; `None` if it is gone, and its cache dissolved.
+fn diverted(registry: &Registry, cache: &'static ThreadCache) -> Result<Option<CacheGuard>, Wrong> {
+    let gate = cache.lock();
+    if is_abandoned(cache) {
+        drop(gate);
+        return registry.dissolve(cache).map(|()| None);
+    }
+    registry.divert(gate.cache());
+    Ok(Some(gate))
 }
 
 /// Slow paths that the threads have taken, modulo 2^64: less when one ends.
@@ -45,15 +63,12 @@ impl<'a> HeldOff<'a> {
     pub(super) fn all(registry: &'a Registry) -> Result<Self, Wrong> {
         let mut dissolved = Ok(());
         for cache in others(registry) {
-            let gate = cache.lock();
-            if is_abandoned(cache) {
-                drop(gate);
-                dissolved = dissolved.and(registry.dissolve(cache));
-                continue;
+            match diverted(registry, cache) {
+                // Let go by `drop`, which walks the same registry.
+                Ok(Some(gate)) => gate.keep_locked(),
+                Ok(None) => {}
+                Err(wrong) => dissolved = dissolved.and(Err(wrong)),
             }
-            registry.divert(gate.cache());
-            // Let go by `drop`, which walks the same registry.
-            gate.keep_locked();
         }
         let threads = Self {
             registry,

@@ -74,9 +74,20 @@ pub(crate) fn sleep() {
 /// Sleeps for about so long, unless it is to end.
 pub(crate) fn nap(milliseconds: u64) {
     if WAKEUP.stays() {
-        os::sleep_ms(milliseconds);
-    } else {
-        WAKEUP.nap(|word, value| os::wait_ms(word, value, milliseconds));
+        return os::sleep_ms(milliseconds);
+    }
+    let end = os::now_ms().saturating_add(milliseconds);
+    loop {
+        // A thread of the program that begins changes the word, which is no end.
+        let now = os::now_ms();
+        if now >= end || WAKEUP.is_ending() {
+            return;
+        }
+        WAKEUP.nap(|word, value| os::wait_ms(word, value, end - now));
+        if os::now_ms() == 0 {
+            // Nobody tells the time.
+            return;
+        }
     }
 }
 
