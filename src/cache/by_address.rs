@@ -46,8 +46,11 @@ pub(super) unsafe extern "C" fn free_slow(block: *mut u8, config: &Config) {
         None if plain::put_span(block, None) => {}
         // Without memory for its first call a process can have nothing to free.
         None if !threads::prepare(config) => {}
-        // SAFETY: 1. nobody uses it any more, our own second item.
-        None => unsafe { large::free(block, 0) },
+        None => {
+            plain::come_back(config);
+            // SAFETY: 1. nobody uses it any more, our own second item.
+            unsafe { large::free(block, 0) }
+        }
     }
     wakeup::notice();
 }

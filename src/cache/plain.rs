@@ -11,7 +11,7 @@ use crate::large::{self, Freed};
 use crate::reclaim::or_reclaim;
 use crate::size_class::{Request, SizeClass, classify, span_units};
 use crate::size_map::MagazineOffset;
-use crate::thread_cache::{alloc_magazine, briefly, free_magazine, is_gated};
+use crate::thread_cache::{alloc_magazine, briefly, free_magazine, is_diverted, is_gated};
 use crate::threads;
 use crate::units::{ADDRESS_BITS, UNIT, UnitCount};
 
@@ -80,6 +80,17 @@ pub(super) fn put_span(block: NonNull<u8>, units: Option<UnitCount>) -> bool {
     }
 }
 
+/// Brings a thread back that was held off, whose stock was not at hand for that; which counts as a slow path, by which
+/// others see that it is alive.
+pub(super) fn come_back(config: &Config) {
+    if is_diverted()
+        && let Some(gate) = threads::lock_own(config)
+    {
+        let ticks = &gate.cache().ticks;
+        ticks.set(ticks.get().wrapping_add(1));
+    }
+}
+
 fn block_or_null(found: Option<(NonNull<u8>, Zeroed)>) -> *mut u8 {
     found.map_or(ptr::null_mut(), |(block, _)| block.as_ptr())
 }
@@ -94,6 +105,9 @@ fn alloc_large(
     // No memory given back makes room for what no process can address.
     if size.max(align) >> ADDRESS_BITS != 0 || !threads::prepare(config) {
         return None;
+    }
+    if matches!(request, Request::Span(_)) {
+        come_back(config);
     }
     let found = or_reclaim(|| match request {
         Request::Span(units) if align > UNIT => large::alloc_aligned(units, size, align, wanted),
@@ -132,8 +146,11 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
         }
         // Without memory for its first call a process can have nothing to free.
         _ if !threads::prepare(config) => {}
-        // SAFETY: 1. nobody uses it any more, our own second item.
-        Request::Span(units) => unsafe { large::free_span(block, units) },
+        Request::Span(units) => {
+            come_back(config);
+            // SAFETY: 1. nobody uses it any more, our own second item.
+            unsafe { large::free_span(block, units) }
+        }
         // SAFETY: 1. nobody uses it any more, our own second item.
         Request::Large => unsafe { large::free(block, size) },
     }

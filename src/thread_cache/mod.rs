@@ -190,6 +190,14 @@ pub(crate) fn briefly<R>(work: impl FnOnce(&'static ThreadCache) -> R) -> Option
     done
 }
 
+/// Whether the calling thread has a cache that its words do not lead to.
+pub(crate) fn is_diverted() -> bool {
+    let words = tls::words();
+    // ORDERING: this thread's own word.
+    let at_hand = words.alloc.load(Ordering::Relaxed);
+    ptr::eq(at_hand, (&raw const EMPTY).cast()) && ThreadCache::own().is_some()
+}
+
 /// The magazine at `offset` of the cache that allocations take from.
 #[inline(always)]
 pub(crate) fn alloc_magazine(offset: MagazineOffset) -> &'static Magazine {

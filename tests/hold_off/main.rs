@@ -10,9 +10,14 @@ mod hammer;
 mod sleepers;
 mod stop;
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 use blocks::Blocks;
+use common::block::Block;
 use common::child::alone;
 use common::process::{expect_back, expect_grown, live, resident, verify, without_huge_pages};
+use common::raw_thread::on_raw_thread;
+use flagstone::failpoints::{self, Callback, Point};
 use flagstone::{Background, Config, Flagstone};
 use hammer::while_hammering;
 use rand::rngs::SmallRng;
@@ -170,6 +175,35 @@ fn blocks_in_use_survive_sweeps() {
         survivors.free_all();
         drop(survivors);
         assert_eq!(live(), live_before);
+        verify();
+    });
+}
+
+/// A thread that uses nothing but spans was held off: it finds its stock again.
+#[test]
+fn a_thread_of_spans_comes_back() {
+    static STOCKED: AtomicUsize = AtomicUsize::new(0);
+    static COUNT: Callback = |point| {
+        if point == Point::Stock {
+            STOCKED.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    // With safeguards there are no stocks.
+    if std::env::var_os("FLAGSTONE_HARDENED").is_some() {
+        return;
+    }
+    alone("a_thread_of_spans_comes_back", &[NEVER], || {
+        let pair = || Block::filled(&ALLOC, 130_000, 8, 1).free(&ALLOC);
+        (0..3).for_each(|_| pair());
+        // Without a call to the allocator here.
+        on_raw_thread(&mut (), |()| {
+            Flagstone::purge();
+        });
+        failpoints::at_points(Some(&COUNT));
+        (0..10).for_each(|_| pair());
+        failpoints::at_points(None);
+        let stocked = STOCKED.load(Ordering::Relaxed);
+        assert!(stocked > 10, "{stocked} of 20");
         verify();
     });
 }
