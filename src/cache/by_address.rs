@@ -43,7 +43,7 @@ pub(super) unsafe extern "C" fn free_slow(block: *mut u8, config: &Config) {
                 unsafe { make_room(block, class, config) };
             }
         }
-        None if plain::put_span(block, None) => {}
+        None if plain::put_span(block, None, config) => {}
         // Without memory for its first call a process can have nothing to free.
         None if !threads::prepare(config) => {}
         None => {

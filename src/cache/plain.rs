@@ -65,19 +65,41 @@ fn take_span(size: usize, align: usize) -> Option<NonNull<u8>> {
 
 /// Puts the span at `block` in the thread's own stock; `false` if the arena is to take it.
 #[inline(always)]
-pub(super) fn put_span(block: NonNull<u8>, units: Option<UnitCount>) -> bool {
-    let put = briefly(|cache| match cache.stock() {
-        Some(stock) => stock.put(block, units),
-        None => cache.make_stock(),
-    });
-    match put {
+pub(super) fn put_span(block: NonNull<u8>, units: Option<UnitCount>, config: &Config) -> bool {
+    match try_to_put_span(block, units) {
         Some(Freed::Yes) => true,
-        Some(Freed::AndDue) => {
-            arena::decay(Age::Due);
-            true
-        }
+        Some(Freed::Full) => put_span_slow(block, units, config),
         Some(Freed::No) | None => false,
     }
+}
+
+#[inline(always)]
+fn try_to_put_span(block: NonNull<u8>, units: Option<UnitCount>) -> Option<Freed> {
+    briefly(|cache| match cache.stock() {
+        Some(stock) => stock.put(block, units),
+        None => Freed::Full,
+    })
+}
+
+/// [`put_span`] where the stock is full, or there is none yet.
+#[cold]
+#[inline(never)]
+fn put_span_slow(block: NonNull<u8>, units: Option<UnitCount>, config: &Config) -> bool {
+    // Before any lock: in a forked child a thread that is gone may hold it.
+    if !threads::prepare(config) {
+        return false;
+    }
+    let Some(found) = large::units_at(block) else {
+        return false;
+    };
+    briefly(|cache| {
+        if let Some(stock) = cache.stock_or_new() {
+            stock.make_room_for(found);
+        }
+    });
+    let is_put = try_to_put_span(block, units) == Some(Freed::Yes);
+    arena::decay(Age::Due);
+    is_put
 }
 
 /// Brings a thread back that was held off, whose stock was not at hand for that; which counts as a slow path, by which
@@ -133,7 +155,7 @@ pub(super) fn push(block: NonNull<u8>, class: SizeClass) -> bool {
 #[inline(always)]
 pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     if let Some(units) = span_units(size, align)
-        && put_span(block, Some(units))
+        && put_span(block, Some(units), config)
     {
         return;
     }

@@ -33,7 +33,7 @@ use mappings::{MAPPINGS, Mappings};
 pub(crate) use arena::Age;
 pub(crate) use mappings::removed;
 pub(crate) use resize::resize;
-pub(crate) use site::suits;
+pub(crate) use site::{suits, units_at};
 pub(crate) use span::{Freed, alloc_span, free_span};
 pub(crate) use stock::Stock;
 pub(crate) use validate::{die, expect, expect_for, length};

@@ -25,7 +25,7 @@ pub(super) fn is_stocked(block: NonNull<u8>) -> bool {
 }
 
 /// Units of the span that a user holds at `block`.
-pub(super) fn units_at(block: NonNull<u8>) -> Option<UnitCount> {
+pub(crate) fn units_at(block: NonNull<u8>) -> Option<UnitCount> {
     held_at(block).map(|held| UnitCount::new(held.units()))
 }
 

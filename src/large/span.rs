@@ -47,9 +47,9 @@ pub(crate) fn alloc_span(
 pub(crate) enum Freed {
     /// It lies in a stock.
     Yes,
-    /// It does, and others went from there to the arena, where something may be due.
-    AndDue,
-    /// Nothing was done: no stock wants it, or there is none.
+    /// Nothing was done: the stock is full, or there is none.
+    Full,
+    /// Nothing was done: it is no span of such a length that a user has.
     No,
 }
 

@@ -98,7 +98,7 @@ impl Stock {
             Some(room) if usize::from(count) < DEPTH => {
                 self.insert(block, held, [list, usize::from(count), room])
             }
-            _ => self.put_slow(block, held, list),
+            _ => Freed::Full,
         }
     }
 
@@ -124,27 +124,22 @@ impl Stock {
         Freed::Yes
     }
 
+    /// Makes room in a list of spans of so many units, as far as it may have any: others go to the arena, whose lock
+    /// is taken.
     #[cold]
-    #[inline(never)]
-    fn put_slow(&self, block: NonNull<u8>, held: &'static SpanUse, list: usize) -> Freed {
-        if !held.is_of(block) {
-            return Freed::No;
-        }
-        if usize::from(self.counts[list].get()) == DEPTH {
-            self.release_oldest(list, DEPTH / 2);
-        }
-        let Some(room) = self.make_room(list + 1) else {
-            return Freed::No;
+    pub(crate) fn make_room_for(&self, units: UnitCount) {
+        let units = units.get() as usize;
+        let Some(count) = self.counts.get(units - 1) else {
+            return;
         };
-        let place = usize::from(self.counts[list].get());
-        match self.insert(block, held, [list, place, room]) {
-            Freed::Yes => Freed::AndDue,
-            other => other,
+        if usize::from(count.get()) == DEPTH {
+            self.release_oldest(units - 1, DEPTH / 2);
         }
+        self.make_room(units);
     }
 
-    /// Makes room for so many units, if the stock may have as many; what is left behind them.
-    fn make_room(&self, units: usize) -> Option<usize> {
+    /// Makes room for so many units, if the stock may have as many.
+    fn make_room(&self, units: usize) {
         // ORDERING: a number.
         let stocks = MADE.load(Ordering::Relaxed) as usize;
         let share = DEMAND.spans() / UNIT / SHARE / stocks.max(1);
@@ -163,10 +158,9 @@ impl Stock {
             }
             kept = self.units();
         }
-        self.room.set(most.saturating_sub(kept));
         // One of any length, in a stock that has no other.
-        let is_first = kept == 0 && most > 0;
-        (is_first || kept + units <= most).then(|| most.saturating_sub(kept + units))
+        let least = if kept == 0 && most > 0 { units } else { 0 };
+        self.room.set(most.saturating_sub(kept).max(least));
     }
 
     /// Units of its spans.

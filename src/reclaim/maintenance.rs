@@ -7,6 +7,7 @@ use crate::heap::{self, Wrong};
 use crate::large;
 use crate::os;
 use crate::sync::GuardedU64;
+use crate::thread_cache::briefly;
 use crate::threads::{self, Part, parked};
 use crate::wakeup;
 
@@ -60,11 +61,21 @@ pub(super) fn maintain_all() -> usize {
     bytes + arena::given_back().wrapping_sub(before)
 }
 
+/// Gives the spans to the arena that the calling thread keeps. Those of others wait for a purge.
+fn empty_own_stock() {
+    briefly(|cache| {
+        if let Some(stock) = cache.stock() {
+            stock.release(Age::Any);
+        }
+    });
+}
+
 /// What `attempt` gives, or gives once all that nobody uses went back to the kernel: empty chunks and
 /// cached mappings of one kind must not be what keeps another from memory.
 pub(crate) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<Option<T>, Wrong> {
     if DEMAND.is_tight() {
         // Below the limit of a control group: rather nothing kept than killed.
+        empty_own_stock();
         arena::decay(Age::Any);
         large::decay(Age::Any);
         DEMAND.relieved();
@@ -75,6 +86,7 @@ pub(crate) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<Option<T>
     threads::adopt_orphans(Part::Rest);
     parked::try_to_empty(Age::Any, usize::MAX)?;
     heap::spares();
+    empty_own_stock();
     arena::decay(Age::Any);
     large::decay(Age::Any);
     Ok(attempt())

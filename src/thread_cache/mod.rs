@@ -32,7 +32,7 @@ use static_assertions::const_assert;
 use self::capacity::Record;
 use self::tls::EMPTY;
 use crate::config;
-use crate::large::{Freed, Stock};
+use crate::large::Stock;
 use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
 use crate::size_map::{self, FAR, MEDIUM_MAX, MagazineOffset};
@@ -147,12 +147,12 @@ impl ThreadCache {
         self.stock.get()
     }
 
-    /// A stock for the next span, which the thread makes for itself.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn make_stock(&self) -> Freed {
-        self.stock.set(Stock::create());
-        Freed::No
+    /// The same, made if there is none. The calling thread's own.
+    pub(crate) fn stock_or_new(&self) -> Option<&'static Stock> {
+        if self.stock.get().is_none() {
+            self.stock.set(Stock::create());
+        }
+        self.stock.get()
     }
 
     /// Adds a block to a magazine that is gated, in brief work; `false` if it is full, or holds the block already,
