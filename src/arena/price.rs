@@ -52,7 +52,7 @@ impl Price {
             is_proved: GuardedUsize::new(0),
             pause: GuardedUsize::new(0),
             pause_ends: GuardedU64::new(0),
-            next_pause: GuardedUsize::new(PAUSE),
+            next_pause: GuardedUsize::new(0),
         }
     }
 
@@ -92,7 +92,8 @@ impl Price {
         // The first dear one after a pause begins the next.
         self.strikes.set(STRIKES - 1);
         self.is_proved.set(0);
-        let pause = self.next_pause.get();
+        // 0 before the first: what is not zero in a static is that much longer a file.
+        let pause = self.next_pause.get().max(PAUSE);
         self.next_pause.set((2 * pause).min(PAUSE_MAX));
         self.pause_ends.set(now + PAUSE_MS);
         self.pause.set(pause);

