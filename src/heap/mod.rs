@@ -13,7 +13,7 @@ mod refill;
 mod unused;
 
 pub(crate) use flush::{Wrong, class_at, die, flush, why_not};
-pub(crate) use purge::{Idle, all_holes, old_holes, some_holes, spares};
+pub(crate) use purge::{MOST_BLOCKS, old_holes, purge_holes, slabs, some_holes, spares};
 pub(crate) use refill::refill;
 
 use self::class::ClassHeap;

@@ -10,38 +10,6 @@ use crate::size_class::{CLASSES, ClassInfo, SizeClass};
 use crate::slab::{Slab, holes};
 use crate::sync::{AtomicUsize, Ordering};
 
-/// Blocks in magazines of threads that are held off, by address, ascending: free to be purged.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Idle<'a>(pub(crate) &'a [usize]);
-
-impl Idle<'_> {
-    /// The addresses in the units of `slab`.
-    fn of(&self, slab: &Slab) -> impl Iterator<Item = usize> {
-        let info = slab.info();
-        let start = slab.base().addr().get();
-        let from = self.0.partition_point(|address| *address < start);
-        self.0[from..]
-            .iter()
-            .copied()
-            .take_while(move |address| slab.holds(*address, info))
-    }
-
-    fn holds_one_of(&self, slab: &Slab) -> bool {
-        self.of(slab).next().is_some()
-    }
-
-    /// Adds the blocks of `slab` to its free ones.
-    fn add_to(&self, slab: &Slab, free: &mut [u64; 64]) {
-        let info = slab.info();
-        for block in self
-            .of(slab)
-            .filter_map(|address| slab.block_of(address, info).ok())
-        {
-            free[block / 64] |= 1 << (block % 64);
-        }
-    }
-}
-
 /// Gives the spare slabs of all classes back to their chunks.
 pub(crate) fn spares() {
     for (_, heap) in heaps() {
@@ -55,11 +23,13 @@ pub(crate) fn spares() {
     }
 }
 
-/// Purges the free pages of every slab; bytes returned to the kernel.
-pub(crate) fn all_holes(idle: Idle<'_>) -> usize {
-    let slabs = arena::chunks().flat_map(Slab::of_chunk);
-    slabs.map(|slab| purge_holes(slab, idle)).sum()
+/// Every slab, as of some moment while they are walked.
+pub(crate) fn slabs() -> impl Iterator<Item = &'static Slab> {
+    arena::chunks().flat_map(Slab::of_chunk)
 }
+
+/// Most blocks of a slab.
+pub(crate) const MOST_BLOCKS: usize = 64 * 64;
 
 /// Steps of one part of a round: slabs looked at, units purged, classes turned to.
 const STEPS: usize = 64;
@@ -171,21 +141,29 @@ fn old_of(state: &'static ClassHeap, info: &'static ClassInfo, steps: &mut usize
     bytes
 }
 
-/// Purges the free pages of one slab, old or not; bytes returned to the kernel.
-fn purge_holes(slab: &'static Slab, idle: Idle<'_>) -> usize {
+/// Purges the free pages of one slab, old or not, and those under blocks that are `idle`: in magazines, where they stay
+/// meanwhile. There is something to do if blocks left or came back since the last time, or if some of the idle ones
+/// `are_fresh`. Bytes returned to the kernel; `None` if somebody else is at work on the slab.
+pub(crate) fn purge_holes(slab: &'static Slab, idle: &[usize], are_fresh: bool) -> Option<usize> {
     let (class, heap) = (slab.class(), slab.heap());
     let state = class_of(class, heap);
     let mut free = {
         let guard = state.lock();
         let locked = guard.get();
-        let may_be_dirty = || slab.is_touched() || idle.holds_one_of(slab);
-        if !slab.is_of(class, heap) || !may_be_dirty() || !locked.begin_purge(slab) {
-            return 0;
+        if !slab.is_of(class, heap) || !(slab.is_touched() || are_fresh) {
+            return Some(0);
+        }
+        if !locked.begin_purge(slab) {
+            return None;
         }
         slab.free_bits(locked.held)
     };
-    idle.add_to(slab, &mut free);
-    purge_claimed(slab, state, &free).bytes
+    let info = slab.info();
+    // The slab may be another than when they were listed.
+    let inside = idle.iter().filter(|address| slab.holds(**address, info));
+    let blocks = inside.filter_map(|address| slab.block_of(*address, info).ok());
+    blocks.for_each(|block| free[block / 64] |= 1 << (block % 64));
+    Some(purge_claimed(slab, state, &free).bytes)
 }
 
 /// What a purge of one slab came to.

@@ -131,7 +131,7 @@ pub(crate) fn wait(word: &AtomicU32, value: u32) {
 pub(crate) fn wait_ms(word: &AtomicU32, value: u32, milliseconds: u64) {
     let time = time_of(milliseconds);
     if !sleep_by(word, value, &raw const time) {
-        sleep_ms(milliseconds);
+        sleep_ms(milliseconds.min(100));
     }
 }
 

@@ -88,6 +88,10 @@ pub enum Point {
     Claim,
     /// The chunks are locked, a run of units is marked free but not yet among the free ones.
     Release,
+    /// A purge holds threads off, whose gates and the registry are locked.
+    Hold,
+    /// It is about to let them go.
+    LetGo,
     /// A slab is out of its list while its free pages are purged, nothing is locked.
     Holes,
     /// Free units are claimed for a purge, nothing is locked.

@@ -8,6 +8,8 @@ pub(crate) enum Point {
     Flush,
     Claim,
     Release,
+    Hold,
+    LetGo,
     Holes,
     Purge,
     Reserve,

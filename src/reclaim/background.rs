@@ -10,7 +10,7 @@ use core::ptr;
 
 use super::maintenance::maintain_all;
 use super::pace::Pace;
-use super::purge::purge;
+use super::purge::purge_while;
 use super::quiesce::{divert_all, ticks};
 use crate::arena;
 use crate::config::{self, Config};
@@ -127,7 +127,7 @@ extern "C" fn work(_: *mut c_void) -> *mut c_void {
             maintain_until_idle(&patience);
             // Before the purge: what is freed behind its back rings.
             if wakeup::lie_down() {
-                patience.gained(purge());
+                patience.gained(purge_while(|| !wakeup::is_ending()));
                 wakeup::sleep();
             }
         }

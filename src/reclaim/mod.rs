@@ -3,10 +3,12 @@
 //! checks all of them, is here, too.
 
 mod background;
+mod list;
 mod maintenance;
 mod pace;
 mod purge;
 mod quiesce;
+mod resting;
 mod stats;
 mod verify;
 

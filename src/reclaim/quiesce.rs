@@ -1,15 +1,6 @@
-//! Holding threads off: what a purge does to all threads at once, and statistics to all gates.
-//!
-//! A purge cannot touch the magazines of running threads, and does not have to: it holds every
-//! thread off and purges the pages *under* the blocks that lie in their magazines, which are free.
-//! Holding off means: take the thread's gate, divert its words, have the kernel run a barrier on
-//! every processor. From then on a thread can end at most the one operation it was in, which hands
-//! out at most the newest block of one magazine; its next one waits at the gate. So the newest block
-//! of each magazine is spared, and that is all that a sleeping thread pins. Magazines of long blocks
-//! are gated: no fast path leads to them, so that they pin nothing.
+//! What is done to all threads, or asked of all: who the others are, how they are diverted, who takes all gates.
 
 use crate::heap::Wrong;
-use crate::os;
 use crate::size_class::SizeClass;
 use crate::thread_cache::{CacheGuard, Contents, LockedCache, ThreadCache};
 use crate::threads::{
@@ -18,7 +9,7 @@ use crate::threads::{
 
 /// The caches of the other threads of this process. Those of a parent's threads are left alone until
 /// the thread that forked takes them over: their words may lie in memory that is used again.
-fn others(registry: &Registry) -> impl Iterator<Item = &'static ThreadCache> + use<> {
+pub(super) fn others(registry: &Registry) -> impl Iterator<Item = &'static ThreadCache> + use<> {
     let all = registry.registered();
     all.filter(|cache| !is_own(cache) && is_of_this_process(cache))
 }
@@ -31,7 +22,10 @@ pub(super) fn divert_all() -> Result<(), Wrong> {
 }
 
 /// The gate of a thread that was diverted; `None` if it is gone, and its cache dissolved.
-fn diverted(registry: &Registry, cache: &'static ThreadCache) -> Result<Option<CacheGuard>, Wrong> {
+pub(super) fn diverted(
+    registry: &Registry,
+    cache: &'static ThreadCache,
+) -> Result<Option<CacheGuard>, Wrong> {
     let gate = cache.lock();
     if is_abandoned(cache) {
         drop(gate);
@@ -48,54 +42,6 @@ pub(crate) fn ticks() -> u64 {
     registry
         .registered()
         .fold(0, |sum, cache| sum.wrapping_add(cache.ticks.get()))
-}
-
-/// Every registered thread but the caller held off. Holding it proves that no other thread takes a
-/// block out of its magazines, except perhaps the newest of one.
-pub(super) struct HeldOff<'a> {
-    registry: &'a Registry,
-    /// The kernel ran the barrier; without it no thread is known to be at rest.
-    pub(super) is_certain: bool,
-}
-
-impl<'a> HeldOff<'a> {
-    /// Holds them off until it is dropped.
-    pub(super) fn all(registry: &'a Registry) -> Result<Self, Wrong> {
-        let mut dissolved = Ok(());
-        for cache in others(registry) {
-            match diverted(registry, cache) {
-                // Let go by `drop`, which walks the same registry.
-                Ok(Some(gate)) => gate.keep_locked(),
-                Ok(None) => {}
-                Err(wrong) => dissolved = dissolved.and(Err(wrong)),
-            }
-        }
-        let threads = Self {
-            registry,
-            is_certain: os::process_barrier(),
-        };
-        dissolved.map(|()| threads)
-    }
-
-    /// Whether the thread of this cache is in no brief work, so that what is gated, and the stock, is ours.
-    pub(super) fn is_at_rest(&self, cache: LockedCache<'_>) -> bool {
-        self.is_certain && cache.brief.is_over()
-    }
-
-    /// The caches of the threads.
-    pub(super) fn caches(&self) -> impl Iterator<Item = LockedCache<'_>> {
-        // SAFETY: 1. kept locked by `all`, and not let go before `self` is dropped.
-        others(self.registry).map(|cache| unsafe { cache.assume_locked() })
-    }
-}
-
-impl Drop for HeldOff<'_> {
-    fn drop(&mut self) {
-        for cache in others(self.registry) {
-            // SAFETY: 1. kept locked by `all`, and the registry has not changed since.
-            unsafe { cache.unlock() };
-        }
-    }
 }
 
 /// The gates of all registered caches, the caller's too: while it lives, no block moves between a

@@ -230,7 +230,7 @@ impl Slab {
 
     /// The address of the first byte.
     #[inline]
-    fn start(&self) -> usize {
+    pub(crate) fn start(&self) -> usize {
         // ORDERING: set before the descriptor was published, see `create`.
         self.base.load(Ordering::Relaxed).addr()
     }

@@ -271,6 +271,7 @@ impl<'a> LockedCache<'a> {
 
     /// Returns all blocks of all magazines to the heaps, and their slots, those in quarantine and all spans.
     pub(crate) fn empty_all(self) -> Result<(), Wrong> {
+        self.stir();
         let emptied = SizeClass::all().try_for_each(|class| {
             self.work_on(class);
             self.empty(class)

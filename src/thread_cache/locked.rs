@@ -109,6 +109,11 @@ impl Deref for LockedCache<'_> {
 }
 
 impl LockedCache<'_> {
+    /// The cache itself, for who lets the gate go and comes back to it.
+    pub(crate) fn whole(self) -> &'static ThreadCache {
+        self.cache
+    }
+
     /// Notes which magazine may be half changed from here on.
     pub(crate) fn work_on(self, class: SizeClass) {
         #[expect(clippy::cast_possible_truncation, reason = "CLASSES is below NO_CLASS")]
@@ -122,12 +127,14 @@ impl LockedCache<'_> {
 
     /// Brings the calling thread, whose cache this is, back to its fast paths, if it was diverted.
     pub(crate) fn come_back(self) {
+        self.stir();
         // Others write the words under the gate.
         tls::words().lead_to(ptr::from_ref(self.cache).cast_mut().cast());
     }
 
     /// Sends the calling thread, whose cache this is, to the slow paths from here on.
     pub(crate) fn step_aside(self) {
+        self.stir();
         let empty = (&raw const EMPTY).cast::<u8>().cast_mut();
         // Others write the words under the gate.
         tls::words().lead_to(empty);

@@ -191,22 +191,35 @@ mod loom_tests {
         }
     }
 
-    /// Proves: a purger that holds a thread off and spares the newest block never purges a block
-    /// that the thread hands out, whatever operation it interrupts. Fails when the newest block is
-    /// not spared, when the barrier is left out, and when `push` publishes `top` by `Relaxed`.
+    /// Proves: a purger that holds a thread off, lists its blocks but for the newest, lets it go, and
+    /// holds it off again never purges a block that the thread hands out, whatever operation it
+    /// interrupts, if it finds that the thread has not come back. Fails when the newest block is not
+    /// spared, when the barrier is left out, when `push` publishes `top` by `Relaxed`, and when
+    /// nobody asks whether the thread came back.
     #[test]
     fn loom_idle_blocks_are_nobodys() {
         loom::model(|| {
             let owner = Arc::new(Thread::new());
             let other = owner.clone();
             let purger = loom::thread::spawn(move || {
+                let listed: Vec<_> = {
+                    let _held = other.gate.lock().unwrap();
+                    other.is_hot.store(false, Ordering::Relaxed);
+                    fence(loom::sync::atomic::Ordering::SeqCst);
+                    let blocks = other.magazine.len_of(other.slots);
+                    let older = other.slots.get(2..=blocks).unwrap_or_default();
+                    older
+                        .iter()
+                        .map(|slot| slot.load(Ordering::Relaxed))
+                        .collect()
+                };
+                // Later, with the next slice.
                 let _held = other.gate.lock().unwrap();
-                other.is_hot.store(false, Ordering::Relaxed);
-                fence(loom::sync::atomic::Ordering::SeqCst);
-                let blocks = other.magazine.len_of(other.slots);
-                for slot in other.slots.get(2..=blocks).unwrap_or_default() {
+                if !other.is_hot.load(Ordering::Relaxed) {
                     // A purge writes zeros, as far as anyone can tell.
-                    other.user_writes(slot.load(Ordering::Relaxed));
+                    listed
+                        .into_iter()
+                        .for_each(|block| other.user_writes(block));
                 }
             });
             // Two blocks out; one back, and one that came from elsewhere, into the slot that still

@@ -6,6 +6,7 @@ mod capacity;
 mod contents;
 mod locked;
 mod magazine;
+mod rest;
 mod safeguards;
 pub(crate) mod sharers;
 mod total;
@@ -45,6 +46,7 @@ pub(crate) use capacity::{AT_ONCE, Move, SHARES};
 pub(crate) use contents::Contents;
 pub(crate) use locked::{CacheGuard, LockedCache};
 pub(crate) use magazine::Magazine;
+pub(crate) use rest::Purge;
 pub(crate) use safeguards::Safeguards;
 pub(crate) use tls_words::{EXITED, REGISTERING, is_marker};
 
@@ -67,7 +69,7 @@ pub(crate) struct ThreadCache {
     pub(crate) heap: GuardedU16,
     /// The class that a slow path is working on, if any (see `locked`): for a child of `fork`.
     busy: GuardedU8,
-    /// 1 if a look came by since the cache was parked.
+    /// What looks found, see `rest`.
     pub(crate) was_seen: GuardedU8,
     /// The process that the thread belongs to: its [`crate::os::fork_generation`].
     pub(crate) generation: GuardedU32,

@@ -210,6 +210,8 @@ fn register(words: &'static Words) -> Option<&'static ThreadCache> {
         return None;
     }
     locked.end_work();
+    // Which said of a parked one that it was seen.
+    cache.stir();
     locked.equip();
     {
         let registry = REGISTRY.lock();

@@ -13,5 +13,5 @@ pub(crate) use lifecycle::{
     begin, is_for_a_table, lock_own, lock_own_for, prepare, repair_child, set_option,
 };
 pub(crate) use registry::{
-    REGISTRY, Registry, is_abandoned, is_of_this_process, is_own, lock_registered,
+    PURGES, REGISTRY, Registry, is_abandoned, is_of_this_process, is_own, lock_registered,
 };

@@ -34,8 +34,7 @@ fn release_place() {
 pub(crate) fn empty(registry: &Registry, age: Age, most: usize) -> Result<(), Wrong> {
     let (mut link, mut count) = (&registry.parked, 0);
     while let Some(cache) = link.get() {
-        let was_seen = cache.was_seen.get() != 0;
-        cache.was_seen.set(1);
+        let was_seen = cache.see();
         if (was_seen || age == Age::Any) && count < most {
             // SAFETY: 1. no thread has a parked cache, and the registry's lock is held.
             let emptied = unsafe { cache.assume_locked() }.empty_all();
@@ -97,7 +96,7 @@ impl Registry {
     /// Lists a cache that waits for the next thread, with its blocks.
     pub(super) fn park(&self, cache: &'static ThreadCache) {
         cache.begin_anew();
-        cache.was_seen.set(0);
+        cache.stir();
         cache.next.set(self.parked.get());
         self.parked.set(Some(cache));
     }

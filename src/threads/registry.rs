@@ -33,6 +33,9 @@ pub(crate) static REGISTRY: Lock<Registry> = Lock::new(Registry {
     living: GuardedUsize::new(0),
 });
 
+/// Who purges. Before all other locks.
+pub(crate) static PURGES: Lock<()> = Lock::new(());
+
 impl Registry {
     /// The caches in use. One may leave while it is looked at.
     pub(crate) fn registered(&self) -> impl Iterator<Item = &'static ThreadCache> + use<> {
@@ -208,10 +211,11 @@ pub(super) struct Whole(());
 /// # Safety
 /// 1. This is the only thread inside the allocator, and it holds no lock.
 pub(crate) unsafe fn break_locks(_: heap::recover::Whole) -> Whole {
-    if REGISTRY.is_locked() {
-        // Before the lock is broken: a child of this child finds it free.
+    if REGISTRY.is_locked() || PURGES.is_locked() {
+        // Before the locks are broken: a child of this child finds them free.
         BROKEN.set(1);
     }
+    PURGES.break_inherited();
     REGISTRY.break_inherited();
     let registry = REGISTRY.lock();
     // The one that there is, is noted when it comes by.
@@ -225,6 +229,8 @@ pub(crate) unsafe fn break_locks(_: heap::recover::Whole) -> Whole {
     for cache in registry.registered() {
         failpoints::count_step();
         cache.break_gate();
+        // Who purged may be gone.
+        cache.was_seen.set(0);
         cache.previous.set(previous);
         sharers::join(cache.heap.get() as usize);
         previous = Some(cache);

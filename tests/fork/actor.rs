@@ -17,12 +17,14 @@ use crate::common::block::Block;
 /// The actor stops when it comes to its point for this many times already.
 const STOPS: [usize; 5] = [0, 1, 2, 9, 40];
 
-pub(crate) const POINTS: [Point; 13] = [
+pub(crate) const POINTS: [Point; 15] = [
     Point::Gate,
     Point::Refill,
     Point::Flush,
     Point::Claim,
     Point::Release,
+    Point::Hold,
+    Point::LetGo,
     Point::Holes,
     Point::Purge,
     Point::Reserve,

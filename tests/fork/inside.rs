@@ -160,6 +160,13 @@ fn a_thread_that_releases_units() {
     expect_recovery(Point::Release);
 }
 
+/// Its child purges, too, and meets nobody who was met.
+#[test]
+fn a_thread_that_holds_others_off() {
+    expect_recovery(Point::Hold);
+    expect_recovery(Point::LetGo);
+}
+
 #[test]
 fn a_thread_that_purges_holes() {
     expect_recovery(Point::Holes);

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use blocks::Blocks;
 use common::block::Block;
-use common::child::alone;
+use common::child::{alone, is_again};
 use common::process::{expect_back, expect_grown, live, resident, verify, without_huge_pages};
 use common::raw_thread::on_raw_thread;
 use flagstone::failpoints::{self, Callback, Point};
@@ -23,7 +23,7 @@ use hammer::while_hammering;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use sleepers::{
-    CACHED, FEW, SLEEPERS, Sleeper, all_sizes, cached_sizes, expect_few_pinned, pinned,
+    CACHED, FEW, SLEEPERS, Sizes, Sleeper, all_sizes, cached_sizes, expect_few_pinned, pinned,
     with_sleepers,
 };
 use stop::purge_while_stopped;
@@ -97,6 +97,82 @@ fn memory_of_sleeping_threads_goes_back_every_time() {
             });
         },
     );
+}
+
+/// Whether threads are held off, slabs that were purged meanwhile, most of them at a time, and times.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+static HOLDS: AtomicUsize = AtomicUsize::new(0);
+
+static COUNT: Callback = |point| match point {
+    Point::Hold => {
+        HELD.store(1, Ordering::Relaxed);
+        NOW.store(0, Ordering::Relaxed);
+    }
+    Point::LetGo => HELD.store(0, Ordering::Relaxed),
+    Point::Holes if HELD.load(Ordering::Relaxed) != 0 => {
+        let now = NOW.fetch_add(1, Ordering::Relaxed) + 1;
+        MOST.fetch_max(now, Ordering::Relaxed);
+        HOLDS.fetch_add(usize::from(now == 1), Ordering::Relaxed);
+    }
+    _ => {}
+};
+
+/// A purge; at how many times threads were held off meanwhile, and the most slabs that were purged at one of them.
+fn purge_and_count() -> (usize, usize) {
+    for count in [&HELD, &NOW, &MOST, &HOLDS] {
+        count.store(0, Ordering::Relaxed);
+    }
+    failpoints::at_points(Some(&COUNT));
+    Flagstone::purge();
+    failpoints::at_points(None);
+    (HOLDS.load(Ordering::Relaxed), MOST.load(Ordering::Relaxed))
+}
+
+/// Nobody waits for the whole of a big heap, nor because of threads that have done nothing since the last purge.
+#[test]
+fn threads_are_held_off_in_parts() {
+    const SLICE: usize = 64;
+    /// Some of several classes, together more slabs than a slice has.
+    const MANY: Sizes = &[
+        (448, 1_000),
+        (512, 900),
+        (640, 700),
+        (768, 600),
+        (896, 500),
+        (1_024, 450),
+    ];
+    // Those of a hardened process are elsewhere.
+    if is_again() {
+        return;
+    }
+    let much = ("FLAGSTONE_THREAD_CACHE", "32M");
+    alone("threads_are_held_off_in_parts", &[NEVER, much], || {
+        let stages: [fn(&mut Sleeper); 2] = [
+            |sleeper| {
+                // Until magazines have grown.
+                for _ in 0..12 {
+                    sleeper.alloc(MANY);
+                    sleeper.free();
+                }
+            },
+            |sleeper| {
+                sleeper.alloc(FEW);
+                sleeper.free();
+            },
+        ];
+        with_sleepers(&stages, |stage, _| {
+            let (holds, most) = purge_and_count();
+            assert!(most <= SLICE, "{most} slabs at a time");
+            let least = if stage == 1 { 2 } else { 1 };
+            assert!(holds >= least, "{holds} times");
+            // Nobody has done anything since.
+            let (holds, most) = purge_and_count();
+            assert_eq!((holds, most), (0, 0));
+            verify();
+        });
+    });
 }
 
 /// What [`Flagstone::purge`] promises for threads that used every size class.

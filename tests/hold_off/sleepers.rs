@@ -9,7 +9,7 @@ use crate::common::block::Block;
 use crate::common::process::{is_in_memory, page_size};
 
 /// Sizes of blocks and how many, for magazines that hold as much as they may.
-type Sizes = &'static [(usize, usize)];
+pub(crate) type Sizes = &'static [(usize, usize)];
 pub(crate) const CACHED: Sizes = &[(64, 2_000), (1 << 10, 200), (16 << 10, 16), (128 << 10, 6)];
 /// Fewer than the magazines hold once they have seen [`CACHED`].
 pub(crate) const FEW: Sizes = &[(64, 300), (1 << 10, 60), (16 << 10, 5), (128 << 10, 2)];
