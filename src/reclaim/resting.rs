@@ -172,7 +172,7 @@ impl Resting {
             is_of_slice: false,
             rests: false,
         };
-        let mut is_whole = self.members.push(member) && is_certain;
+        let mut is_whole = self.members.push(member);
         let mut add = |address| {
             is_whole &= self.blocks.push(Entry::new(address, index, is_fresh));
         };
