@@ -20,6 +20,8 @@ pub(crate) const CLASS_MAX: usize = 256 << 10;
 pub(crate) const SPAN_MAX: usize = 1 << 20;
 /// Largest alignment that a slab gives: its units are aligned so.
 pub(crate) const ALIGN_MAX: usize = UNIT;
+/// What the size of every class is a multiple of.
+pub(crate) const ALIGN_OF_ALL: usize = 8;
 /// Largest alignment that a span gives: its chunk is aligned so.
 const SPAN_ALIGN_MAX: usize = CHUNK;
 
@@ -83,6 +85,7 @@ const fn step_of<const FROM: usize, const STEPS: usize>(last: usize, doubling: u
 }
 
 /// What serves `size` bytes aligned to `align`, a power of two.
+#[inline(never)]
 pub(crate) const fn classify(size: usize, align: usize) -> Request {
     classify_to(BLOCK_MAX, size, align)
 }

@@ -24,7 +24,7 @@ const_assert!(FAR + (CLASSES - SMALL_CLASSES) * HEADER <= u16::MAX as usize);
 /// How many bytes into a thread cache a magazine stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub(crate) struct MagazineOffset(u32);
+pub(crate) struct MagazineOffset(usize);
 
 impl MagazineOffset {
     /// That of the magazine without room, which is none of a class: what is no block leads there.
@@ -32,7 +32,7 @@ impl MagazineOffset {
 
     /// That of a class.
     pub(crate) const fn of(class: SizeClass) -> Self {
-        Self(offset_of(class.index()) as u32)
+        Self(offset_of(class.index()) as usize)
     }
 
     /// That of a class if its magazine is reached without the gate, or that of none: what is noted for the
@@ -57,17 +57,18 @@ impl MagazineOffset {
 
     #[inline(always)]
     pub(crate) const fn bytes(self) -> usize {
-        self.0 as usize
+        self.0
     }
 
     /// As a number, and back.
+    #[expect(clippy::cast_possible_truncation, reason = "an offset fits 16 bits")]
     pub(crate) const fn to_bits(self) -> u32 {
-        self.0
+        self.0 as u32
     }
 
     #[inline(always)]
     pub(crate) const fn from_bits(bits: u32) -> Self {
-        Self(bits)
+        Self(bits as usize)
     }
 }
 
@@ -89,18 +90,24 @@ struct Table<const OFFSETS: bool>;
 const MEDIUM_ENTRIES: usize = MEDIUM_MAX / MEDIUM_STEP;
 
 impl<const OFFSETS: bool> Table<OFFSETS> {
-    /// By size less one: an entry for each byte saves a shift. Behind these, by size less one in steps, of which
-    /// the first are not used.
-    const ALL: [u16; SMALL_MAX + MEDIUM_ENTRIES] = {
-        let mut table = [0; SMALL_MAX + MEDIUM_ENTRIES];
-        let mut last = 0;
-        while last < SMALL_MAX {
-            table[last] = Self::entry(class_of(last + 1));
-            last += 1;
+    /// By size: an entry for each byte saves a shift, and one for 0, which is that of none, a subtraction.
+    const SMALL: [u16; 1 + SMALL_MAX] = {
+        let mut table = [0; 1 + SMALL_MAX];
+        let mut size = 1;
+        while size <= SMALL_MAX {
+            table[size] = Self::entry(class_of(size));
+            size += 1;
         }
+        table
+    };
+
+    /// By size less one in steps, of which the first are not used. Of words, so that the compiler does not make one
+    /// load of both tables, for which the way of small sizes would copy its index to another register.
+    const MEDIUM: [u32; MEDIUM_ENTRIES] = {
+        let mut table = [0; MEDIUM_ENTRIES];
         let mut step = SMALL_MAX / MEDIUM_STEP;
         while step < MEDIUM_ENTRIES {
-            table[SMALL_MAX + step] = Self::entry(class_of((step + 1) * MEDIUM_STEP));
+            table[step] = Self::entry(class_of((step + 1) * MEDIUM_STEP)) as u32;
             step += 1;
         }
         table
@@ -108,16 +115,30 @@ impl<const OFFSETS: bool> Table<OFFSETS> {
 
     /// The entry for the size whose last byte this is.
     #[inline(always)]
-    fn at(last: usize) -> Option<u16> {
-        let index = if last < SMALL_MAX {
-            last
-        } else if last < MEDIUM_MAX {
-            unlikely();
-            SMALL_MAX + last / MEDIUM_STEP
-        } else {
+    fn at(last: usize) -> Option<usize> {
+        if last < SMALL_MAX {
+            return Some(Self::SMALL[last + 1] as usize);
+        }
+        Self::medium(last)
+    }
+
+    /// The entry for a size; that for 0 is 0.
+    #[inline(always)]
+    fn of_size(size: usize) -> Option<usize> {
+        if size <= SMALL_MAX {
+            return Some(Self::SMALL[size] as usize);
+        }
+        Self::medium(size - 1)
+    }
+
+    /// The entry for a size that is not small.
+    #[inline(always)]
+    fn medium(last: usize) -> Option<usize> {
+        if last >= MEDIUM_MAX {
             return None;
-        };
-        Some(Self::ALL[index])
+        }
+        unlikely();
+        Some(Self::MEDIUM[last / MEDIUM_STEP] as usize)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "CLASSES fits a byte")]
@@ -147,20 +168,27 @@ fn unlikely() {}
 #[inline(always)]
 pub(crate) fn table_offset(size: usize, align: usize) -> Option<MagazineOffset> {
     let offset = Table::<true>::at(last_byte(size, align))?;
-    Some(MagazineOffset(u32::from(offset)))
+    Some(MagazineOffset(offset))
+}
+
+/// The same for layouts aligned to at most [`ALIGN_OF_ALL`](crate::size_class::ALIGN_OF_ALL); that of none for 0 bytes.
+#[inline(always)]
+pub(crate) fn offset_of_size(size: usize) -> Option<MagazineOffset> {
+    let offset = Table::<true>::of_size(size)?;
+    Some(MagazineOffset(offset))
 }
 
 /// The class for such layouts.
 #[inline(always)]
 pub(crate) fn table_class(size: usize, align: usize) -> Option<SizeClass> {
     let class = Table::<false>::at(last_byte(size, align))?;
-    Some(SizeClass::of_table(class as usize))
+    Some(SizeClass::of_table(class))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::size_class::{Request, classify};
+    use crate::size_class::{ALIGN_OF_ALL, Request, classify};
 
     #[test]
     fn tables_and_function_agree() {
@@ -174,13 +202,18 @@ mod tests {
                 };
                 assert_eq!(table_class(size, align), class, "{size} aligned {align}");
                 let found = table_offset(size, align);
-                assert_eq!(
-                    found,
-                    class.map(MagazineOffset::of),
-                    "{size} aligned {align}"
-                );
+                let offset = class.map(MagazineOffset::of);
+                assert_eq!(found, offset, "{size} aligned {align}");
+                if align <= ALIGN_OF_ALL && size > 0 {
+                    assert_eq!(offset_of_size(size), offset, "{size} aligned {align}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn nothing_serves_no_bytes() {
+        assert_eq!(offset_of_size(0), Some(MagazineOffset::NONE));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows what the allocator's fast paths compile to in a user's program: the four functions of
+# Shows what the allocator's fast paths compile to in a user's program: the six functions of
 # src/main.rs, and the allocator's shims and methods that they call, each up to its first return.
 #
 #   compare/probe/disasm.sh [default|lto]     both profiles when none is named
@@ -82,7 +82,8 @@ profile() { # default | lto
     echo "==== release, $name ===="
     echo
     queue=$folder/probe.queue
-    printf '%s\n' probe_box40_alloc probe_box40_drop probe_alloc probe_free > "$queue"
+    printf '%s\n' probe_box40_alloc probe_box40_drop probe_bytes_alloc probe_bytes_free \
+        probe_alloc probe_free > "$queue"
     # the list grows while it is read
     position=1
     while symbol=$(sed -n "${position}p" "$queue") && [ -n "$symbol" ]; do

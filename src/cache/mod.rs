@@ -21,6 +21,7 @@ mod plain;
 mod realloc;
 mod refill;
 mod resize;
+mod shared;
 mod slow;
 mod tick;
 
@@ -33,7 +34,7 @@ use crate::thread_cache::{alloc_magazine, free_magazine};
 
 pub(crate) use by_address::{ALIGN, realloc_by_address, usable_size};
 pub(crate) use realloc::realloc_slow;
-pub(crate) use slow::{alloc_slow, alloc_zeroed_slow, free_slow};
+use slow::{alloc_slow, alloc_zeroed_slow};
 
 /// A block that is at hand, or null.
 #[inline(always)]
@@ -66,20 +67,40 @@ pub(crate) fn alloc_zeroed<const SIZED: bool>(
     alloc_zeroed_slow::<SIZED>(size, align, config)
 }
 
-/// Frees a block that [`alloc`] gave for the same `size` and `align`.
+/// As [`alloc`]. What the compiler knows the size of is inlined, the rest is a call of one function.
+#[inline(always)]
+pub(crate) fn alloc_sized(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if align <= shared::FREE_ALIGN {
+        shared::alloc(size, config)
+    } else {
+        shared::alloc_aligned(size, align, config)
+    }
+}
+
+/// As [`alloc_sized`], zeroed.
+#[inline(always)]
+pub(crate) fn alloc_zeroed_sized(size: usize, align: usize, config: &Config) -> *mut u8 {
+    if align <= shared::FREE_ALIGN {
+        shared::alloc_zeroed(size, config)
+    } else {
+        shared::alloc_zeroed_aligned(size, align, config)
+    }
+}
+
+/// Frees a block that [`alloc_sized`] or [`alloc_zeroed_sized`] gave for the same `size` and `align`; inlined as that is.
 ///
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
-    if let Some(offset) = table_offset(size, align)
-        && free_magazine(offset).push(block)
-    {
-        return;
+    if align <= shared::FREE_ALIGN {
+        // SAFETY: 1. and 2. our own.
+        unsafe { shared::free(block, size, config) };
+    } else {
+        // SAFETY: 1. and 2. our own.
+        unsafe { shared::free_aligned(block, size, align, config) };
     }
-    // SAFETY: 1. and 2. our own: no magazine took the block.
-    unsafe { free_slow(block, size, align, config) };
 }
 
 /// Frees a block, or null.

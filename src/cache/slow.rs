@@ -1,12 +1,15 @@
 //! What the fast paths fall back to: with safeguards or sampling `hardened`, else `plain`. `extern "C"`: a panic, which
 //! would be a bug, aborts here instead of unwinding into the program.
 
+use core::hint;
 use core::ptr::NonNull;
 
 use super::{hardened, plain};
 use crate::arena::Zeroed;
 use crate::config::{self, Config};
+use crate::os;
 use crate::reclaim;
+use crate::size_class::ALIGN_OF_ALL;
 
 /// [`super::alloc`], whatever the size and whatever state the thread is in. `SIZED`: who frees the block
 /// knows its layout.
@@ -54,4 +57,42 @@ pub(crate) unsafe extern "C" fn free_slow(
     // SAFETY: 1. and 2. our own: the call is passed on as it is.
     unsafe { plain::free(block, size, align, config) };
     reclaim::notice(config);
+}
+
+/// [`alloc_slow`] for an alignment that every class has: one argument less at each of a program's sites.
+#[cold]
+#[inline(never)]
+pub(super) extern "C" fn alloc_slow_unaligned(size: usize, config: &Config) -> *mut u8 {
+    alloc_slow::<true>(size, ALIGN_OF_ALL, config)
+}
+
+/// [`free_slow`] for such an alignment.
+///
+/// # Safety
+/// 1. and 2. as for [`free_slow`].
+#[cold]
+#[inline(never)]
+pub(super) unsafe extern "C" fn free_slow_unaligned(
+    block: NonNull<u8>,
+    size: usize,
+    config: &Config,
+) {
+    // SAFETY: 1. and 2. our own.
+    unsafe { free_slow(block, size, ALIGN_OF_ALL, config) };
+}
+
+/// Ends the process: no layout is so long. As far as the compiler knows, it may return.
+#[cold]
+#[inline(never)]
+pub(super) extern "C" fn no_size() {
+    if hint::black_box(true) {
+        no_return();
+    }
+}
+
+/// Ends the process for the same reason.
+#[cold]
+#[inline(never)]
+pub(super) extern "C" fn no_return() -> ! {
+    os::die(format_args!("a block longer than a layout can be"))
 }
