@@ -160,6 +160,7 @@ impl Demand {
     }
 
     /// Notes the bytes of mappings in use, and those of cached ones. The lock of long blocks is held.
+    #[inline(never)]
     pub(crate) fn note_mappings(&self, used: usize, free: usize) {
         self.mappings.store(used, Ordering::Relaxed);
         self.free_mappings.store(free, Ordering::Relaxed);

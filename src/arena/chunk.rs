@@ -223,6 +223,7 @@ impl Chunk {
 
     /// Writes the truth about a run of units. What a span is stands with its first unit: that becomes
     /// no one's first and someone's last, so that a half-written span is none.
+    #[inline(never)]
     pub(super) fn mark(&self, first: UnitIndex, units: UnitCount, kind: UnitKind) {
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         self.length[first.get()].set(units.get() as u8);

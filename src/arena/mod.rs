@@ -246,7 +246,7 @@ impl Locked {
     }
 
     /// Counts a chunk's dirty units anew once they changed, and sees to its place by age.
-    #[inline]
+    #[inline(never)]
     fn note_dirty(&self, chunk: &'static Chunk, change: Change) {
         let Change { before, after } = change;
         let units = self.dirty_units.get() + after.count_ones() as usize;
@@ -287,6 +287,7 @@ impl Locked {
     }
 
     /// Moves a chunk to the list of its longest free run.
+    #[inline(never)]
     fn rebin(&self, chunk: &'static Chunk) {
         let listed = chunk.listed(self);
         let longest = longest_run(listed.masks.free());

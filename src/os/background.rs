@@ -173,6 +173,8 @@ fn sleep_by(word: &AtomicU32, value: u32, at_most: *const libc::timespec) -> boo
 }
 
 /// Wakes who [waits](wait) for the word to change.
+#[cold]
+#[inline(never)]
 pub(crate) fn wake(word: &AtomicU32) {
     let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
     // SAFETY: 1. no thread's memory is touched.

@@ -30,6 +30,7 @@ pub(super) fn read_fine() -> libc::timespec {
     read_clock(libc::CLOCK_MONOTONIC)
 }
 
+#[inline(never)]
 fn read_clock(clock: libc::clockid_t) -> libc::timespec {
     let mut now = libc::timespec {
         tv_sec: 0,

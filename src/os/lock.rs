@@ -58,27 +58,9 @@ impl<T> Lock<T> {
         #[cfg(feature = "counters")]
         counters::count(!is_taken);
         if !is_taken {
-            self.lock_slow();
+            lock_slow(&self.word);
         }
         self.held()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn lock_slow(&self) {
-        let token = fork_generation();
-        let mut pauses = 1;
-        while pauses <= MOST_PAUSES {
-            for _ in 0..pauses {
-                hint::spin_loop();
-            }
-            if !self.word.is_held() && self.word.try_take(token) {
-                return;
-            }
-            pauses *= 2;
-        }
-        self.word
-            .take_sleeping(token, |word, holder| wait_at_most(word, holder, SLEEP_NS));
     }
 
     #[inline]
@@ -94,7 +76,7 @@ impl<T> Lock<T> {
     #[inline(always)]
     fn release(&self) {
         if self.word.release() {
-            wake(self.word.word());
+            wake_one(&self.word);
         }
     }
 
@@ -111,6 +93,32 @@ impl<T> Lock<T> {
     pub(crate) fn break_inherited(&self) {
         self.word.break_unless(fork_generation());
     }
+}
+
+/// Takes a lock that another thread holds.
+#[cold]
+#[inline(never)]
+fn lock_slow(word: &LockWord) {
+    let token = fork_generation();
+    // Hidden from the compiler, which would unroll all pauses.
+    let mut pauses = hint::black_box(1);
+    while pauses <= MOST_PAUSES {
+        for _ in 0..pauses {
+            hint::spin_loop();
+        }
+        if !word.is_held() && word.try_take(token) {
+            return;
+        }
+        pauses *= 2;
+    }
+    word.take_sleeping(token, |word, holder| wait_at_most(word, holder, SLEEP_NS));
+}
+
+/// Wakes one that sleeps until a lock is let go, which it was.
+#[cold]
+#[inline(never)]
+fn wake_one(word: &LockWord) {
+    wake(word.to_wake());
 }
 
 impl<T> Deref for Held<'_, T> {

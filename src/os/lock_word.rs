@@ -71,19 +71,22 @@ impl LockWord {
         self.holder.load(Ordering::Relaxed) != FREE
     }
 
-    /// Lets it go. The caller holds it, and calls `wake` if this returns `true`.
+    /// Lets it go. The caller holds it, and wakes one that sleeps by what [`to_wake`](Self::to_wake) tells if this
+    /// returns `true`.
     #[inline(always)]
     #[must_use]
     pub(crate) fn release(&self) -> bool {
         // ORDERING: publishes what was done under the lock to the next `try_take`.
         self.holder.store(FREE, Ordering::Release);
         // ORDERING: may miss a waiter, see above.
-        if self.sleepers.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        // ORDERING: as above. Who is woken declares itself, and with itself the others, anew.
+        self.sleepers.load(Ordering::Relaxed) != 0
+    }
+
+    /// The word that one is to be woken by.
+    pub(crate) fn to_wake(&self) -> &AtomicU32 {
+        // ORDERING: as in `release`. Who is woken declares itself, and with itself the others, anew.
         self.sleepers.store(0, Ordering::Relaxed);
-        true
+        &self.holder
     }
 
     /// Waits until it is taken: by `sleep(word, value)`, which returns once the word is not `value`
@@ -104,11 +107,6 @@ impl LockWord {
                 return;
             }
         }
-    }
-
-    /// The word that sleepers sleep by.
-    pub(crate) fn word(&self) -> &AtomicU32 {
-        &self.holder
     }
 
     /// Frees it if its holder is not `living`, so gone; whether it was.
@@ -149,9 +147,11 @@ mod tests {
         assert!(!lock.release());
         assert!(lock.try_take(token));
         lock.take_sleeping(token, |_, _| {
-            assert!(lock.release(), "a sleeper has declared itself")
+            assert!(lock.release(), "a sleeper has declared itself");
+            lock.to_wake();
         });
         assert!(lock.release(), "there may be more");
+        lock.to_wake();
         assert!(lock.try_take(token));
         assert!(!lock.release());
     }
@@ -181,7 +181,9 @@ mod loom_tests {
         }
         // SAFETY: 1. the model checks the access.
         count.with_mut(|count| unsafe { *count += 1 });
-        let _ = lock.release();
+        if lock.release() {
+            lock.to_wake();
+        }
     }
 
     /// Proves: one holder at a time, which sees all that was done under the lock before. Fails with

@@ -109,6 +109,7 @@ pub(crate) fn is_at_home() -> bool {
 static PAGE: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of a page, read from the kernel once.
+#[inline(never)]
 pub(crate) fn page_size() -> usize {
     // ORDERING: every thread that finds 0 stores the same value.
     match PAGE.load(Ordering::Relaxed) {
@@ -353,6 +354,8 @@ pub(crate) fn after_fork(recover: impl FnOnce()) {
 }
 
 /// Writes one line to standard error.
+#[cold]
+#[inline(never)]
 pub(crate) fn complain(message: fmt::Arguments<'_>) {
     posix::write(libc::STDERR_FILENO, Line::new(message).as_bytes());
 }

@@ -122,6 +122,7 @@ unsafe extern "C" {
 }
 
 /// The value of an environment variable.
+#[inline(never)]
 pub(crate) fn env(name: &str) -> Option<&'static [u8]> {
     // SAFETY: 1. as in `getenv`: nobody changes the environment meanwhile, which who does that in a
     // program with threads has to promise (`std::env::set_var`).

@@ -28,13 +28,30 @@ pub(super) unsafe fn call<const N: usize>(
 ) -> Result<Word, c_int> {
     let mut all = [word(0); 6];
     all[..N].copy_from_slice(&arguments);
-    // SAFETY: 1. the same call with as many zeros as it does not look at.
-    let answer = unsafe { enter(number, all) };
+    let [first, second, third, ..] = all;
+    let answer = if N <= 3 {
+        // SAFETY: 1. the same call with as many zeros as it does not look at.
+        unsafe { short(number, first, second, third) }
+    } else {
+        // SAFETY: 1. as above.
+        unsafe { enter(number, all) }
+    };
     if answer.addr() < FIRST_ERROR {
         return Ok(answer);
     }
     #[expect(clippy::cast_possible_truncation, reason = "at most 4095")]
     Err(answer.addr().wrapping_neg() as c_int)
+}
+
+/// The call with at most three arguments, once for all.
+///
+/// # Safety
+/// 1. What the call does to memory, the caller may do.
+#[inline(never)]
+unsafe fn short(number: c_long, first: Word, second: Word, third: Word) -> Word {
+    let none = word(0);
+    // SAFETY: 1. our own.
+    unsafe { enter(number, [first, second, third, none, none, none]) }
 }
 
 /// # Safety

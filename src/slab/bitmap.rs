@@ -127,7 +127,13 @@ impl Bitmap {
     }
 
     pub(super) fn copy(&self) -> [u64; WORD] {
-        core::array::from_fn(|index| self.words[index].get())
+        let mut copy = [0; WORD];
+        // By a length hidden from the compiler, which would unroll the loop.
+        let words = &self.words[..core::hint::black_box(WORD)];
+        for (to, from) in copy.iter_mut().zip(words) {
+            *to = from.get();
+        }
+        copy
     }
 
     /// Sets the summary from the words and counts the bits.

@@ -298,6 +298,7 @@ impl<'a> LockedCache<'a> {
     }
 
     /// Takes the slots away from a magazine without looking at its blocks.
+    #[inline(never)]
     pub(crate) fn forget(self, class: SizeClass) {
         let contents = self.contents(class);
         self.give_up(class);

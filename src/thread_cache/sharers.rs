@@ -1,5 +1,7 @@
 //! How many threads there are in each heap. Written under the registry's lock.
 
+use core::hint;
+
 use crate::heap;
 use crate::sync::GuardedUsize;
 
@@ -27,7 +29,15 @@ pub(crate) fn all() -> usize {
 
 /// The heap with the fewest.
 pub(crate) fn least_used() -> usize {
-    (0..heap::count()).min_by_key(|heap| of(*heap)).unwrap_or(0)
+    let mut least = 0;
+    for heap in 1..heap::count() {
+        // Hidden from the compiler, which would unroll the loop.
+        let heap = hint::black_box(heap);
+        if of(heap) < of(least) {
+            least = heap;
+        }
+    }
+    least
 }
 
 /// In a forked child: none, until they are counted anew.

@@ -22,6 +22,7 @@ use crate::wakeup;
 
 /// Begins every slow path, with no lock held: initialises the process, and repairs a forked child.
 /// `false` without memory.
+#[inline(never)]
 pub(crate) fn prepare(config: &Config) -> bool {
     // First: a thread of the parent may have been initialising, with locks.
     repair_child(Part::Some);

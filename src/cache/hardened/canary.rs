@@ -43,6 +43,16 @@ pub(in crate::cache) unsafe fn write(block: NonNull<u8>, size: usize, mode: Mode
     }
 }
 
+/// [`write`], once for all slower ways.
+///
+/// # Safety
+/// 1. as for [`write`].
+#[inline(never)]
+pub(in crate::cache) unsafe fn write_slow(block: NonNull<u8>, size: usize, mode: Mode) {
+    // SAFETY: 1. our own.
+    unsafe { write(block, size, mode) };
+}
+
 /// Whether the canary behind `size` bytes is as it was written, or there are none in this mode.
 ///
 /// # Safety

@@ -31,7 +31,7 @@ use crate::thread_cache::{Safeguards, ThreadCache, tls};
 use crate::threads;
 use crate::units::ADDRESS_BITS;
 
-pub(super) use canary::write as write_canary;
+pub(super) use canary::write_slow as write_canary;
 pub(super) use realloc::{realloc, resize};
 pub(super) use validate::{expect, expect_live};
 
@@ -221,7 +221,7 @@ fn alloc_large<const SIZED: bool>(
         large::length(block, Call::Alloc) - mode.canary_bytes()
     };
     // SAFETY: 1. `length` has room for it, or the block as it was found to be.
-    unsafe { canary::write(block, end, mode) };
+    unsafe { canary::write_slow(block, end, mode) };
     block.as_ptr()
 }
 

@@ -80,7 +80,7 @@ unsafe fn realloc_slow(
         // SAFETY: 1. as `expect` found it, canary and all. 2. our own second item.
         if stays && let Some(moved) = unsafe { resize(block, before, align, size, new, mode) } {
             // SAFETY: 1. what serves `new` has room for what stands behind.
-            unsafe { canary::write(moved, new, mode) };
+            unsafe { canary::write_slow(moved, new, mode) };
             return moved.as_ptr();
         }
     }
@@ -118,7 +118,7 @@ pub(in crate::cache) unsafe fn resize(
     let moved = unsafe { large::resize(block, usize::MAX, length) };
     if moved.is_none() {
         // SAFETY: 1. the block is as it was.
-        unsafe { canary::write(block, old, mode) };
+        unsafe { canary::write_slow(block, old, mode) };
     }
     wakeup::notice();
     moved
