@@ -115,6 +115,8 @@ pub(crate) enum Kind {
     Curve,
     /// Time, the kernel's share, memory and the longest call of heaps of several sizes.
     Scale,
+    /// Bytes of machine code that each allocator adds to public programs. Runs alone.
+    Size,
 }
 
 impl Kind {
@@ -206,6 +208,8 @@ pub(crate) enum Task {
     Measure(Plan),
     Show(PathBuf),
     List(Plan),
+    /// Of public programs.
+    Sizes(Plan),
 }
 
 /// Where results go beside the terminal.
@@ -270,7 +274,15 @@ impl Args {
             },
             build: !self.no_build,
         };
-        let task = if self.list {
+        if plan.kinds.contains(&Kind::Size) && plan.kinds != [Kind::Size] {
+            return Err("--only size runs alone".to_owned());
+        }
+        let task = if plan.kinds == [Kind::Size] {
+            if self.list || outputs.json.is_some() || outputs.html.is_some() {
+                return Err("--only size prints one table and writes no file".to_owned());
+            }
+            Task::Sizes(plan)
+        } else if self.list {
             Task::List(plan)
         } else {
             Task::Measure(plan)

@@ -14,6 +14,7 @@ mod facts;
 mod huge_pages;
 mod interrupt;
 mod measure;
+mod programs;
 mod run;
 
 // What was found.
@@ -67,6 +68,7 @@ fn carry_out(task: Task, outputs: &Outputs) -> Result<ExitCode, String> {
     let report = match task {
         Task::Show(path) => files::read(&path)?,
         Task::List(plan) => return list(&plan),
+        Task::Sizes(plan) => return sizes(&plan),
         Task::Measure(plan) => measure(&plan)?,
     };
     // The files first: what took minutes to measure is not lost with the terminal.
@@ -106,6 +108,12 @@ fn list(plan: &Plan) -> Result<ExitCode, String> {
         rows.iter()
             .try_for_each(|row| writeln!(out, "{:<12} {}", row.name, row.about))
     })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sizes(plan: &Plan) -> Result<ExitCode, String> {
+    interrupt::install();
+    programs::measure(plan, &mut io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
 }
 
