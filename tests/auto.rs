@@ -254,8 +254,10 @@ fn a_start_that_fails_is_not_tried_each_time() {
 #[test]
 fn one_that_was_asked_for_stays() {
     alone("one_that_was_asked_for_stays", &[AUTO], || {
+        without_huge_pages();
         in_a_child(|| {
             let other = Other::begin();
+            let before = resident();
             free_much();
             until(|| background_threads() == 1);
             ALLOC.start_background().expect("the same thread");
@@ -265,6 +267,9 @@ fn one_that_was_asked_for_stays() {
             assert_eq!(threads(), 3);
             other.end();
             until(|| threads() == 2);
+            // It sleeps, or is about to, and works on.
+            free_much();
+            until(|| resident() < before + MUCH / 2);
             assert_eq!(background_threads(), 1);
         });
     });
