@@ -318,14 +318,10 @@ fn words_fit_the_call() {
     }
     const NONE: &str = "";
     const USABLE_FREED: &str = "usable size of a freed block";
-    const USABLE_VACANT: &str =
-        "usable size of a freed block, or usable size of a pointer that never was a block";
     const USABLE_INSIDE: &str = "usable size of a pointer into the middle of a block";
     const USABLE_FOREIGN: &str =
         "usable size of a pointer that was not allocated here, or whose memory went back";
     const REALLOC_FREED: &str = "realloc of a freed block";
-    const REALLOC_VACANT: &str =
-        "realloc of a freed block, or realloc of a pointer that never was a block";
     const REALLOC_ERASED: &str = "realloc of a freed block, or zeros written past the end of a block, or realloc with another size";
     const REALLOC_INSIDE: &str = "realloc of a pointer into the middle of a block";
     const REALLOC_FOREIGN: &str =
@@ -339,7 +335,7 @@ fn words_fit_the_call() {
         (
             "usable-freed",
             [NONE, NONE, USABLE_FREED, USABLE_FREED],
-            [USABLE_VACANT, USABLE_FREED, USABLE_FREED, USABLE_FREED],
+            [USABLE_FREED; 4],
             [USABLE_FREED; 4],
         ),
         (
@@ -357,7 +353,7 @@ fn words_fit_the_call() {
         (
             "realloc-freed",
             [NONE, REALLOC_ERASED, REALLOC_FREED, REALLOC_FREED],
-            [REALLOC_VACANT, REALLOC_FREED, REALLOC_FREED, REALLOC_FREED],
+            [REALLOC_FREED; 4],
             [REALLOC_FREED; 4],
         ),
         (

@@ -440,8 +440,7 @@ fn sleeping_threads_share_what_the_process_may_keep() {
         }
     }
     fn until_a_tick() {
-        // Reached by the gate alone: each call is a slow path.
-        (0..130).for_each(|_| Block::filled(&ALLOC, 40_000, 8, 0).free(&ALLOC));
+        (0..70).for_each(|_| common::block::take_slow_paths(&ALLOC));
     }
     alone(NAME, &[("FLAGSTONE_THREAD_CACHE", "1M")], || {
         let (turn, done) = (Mutex::new(()), Barrier::new(THREADS + 1));

@@ -12,7 +12,7 @@ use crate::sync::Slot;
 use crate::thread_cache::{Move, is_gated};
 use crate::threads;
 
-/// The magazine of `class` is full, or gated, or the thread has none at hand.
+/// The magazine of `class` is full, or the thread has none at hand.
 ///
 /// # Safety
 /// 1. The block is one of `class`, and nobody uses it any more.

@@ -5,6 +5,7 @@ use core::ptr::{self, NonNull};
 
 use super::flush::make_room;
 use super::refill::refill;
+use super::tick;
 use crate::arena::{self, Age, Zeroed};
 use crate::config::Config;
 use crate::large::{self, Freed};
@@ -92,6 +93,8 @@ fn put_span_slow(block: NonNull<u8>, units: Option<UnitCount>, config: &Config) 
     let Some(found) = large::units_at(block) else {
         return false;
     };
+    let passed = threads::lock_own(config).map_or(Ok(()), |gate| tick::pass(gate.cache()));
+    passed.unwrap_or_else(|wrong| wrong.report());
     briefly(|cache| {
         if let Some(stock) = cache.stock_or_new() {
             stock.make_room_for(found);
@@ -108,8 +111,7 @@ pub(super) fn come_back(config: &Config) {
     if is_diverted()
         && let Some(gate) = threads::lock_own(config)
     {
-        let ticks = &gate.cache().ticks;
-        ticks.set(ticks.get().wrapping_add(1));
+        tick::show_life(gate.cache());
     }
 }
 

@@ -13,7 +13,7 @@ use crate::sync::{Ordering, Slot};
 use crate::thread_cache::{LockedCache, Move};
 use crate::threads;
 
-/// The magazine of `class` is empty, or gated, or the thread has none at hand.
+/// The magazine of `class` is empty, or the thread has none at hand.
 #[cold]
 pub(super) fn refill(class: SizeClass, config: &Config) -> *mut u8 {
     let block = try_to_refill(class, config).unwrap_or_else(|wrong| wrong.report());

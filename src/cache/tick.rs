@@ -21,15 +21,27 @@ impl Drop for Working<'_> {
     }
 }
 
-/// Begins a slow path. Every so often, looks at what is unused.
+/// Begins a slow path in a class.
 pub(super) fn work_on(cache: LockedCache<'_>, class: SizeClass) -> Result<Working<'_>, Wrong> {
+    pass(cache)?;
+    cache.work_on(class);
+    Ok(Working(cache))
+}
+
+/// Counts a slow path. Every so often, looks at what is unused.
+#[inline]
+pub(super) fn pass(cache: LockedCache<'_>) -> Result<(), Wrong> {
     let ticks = cache.ticks.get().wrapping_add(1);
     cache.ticks.set(ticks);
     if ticks.is_multiple_of(TICK) {
         look(cache, ticks)?;
     }
-    cache.work_on(class);
-    Ok(Working(cache))
+    Ok(())
+}
+
+/// Shows that the thread is alive, without coming closer to its next look.
+pub(super) fn show_life(cache: LockedCache<'_>) {
+    cache.ticks.set(cache.ticks.get().wrapping_add(TICK));
 }
 
 #[inline(never)]

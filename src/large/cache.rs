@@ -17,14 +17,6 @@ pub(super) const REST: usize = UNIT;
 /// Mappings freed last that wait before they are reused, where mappings are kept apart.
 const WAITING: usize = 1;
 
-/// A cached mapping of `length` bytes, or else the longest shorter one, grown: its pages save faults even so.
-pub(super) fn reuse(length: usize) -> Option<&'static Mapping> {
-    if guarded::is_apart() {
-        return reuse_apart(length);
-    }
-    reuse_fitting(length).or_else(|| grow_longest(length))
-}
-
 /// The shortest cached mapping that is long enough. Its rest stays in the cache if that is of use.
 pub(super) fn reuse_fitting(length: usize) -> Option<&'static Mapping> {
     // For one of the two parts, made before the lock is taken; without it nothing is split.
@@ -43,14 +35,18 @@ pub(super) fn reuse_fitting(length: usize) -> Option<&'static Mapping> {
     found
 }
 
-/// Hands out the shortest cached mapping that is long enough, all in one hold of the lock; `None` also if that would
-/// take a descriptor, and none is left over.
-pub(super) fn take_fitting(length: usize) -> Option<NonNull<u8>> {
+/// No descriptor is left over, which has to be made without the lock.
+pub(super) struct NoneLeft;
+
+/// Hands out the shortest cached mapping that is long enough, all in one hold of the lock.
+pub(super) fn take_fitting(length: usize) -> Result<Option<NonNull<u8>>, NoneLeft> {
     let mappings = MAPPINGS.lock();
     let fitting = mappings.cached().filter(|cached| cached.length() >= length);
-    let shortest = fitting.min_by_key(Found::length)?;
+    let Some(shortest) = fitting.min_by_key(Found::length) else {
+        return Ok(None);
+    };
     let spare = if shortest.length() - length >= REST {
-        Some(mappings.descriptor()?)
+        Some(mappings.descriptor().ok_or(NoneLeft)?)
     } else {
         None
     };
@@ -59,7 +55,7 @@ pub(super) fn take_fitting(length: usize) -> Option<NonNull<u8>> {
         Some(spare) => mappings.split(mapping, length, spare),
         None => mapping,
     };
-    Some(mapping.hand_out(&mappings, length))
+    Ok(Some(mapping.hand_out(&mappings, length)))
 }
 
 impl Mappings {
@@ -92,7 +88,7 @@ impl Mappings {
 }
 
 /// Has the kernel lengthen the longest of those that it can.
-fn grow_longest(length: usize) -> Option<&'static Mapping> {
+pub(super) fn grow_longest(length: usize) -> Option<&'static Mapping> {
     let mapping = {
         let mappings = MAPPINGS.lock();
         let can_grow =
@@ -116,8 +112,8 @@ fn grow_longest(length: usize) -> Option<&'static Mapping> {
     }
 }
 
-/// As [`reuse`], the mapping whole and not one of those freed last.
-fn reuse_apart(length: usize) -> Option<&'static Mapping> {
+/// A cached mapping where they are kept apart: whole, and not one of those freed last.
+pub(super) fn reuse_apart(length: usize) -> Option<&'static Mapping> {
     let mapping = {
         let mappings = MAPPINGS.lock();
         let fits = |cached: &Found<'_>| {

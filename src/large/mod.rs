@@ -197,19 +197,21 @@ pub(crate) fn alloc_cached(size: usize) -> Option<NonNull<u8>> {
 /// A cached mapping that is long enough, or, if it need not be zeroed, made so.
 fn alloc_cached_or_grown(length: usize, wanted: Zeroed) -> Option<NonNull<u8>> {
     if guarded::is_apart() {
-        let mapping = (wanted == Zeroed::No).then(|| cache::reuse(length))??;
+        let mapping = (wanted == Zeroed::No).then(|| cache::reuse_apart(length))??;
         return Some(hand_out(mapping, length));
     }
     reuse_fitting(length).or_else(|| {
-        let grown = (wanted == Zeroed::No).then(|| cache::reuse(length))??;
+        // The longest shorter one: its pages save faults even so.
+        let grown = (wanted == Zeroed::No).then(|| cache::grow_longest(length))??;
         Some(hand_out(grown, length))
     })
 }
 
 /// A cached mapping that is long enough, in a process that does not keep them apart.
 fn reuse_fitting(length: usize) -> Option<NonNull<u8>> {
-    cache::take_fitting(length)
-        .or_else(|| cache::reuse_fitting(length).map(|mapping| hand_out(mapping, length)))
+    cache::take_fitting(length).unwrap_or_else(|cache::NoneLeft| {
+        cache::reuse_fitting(length).map(|mapping| hand_out(mapping, length))
+    })
 }
 
 /// Makes a mapping one that serves `length` bytes; its first byte.

@@ -22,17 +22,22 @@ use crate::config;
 use crate::demand::DEMAND;
 use crate::error::Violation;
 use crate::os::failpoints;
-use crate::sync::{AtomicU32, GuardedU8, GuardedU32, GuardedUsize, Link, Ordering, same};
+use crate::sync::{
+    AtomicU32, AtomicUsize, GuardedU8, GuardedU32, GuardedUsize, Link, Ordering, same,
+};
 use crate::units::{LINE, UNIT, UnitCount};
 
 /// Most spans of a number of units: half of them leave in one hold of the arena's lock, which takes some
 /// microseconds.
 const DEPTH: usize = 16;
-/// The stocks of all threads keep one of so many bytes that spans hold: sizes that differ are freed and wanted in
-/// turn, so that some of each must wait.
-const SHARE: usize = 8;
-/// Units that a stock may keep in any case: a few of the short spans that are most.
+/// The stocks of all threads may keep one of so many bytes that spans hold: sizes that differ are freed and wanted in
+/// turn, so that some of each must wait. A thread that asks may have half of what others leave: one an eighth, two a
+/// twelfth each.
+const SHARE: usize = 4;
+/// Units that a stock may keep where little is live: a few of the short spans that are most.
 const LEAST: usize = 4;
+/// Units that all may keep where little is live, beyond which there is no least.
+const LEAST_OF_ALL: usize = 64 * LEAST;
 
 /// One thread's. All zero is empty.
 #[repr(C, align(64))]
@@ -41,6 +46,8 @@ pub(crate) struct Stock {
     number: GuardedU32,
     /// Units that may come in before it is asked anew how many there may be.
     room: GuardedUsize,
+    /// How many there may be, as of the last time that this was asked.
+    granted: GuardedUsize,
     /// How many spans of each number of units there are.
     counts: [GuardedU8; SPAN_UNITS],
     /// The least that there were since the last look: so many at the bottom were not taken.
@@ -51,6 +58,8 @@ pub(crate) struct Stock {
 
 /// The stocks that were made.
 static MADE: AtomicU32 = AtomicU32::new(0);
+/// What was granted to all of them, in units. An estimate in a forked child.
+static GRANTED: AtomicUsize = AtomicUsize::new(0);
 
 impl Stock {
     /// A stock for a thread. `None` without memory.
@@ -90,7 +99,11 @@ impl Stock {
         let found = held.units();
         // OVERFLOW: no list has that index.
         let list = usize::from(found.wrapping_sub(1));
-        if list >= SPAN_UNITS || units.is_some_and(|units| units.get() != u32::from(found)) {
+        // Of one unit there are some that were aligned, for which nobody asks again.
+        if list == 0
+            || list >= SPAN_UNITS
+            || units.is_some_and(|units| units.get() != u32::from(found))
+        {
             return Freed::No;
         }
         let count = self.counts[list].get();
@@ -140,16 +153,7 @@ impl Stock {
 
     /// Makes room for so many units, if the stock may have as many.
     fn make_room(&self, units: usize) {
-        // ORDERING: a number.
-        let stocks = MADE.load(Ordering::Relaxed) as usize;
-        let share = DEMAND.spans() / UNIT / SHARE / stocks.max(1);
-        let most = match config::purge_delay_ms() {
-            // What is freed goes back at once.
-            0 => 0,
-            _ => share.max(LEAST).min(config::thread_cache() / UNIT),
-        };
-        // They are free units to the user.
-        let most = most.min(config::dirty_budget() / UNIT);
+        let most = self.ask(units);
         let mut kept = self.units();
         if kept + units > most {
             for list in 0..SPAN_UNITS {
@@ -158,9 +162,42 @@ impl Stock {
             }
             kept = self.units();
         }
-        // One of any length, in a stock that has no other.
-        let least = if kept == 0 && most > 0 { units } else { 0 };
-        self.room.set(most.saturating_sub(kept).max(least));
+        self.room.set(most.saturating_sub(kept));
+    }
+
+    /// Asks how many units the stock may have, that is to take in a span of `units`.
+    fn ask(&self, units: usize) -> usize {
+        if config::purge_delay_ms() == 0 {
+            // What is freed goes back at once.
+            self.grant(0);
+            return 0;
+        }
+        // ORDERING: an estimate.
+        let granted = GRANTED.load(Ordering::Relaxed);
+        let others = granted.saturating_sub(self.granted.get());
+        let all = DEMAND.spans() / UNIT / SHARE;
+        let share = all.saturating_sub(others) / 2;
+        let most = if others <= all.max(LEAST_OF_ALL) {
+            // One of any length, in a stock that has no other.
+            share.max(LEAST).max(units)
+        } else {
+            share
+        };
+        // They are free units to the user.
+        let bound = config::thread_cache().min(config::dirty_budget());
+        let most = most.min(bound / UNIT);
+        self.grant(most);
+        most
+    }
+
+    fn grant(&self, most: usize) {
+        let before = self.granted.get();
+        self.granted.set(most);
+        if most != before {
+            // OVERFLOW: modulo 2^64, of which the sum of all is a small part.
+            // ORDERING: an estimate.
+            GRANTED.fetch_add(most.wrapping_sub(before), Ordering::Relaxed);
+        }
     }
 
     /// Units of its spans.
@@ -204,6 +241,11 @@ impl Stock {
             };
             self.release_oldest(list, usize::from(unused));
             least.set(count.get());
+        }
+        // Asked anew by the next span.
+        self.room.set(0);
+        if age == Age::Any {
+            self.grant(0);
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) fn start(config: &Config) -> Result<(), StartError> {
         return Err(StartError);
     }
     if wakeup::ask() && !os::start_thread(work) {
-        wakeup::fail();
+        wakeup::fail(true);
         return Err(StartError);
     }
     Ok(())
@@ -66,7 +66,7 @@ pub(crate) fn start_if_wanted(config: &Config) {
 
 #[cold]
 fn hear(config: &Config) {
-    if !wakeup::wake() && config.may_start_threads() {
+    if !wakeup::wake() && config.may_start_threads() && threads::prepare(config) {
         consider();
     }
 }
@@ -109,14 +109,17 @@ fn consider() {
     if now < NOT_BEFORE.get() || !wakeup::begin() {
         return;
     }
+    let delay = config::purge_delay_ms().max(LEAST);
     if os::start_thread(work) {
+        // Where a second thread comes and goes all the time, not a start for each.
+        NOT_BEFORE.set(now + delay);
         PAUSE.set(0);
         return;
     }
     let pause = PAUSE.get().max(1);
-    NOT_BEFORE.set(now + pause * config::purge_delay_ms().max(LEAST));
+    NOT_BEFORE.set(now + pause * delay);
     PAUSE.set((2 * pause).min(PAUSE_MAX));
-    wakeup::fail();
+    wakeup::fail(false);
 }
 
 extern "C" fn work(_: *mut c_void) -> *mut c_void {

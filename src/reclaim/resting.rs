@@ -110,6 +110,8 @@ impl Resting {
             is_whole: true,
             is_over: false,
         };
+        // Numbers repeat: who was met by one that had this number was not met by this one.
+        REGISTRY.lock().all().for_each(|cache| cache.forget(purge));
         let room = resting.slabs.reserve(SLICE) && resting.idle.reserve(heap::MOST_BLOCKS);
         while room && resting.meet_some()? {}
         resting.is_whole &= room;
@@ -163,10 +165,12 @@ impl Resting {
     }
 
     /// Lists the blocks in the magazines of a thread, but for the newest of each that is not gated, and empties its stock.
-    /// One that is at brief work keeps the newest of all, and its stock. Without the barrier nothing is known.
+    /// One that is at brief work keeps all. Without the barrier nothing is known.
     fn list(&mut self, cache: LockedCache<'_>, is_certain: bool) {
         let index = self.members.values().len();
-        let is_fresh = cache.meet(self.purge);
+        // At brief work, it may be about to change what is gated: another time.
+        let is_at_rest = is_certain && cache.brief.is_over();
+        let is_fresh = cache.meet(self.purge, is_at_rest);
         let member = Member {
             cache: cache.whole(),
             is_of_slice: false,
@@ -176,14 +180,11 @@ impl Resting {
         let mut add = |address| {
             is_whole &= self.blocks.push(Entry::new(address, index, is_fresh));
         };
-        if !is_certain {
-            self.is_whole = false;
+        if !is_at_rest {
+            self.is_whole &= is_whole;
             return;
         }
-        let is_at_rest = cache.brief.is_over();
-        if is_at_rest {
-            cache.empty_stock();
-        }
+        cache.empty_stock();
         for (class, contents) in countable(cache) {
             // ORDERING: the slots up to `top` are written, see `Magazine::len_of`.
             let older = contents
@@ -191,7 +192,7 @@ impl Resting {
                 .iter()
                 .map(|slot| slot.load(Ordering::Relaxed).addr());
             older.for_each(&mut add);
-            if is_gated(class) && is_at_rest && contents.blocks() > 0 {
+            if is_gated(class) && contents.blocks() > 0 {
                 add(cache.magazine(class).head().addr());
             }
         }
@@ -281,16 +282,20 @@ impl Resting {
             let member = &mut self.members.values_mut()[*thread];
             let gate = member.cache.lock();
             member.rests = gate.cache().rests();
-            gate.keep_locked();
+            if member.rests {
+                gate.keep_locked();
+            }
         }
     }
 
     fn let_go(&mut self) {
         for thread in self.held.values() {
             let member = &mut self.members.values_mut()[*thread];
+            if member.rests {
+                // SAFETY: 1. kept locked by `hold`.
+                unsafe { member.cache.unlock() };
+            }
             (member.is_of_slice, member.rests) = (false, false);
-            // SAFETY: 1. kept locked by `hold`.
-            unsafe { member.cache.unlock() };
         }
     }
 

@@ -6,7 +6,7 @@ use super::quiesce::countable;
 use crate::arena;
 use crate::error::Violation;
 use crate::heap;
-use crate::large;
+use crate::large::{self, Stock};
 use crate::thread_cache::{LockedCache, ThreadCache};
 use crate::threads::{self, Part, REGISTRY, lock_registered};
 
@@ -19,9 +19,10 @@ pub(crate) fn verify() -> Result<(), Violation> {
     arena::verify()?;
     large::verify()?;
     heap::verify()?;
-    if let Some(stock) = ThreadCache::own().and_then(ThreadCache::stock) {
+    if let Some(own) = ThreadCache::own() {
         // Those of others may be in use.
-        stock.verify()?;
+        let gate = own.lock();
+        gate.cache().stock().map_or(Ok(()), Stock::verify)?;
     }
     let registry = REGISTRY.lock();
     registry

@@ -48,6 +48,14 @@ impl ThreadCache {
         self.was_seen.get() >> NUMBER == purge.0
     }
 
+    /// Forgets that it was met by one of this number, before another begins.
+    pub(crate) fn forget(&self, purge: Purge) {
+        if self.was_met_by(purge) {
+            let kept = (1 << NUMBER) - 1;
+            self.was_seen.set(self.was_seen.get() & kept);
+        }
+    }
+
     /// Notes a look at a parked cache; whether there was one before.
     pub(crate) fn see(&self) -> bool {
         let before = self.was_seen.get();
@@ -66,9 +74,12 @@ impl ThreadCache {
 impl LockedCache<'_> {
     /// Notes that this purge met the thread, which was diverted; whether it may have done something since the last whole
     /// one.
-    pub(crate) fn meet(self, purge: Purge) -> bool {
+    ///
+    /// It rests from here on, unless it is at something that may still change its magazines.
+    pub(crate) fn meet(self, purge: Purge, rests: bool) -> bool {
         let rested = self.was_seen.get() & RESTED;
-        self.was_seen.set(purge.0 << NUMBER | RESTS | rested);
+        let rests = if rests { RESTS | rested } else { 0 };
+        self.was_seen.set(purge.0 << NUMBER | rests);
         rested == 0
     }
 

@@ -42,6 +42,12 @@ impl Registry {
         listed(&self.first)
     }
 
+    /// Every cache that a thread has or may get: those in use, the empty ones, the parked ones.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &'static ThreadCache> {
+        let lists = [&self.first, &self.unused, &self.parked];
+        lists.into_iter().flat_map(listed)
+    }
+
     /// The parked caches.
     pub(crate) fn parked(&self) -> impl Iterator<Item = LockedCache<'_>> {
         // SAFETY: 1. no thread has a parked cache, and the registry's lock is held.

@@ -42,8 +42,8 @@ pub(crate) fn begin() -> bool {
 }
 
 /// It could not be started.
-pub(crate) fn fail() {
-    WAKEUP.fail();
+pub(crate) fn fail(asked: bool) {
+    WAKEUP.fail(asked);
 }
 
 /// In a child of `fork`: there is no background thread.

@@ -118,9 +118,14 @@ impl Wakeup {
             .is_some()
     }
 
-    /// The thread could not be started. What asked for it has failed.
-    pub(crate) fn fail(&self) {
-        self.change(|word| Some(if word & MANY == 0 { 0 } else { MANY | HEARS }));
+    /// The thread could not be started: it is wanted as before, or, if that was `asked` for by a call which fails,
+    /// no more than it was.
+    pub(crate) fn fail(&self, asked: bool) {
+        self.change(|word| {
+            let stays = if asked { 0 } else { word & STAYS };
+            let hears = if word & MANY | stays == 0 { 0 } else { HEARS };
+            Some(word & MANY | stays | hears)
+        });
     }
 
     /// From here on who frees memory wakes the background thread, unless it is to end. Everything freed before is found

@@ -15,6 +15,7 @@ use self::validate::{die, die_broken};
 use super::flush::make_room;
 use super::plain;
 use super::refill::refill;
+use super::tick;
 use crate::arena::{Zeroed, tags};
 use crate::config::{self, Config, Mode};
 use crate::error::{Call, Misuse};
@@ -76,8 +77,7 @@ fn come_back(config: &Config) {
     // Which registers it if need be, and brings it back.
     if let Some(gate) = threads::lock_own(config) {
         // Who looks for life counts such calls.
-        let ticks = &gate.cache().ticks;
-        ticks.set(ticks.get().wrapping_add(1));
+        tick::show_life(gate.cache());
     }
 }
 
