@@ -36,6 +36,13 @@ const PAUSE_MAX: u64 = 128;
 static PAUSE: GuardedU64 = GuardedU64::new(0);
 static NOT_BEFORE: GuardedU64 = GuardedU64::new(0);
 
+/// Starts that may follow each other; from then on one for each purge delay. Where a second thread comes and goes all
+/// the time, that is not a start for each.
+const BURST: u64 = 32;
+
+/// When the starts so far would have been made, each a purge delay after the one before.
+static STARTED: GuardedU64 = GuardedU64::new(0);
+
 /// Starts a background thread that stays, if there is none and nobody else is starting one.
 pub(crate) fn start(config: &Config) -> Result<(), StartError> {
     if !threads::prepare(config) {
@@ -105,14 +112,13 @@ fn consider() {
     if !os::is_at_home() {
         return;
     }
-    let now = os::now_ms();
-    if now < NOT_BEFORE.get() || !wakeup::begin() {
+    let (now, delay) = (os::now_ms(), config::purge_delay_ms().max(LEAST));
+    let is_soon = now < NOT_BEFORE.get() || STARTED.get() > now + BURST * delay;
+    if is_soon || !wakeup::begin() {
         return;
     }
-    let delay = config::purge_delay_ms().max(LEAST);
     if os::start_thread(work) {
-        // Where a second thread comes and goes all the time, not a start for each.
-        NOT_BEFORE.set(now + delay);
+        STARTED.set(STARTED.get().max(now) + delay);
         PAUSE.set(0);
         return;
     }
