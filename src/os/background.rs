@@ -44,11 +44,6 @@ fn create(work: Work, stack: Option<usize>) -> bool {
     // SAFETY: 1. initialised above.
     let mut is_set =
         unsafe { libc::pthread_attr_setdetachstate(&raw mut attributes, detached) } == 0;
-    // Whoever starts it may run before all others, or as a batch; it does not.
-    // SAFETY: 1. initialised above.
-    is_set &= unsafe {
-        libc::pthread_attr_setinheritsched(&raw mut attributes, libc::PTHREAD_EXPLICIT_SCHED)
-    } == 0;
     if let Some(bytes) = stack {
         // SAFETY: 1. initialised above.
         let bytes = bytes.saturating_add(unsafe { taken_of_stack(&raw const attributes) });

@@ -42,7 +42,7 @@ fn may_name_libc(file: &str) -> bool {
 
 /// Functions of the C library that are called by their names, which can be another's: see "What is called by name" in
 /// `docs/tools.md`. The kernel is called by instruction.
-const CALLED: [&str; 16] = [
+const CALLED: [&str; 15] = [
     "__errno_location",
     "abort",
     "dladdr",
@@ -53,7 +53,6 @@ const CALLED: [&str; 16] = [
     "pthread_attr_destroy",
     "pthread_attr_init",
     "pthread_attr_setdetachstate",
-    "pthread_attr_setinheritsched",
     "pthread_attr_setstacksize",
     "pthread_create",
     "pthread_key_create",
