@@ -38,12 +38,14 @@ pub(super) unsafe extern "C" fn free_slow(block: *mut u8, config: &Config) {
     }
     match heap::class_at(block.addr().get()) {
         Some(class) => {
-            if !plain::push(block, class) {
-                // SAFETY: 1. the class of the slab that it lies in; nobody uses it any more.
-                unsafe { make_room(block, class, config) };
+            if plain::push(block, class) {
+                // It stays with the thread, which is no news to others.
+                return;
             }
+            // SAFETY: 1. the class of the slab that it lies in; nobody uses it any more.
+            unsafe { make_room(block, class, config) };
         }
-        None if plain::put_span(block, None, config) => {}
+        None if plain::put_span(block, None, config) => return,
         // Without memory for its first call a process can have nothing to free.
         None if !threads::prepare(config) => {}
         None => {

@@ -9,7 +9,7 @@ use super::tick;
 use crate::arena::{self, Age, Zeroed};
 use crate::config::Config;
 use crate::large::{self, Freed};
-use crate::reclaim::or_reclaim;
+use crate::reclaim::{self, or_reclaim};
 use crate::size_class::{Request, SizeClass, classify, span_units};
 use crate::size_map::MagazineOffset;
 use crate::thread_cache::{alloc_magazine, briefly, free_magazine, is_diverted, is_gated};
@@ -102,6 +102,7 @@ fn put_span_slow(block: NonNull<u8>, units: Option<UnitCount>, config: &Config) 
     });
     let is_put = try_to_put_span(block, units) == Some(Freed::Yes);
     arena::decay(Age::Due);
+    reclaim::notice(config);
     is_put
 }
 
@@ -163,10 +164,11 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
     }
     match classify(size, align) {
         Request::Block(class) => {
-            if !push(block, class) {
-                // SAFETY: 1. the class is that of its layout; nobody uses it any more.
-                unsafe { make_room(block, class, config) };
+            if push(block, class) {
+                return;
             }
+            // SAFETY: 1. the class is that of its layout; nobody uses it any more.
+            unsafe { make_room(block, class, config) };
         }
         // Without memory for its first call a process can have nothing to free.
         _ if !threads::prepare(config) => {}
@@ -178,4 +180,6 @@ pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config:
         // SAFETY: 1. nobody uses it any more, our own second item.
         Request::Large => unsafe { large::free(block, size) },
     }
+    // What stays with the thread is no news to others.
+    reclaim::notice(config);
 }

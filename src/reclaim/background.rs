@@ -73,8 +73,8 @@ pub(crate) fn start_if_wanted(config: &Config) {
 
 #[cold]
 fn hear(config: &Config) {
-    if !wakeup::wake() && config.may_start_threads() && threads::prepare(config) {
-        consider();
+    if !wakeup::wake() && config.may_start_threads() {
+        consider(config);
     }
 }
 
@@ -100,7 +100,7 @@ fn is_much_free(own: &ThreadCache) -> bool {
 }
 
 /// Starts the background thread, if it is worth it.
-fn consider() {
+fn consider(config: &Config) {
     // A thread that registers or has ended leaves it to others.
     let Some(own) = ThreadCache::own() else {
         return;
@@ -108,8 +108,8 @@ fn consider() {
     if !wakeup::is_wanted() && !is_much_free(own) {
         return;
     }
-    // So does a child of `vfork`.
-    if !os::is_at_home() {
+    // So does a child of `vfork`. One of `fork` is repaired first.
+    if !threads::prepare(config) || !os::is_at_home() {
         return;
     }
     let (now, delay) = (os::now_ms(), config::purge_delay_ms().max(LEAST));
