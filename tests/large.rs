@@ -280,8 +280,9 @@ fn few_freed_spans_are_kept() {
     if !has_stocks() {
         return;
     }
-    let before = cached();
+    let (before, live_before) = (cached(), Flagstone::stats().live);
     let mut blocks: Vec<_> = (0..400).map(|tag| block(200_000, tag)).collect();
+    assert!(Flagstone::stats().live >= live_before + 400 * 200_000);
     let live = 400 * (256 << 10);
     let mut most = 0;
     while let Some(block) = blocks.pop() {
