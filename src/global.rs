@@ -64,8 +64,8 @@ impl Flagstone {
     /// used slabs and under blocks that sleeping threads keep at hand, empty chunks, cached
     /// mappings. Returns the bytes given back.
     ///
-    /// Any thread may call it. Other threads may wait at a call for a block, about a millisecond at
-    /// most: they are held off in groups, and the heap is purged in slices. A
+    /// Any thread may call it. Other threads may wait at a call for a block, a fraction of a
+    /// millisecond most often: they are held off in groups, and the heap is purged in slices. A
     /// thread that does not run pins the pages of at most one block of each size class to 32 KiB:
     /// together less than 1 MiB with pages of 4 KiB. Where the kernel lacks or forbids `membarrier`,
     /// a thread pins what lies in its magazines ([`Config::thread_cache`]).

@@ -16,7 +16,9 @@ use crate::thread_cache::{alloc_magazine, briefly, free_magazine, is_diverted, i
 use crate::threads;
 use crate::units::{ADDRESS_BITS, UNIT, UnitCount};
 
-#[inline(always)]
+/// Not inlined, here and in [`free`]: who has safeguards would save the registers that these use, 12 instructions of each
+/// call.
+#[inline(never)]
 pub(super) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
     if let Some(block) = take_span(size, align) {
         return block.as_ptr();
@@ -40,21 +42,20 @@ pub(super) fn alloc(size: usize, align: usize, config: &Config) -> *mut u8 {
 
 pub(super) fn alloc_zeroed(size: usize, align: usize, config: &Config) -> *mut u8 {
     let request = classify(size, align);
-    let (block, zeroed) = match request {
-        Request::Block(_) => (NonNull::new(alloc(size, align, config)), Zeroed::No),
-        _ => match take_span(size, align) {
-            Some(block) => (Some(block), Zeroed::No),
-            None => match alloc_large(request, size, align, Zeroed::Yes, config) {
-                Some((block, zeroed)) => (Some(block), zeroed),
-                None => (None, Zeroed::No),
-            },
-        },
+    let at_hand = match request {
+        Request::Block(_) => NonNull::new(alloc(size, align, config)),
+        _ => take_span(size, align),
     };
-    if let (Some(block), Zeroed::No) = (block, zeroed) {
+    let found = match (at_hand, request) {
+        (Some(block), _) => Some((block, Zeroed::No)),
+        (None, Request::Block(_)) => None,
+        (None, _) => alloc_large(request, size, align, Zeroed::Yes, config),
+    };
+    if let Some((block, Zeroed::No)) = found {
         // SAFETY: 1. a fresh block of at least `size` bytes.
         unsafe { block.write_bytes(0, size) };
     }
-    block.map_or(ptr::null_mut(), NonNull::as_ptr)
+    block_or_null(found)
 }
 
 /// A span of the thread's own stock, if one serves the request.
@@ -155,7 +156,7 @@ pub(super) fn push(block: NonNull<u8>, class: SizeClass) -> bool {
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
-#[inline(always)]
+#[inline(never)]
 pub(super) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
     if let Some(units) = span_units(size, align)
         && put_span(block, Some(units), config)

@@ -21,13 +21,6 @@ pub(crate) extern "C" fn alloc_slow<const SIZED: bool>(
     if !config::mode().is_plain() {
         return hardened::alloc::<SIZED>(size, align, Zeroed::No, config);
     }
-    alloc_plain(size, align, config)
-}
-
-/// [`alloc_slow`] in a process without safeguards and sampling. A function of its own, so that one that has them does
-/// not save the registers that this uses: 12 instructions of each of its calls.
-#[inline(never)]
-extern "C" fn alloc_plain(size: usize, align: usize, config: &Config) -> *mut u8 {
     plain::alloc(size, align, config)
 }
 
@@ -61,17 +54,7 @@ pub(crate) unsafe extern "C" fn free_slow(
         return unsafe { hardened::free(block, size, align, config) };
     }
     // SAFETY: 1. and 2. our own: the call is passed on as it is.
-    unsafe { free_plain(block, size, align, config) }
-}
-
-/// [`free_slow`] in a process without safeguards and sampling, as [`alloc_plain`].
-///
-/// # Safety
-/// 1. and 2. as for [`free_slow`].
-#[inline(never)]
-unsafe extern "C" fn free_plain(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
-    // SAFETY: 1. and 2. our own: the call is passed on as it is.
-    unsafe { plain::free(block, size, align, config) };
+    unsafe { plain::free(block, size, align, config) }
 }
 
 /// [`alloc_slow`] for an alignment that every class has: one argument less at each of a program's sites.

@@ -1,7 +1,7 @@
 //! Freed spans that a thread keeps for itself: a free and an allocation of the same number of units leave
 //! the arena, and other threads, alone.
 //!
-//! A stock lists spans by their units, those freed last on top. It keeps a share of what spans hold.
+//! A stock lists spans by their units, those freed last on top. It keeps a share of what is in use.
 //! What is beyond goes to the arena, many spans in one hold of its lock. So does at each look what was not taken
 //! since the last.
 //!
@@ -30,7 +30,7 @@ use crate::units::{LINE, UNIT, UnitCount};
 /// Most spans of a number of units: half of them leave in one hold of the arena's lock, which takes some
 /// microseconds.
 const DEPTH: usize = 16;
-/// The stocks of all threads may keep one of so many bytes that spans hold: sizes that differ are freed and wanted in
+/// The stocks of all threads may keep one of so many bytes in use: sizes that differ are freed and wanted in
 /// turn, so that some of each must wait. A thread that asks may have half of what others leave: one an eighth, two a
 /// twelfth each.
 const SHARE: usize = 4;
@@ -148,11 +148,6 @@ impl Stock {
         if usize::from(count.get()) == DEPTH {
             self.release_oldest(units - 1, DEPTH / 2);
         }
-        self.make_room(units);
-    }
-
-    /// Makes room for so many units, if the stock may have as many.
-    fn make_room(&self, units: usize) {
         let most = self.ask(units);
         let mut kept = self.units();
         if kept + units > most {
@@ -175,7 +170,7 @@ impl Stock {
         // ORDERING: an estimate.
         let granted = GRANTED.load(Ordering::Relaxed);
         let others = granted.saturating_sub(self.granted.get());
-        let all = DEMAND.spans() / UNIT / SHARE;
+        let all = DEMAND.part(SHARE, 0) / UNIT;
         let share = all.saturating_sub(others) / 2;
         let most = if others <= all.max(LEAST_OF_ALL) {
             // One of any length, in a stock that has no other.
@@ -212,7 +207,7 @@ impl Stock {
         &self.spans[list][..usize::from(self.counts[list].get()).min(DEPTH)]
     }
 
-    /// Gives the `count` oldest spans of a list to the arena.
+    /// Gives the `count` oldest spans of a list to the arena. The caller says what room there is then.
     fn release_oldest(&self, list: usize, count: usize) {
         let all = self.list(list);
         let (leaving, staying) = all.split_at(count.min(all.len()));
@@ -229,7 +224,6 @@ impl Stock {
         let left = staying.len() as u8;
         self.counts[list].set(left);
         self.least[list].set(self.least[list].get().min(left));
-        self.room.set(self.room.get() + leaving.len() * (list + 1));
     }
 
     /// Gives what was not taken since the last look to the arena, or all.

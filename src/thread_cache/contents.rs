@@ -24,7 +24,7 @@
 //!
 //! Why this is safe in any order of stores: refills and flushes run under the gate, on the thread
 //! whose magazine it is, or on one that has the cache of no thread. Who reads slots meanwhile needs
-//! the gate, too, so sees them at rest; the stores of the fast paths, which run without it, are
+//! the gate, too, or is the thread itself, at brief work (`push_gated`), so sees them at rest; the stores of the fast paths, which run without it, are
 //! ordered in `push`. A child of `fork` may find any state: the class is noted as busy, and the
 //! child gives that magazine up without a look at its slots.
 //!
@@ -40,7 +40,8 @@ use core::ptr::{self, NonNull};
 use super::magazine::Magazine;
 use crate::sync::{Ordering, Slot};
 
-/// The slots of a magazine at rest, and how many blocks it holds, while its gate is held.
+/// The slots of a magazine at rest, and how many blocks it holds, while its gate is held or its thread is at brief
+/// work.
 #[derive(Clone, Copy)]
 pub(crate) struct Contents<'a> {
     pub(super) slots: &'static [Slot],

@@ -52,8 +52,8 @@ pub(crate) use tls_words::{EXITED, REGISTERING, is_marker};
 
 /// One thread's magazines and what goes with them. All zero is a cache without blocks.
 ///
-/// The magazines are the thread's own; everything else is guarded by the gate, which the thread
-/// takes on each slow path and others take to hold it off. [`LockedCache`] is the way to what it
+/// The magazines are the thread's own, and the stock in brief work; everything else is guarded by the gate, which the
+/// thread takes on each slow path and others take to hold it off. [`LockedCache`] is the way to what it
 /// guards.
 ///
 /// The magazines of small classes lie [`FAR`] bytes from the others, and in the gap lie other

@@ -102,7 +102,7 @@ pub(crate) fn is_set() -> bool {
     WAKEUP.is_set()
 }
 
-/// After memory went from a thread to where all can have it. No lock is held.
+/// After memory went from a thread to where all can have it. No lock is held but perhaps the thread's own gate.
 #[inline(always)]
 pub(crate) fn notice() {
     if is_set() {

@@ -381,8 +381,7 @@ unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, config: &Conf
     let mode = config::mode();
     if !mode.is_hardened() {
         // SAFETY: 1. and 2. our own: the process turned out plain.
-        unsafe { plain::free(block, size, align, config) };
-        return reclaim::notice(config);
+        return unsafe { plain::free(block, size, align, config) };
     }
     if is_sampled(block, mode) {
         return free_sample(block, size);
