@@ -3,7 +3,6 @@
 use core::ptr::NonNull;
 
 use super::cache::{self, REST};
-use super::list::Found;
 use super::mappings::{MAPPINGS, Mappings, cached_bytes};
 use super::stuck;
 use super::{Age, Mapping, descriptor, guarded};
@@ -110,17 +109,21 @@ fn next_due(age: Age) -> Option<&'static Mapping> {
     due
 }
 
+/// Bytes that were not needed of late, if this mapping is old: then it goes, as far as it is as long.
+fn unneeded(cached: &Mapping) -> usize {
+    let (now, delay) = (os::now_ms(), config::purge_delay_ms());
+    if now < cached.freed.get() + delay {
+        return 0;
+    }
+    DEMAND.look(now, delay);
+    DEMAND.excess(delay)
+}
+
 impl Mappings {
     /// Whether anything is to go back, or to be tried again.
     fn is_due(&self, most: usize) -> bool {
-        let (now, delay) = (os::now_ms(), config::purge_delay_ms());
-        let mut count = 0;
-        let is_old = |cached: Found<'_>| {
-            count += 1;
-            now >= cached.mapping.freed.get() + delay
-        };
-        self.cached().any(is_old)
-            || count > ENTRIES
+        self.cached().any(|cached| unneeded(cached.mapping) > 0)
+            || self.cached().count() > ENTRIES
             || cached_bytes() > most
             || DEMAND.beyond_budget() > 0
             || self.stuck().iter().any(|list| !list.is_empty())
@@ -142,14 +145,7 @@ impl Mappings {
                 old
             }
         })?;
-        let (now, delay) = (os::now_ms(), config::purge_delay_ms());
-        // What was not needed of late goes once it is old.
-        let unneeded = if now >= oldest.mapping.freed.get() + delay {
-            DEMAND.look(now, delay);
-            DEMAND.excess(delay)
-        } else {
-            0
-        };
+        let unneeded = unneeded(oldest.mapping);
         let over = cached_bytes().saturating_sub(most);
         let over = over.max(DEMAND.beyond_budget());
         let excess = over.max(unneeded.min(AT_ONCE));
