@@ -5,16 +5,14 @@
 mod common;
 
 use core::panic::AssertUnwindSafe;
-use core::time::Duration;
 use std::fs;
 use std::panic::catch_unwind;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 
 use common::block::Block;
 use common::child::{again_hardened, alone, is_again};
-use common::process::{resident, verify, without_huge_pages};
+use common::process::{resident, until, verify, without_huge_pages};
 use flagstone::{Background, Config, Flagstone, failpoints};
 
 /// What no variable says is what this says.
@@ -25,23 +23,11 @@ static ALLOC: Flagstone =
 const MIB: usize = 1 << 20;
 /// Enough to be worth a thread.
 const MUCH: usize = 32 * MIB;
-/// What happens after so long happened late: no test measures how late.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const AUTO: (&str, &str) = ("FLAGSTONE_BACKGROUND", "auto");
 const ON: (&str, &str) = ("FLAGSTONE_BACKGROUND", "on");
 /// Nothing goes back by its age.
 const NEVER: (&str, &str) = ("FLAGSTONE_PURGE_DELAY_MS", "4000000000");
-
-/// Waits until `has_happened`.
-#[track_caller]
-fn until(has_happened: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !has_happened() {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// Threads of this process, in the kernel's list.
 fn threads() -> usize {

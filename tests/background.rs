@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use common::block::{Block, take_slow_paths};
 use common::child::{again, alone};
-use common::process::{is_in_memory, mapped, resident, verify, without_huge_pages};
+use common::process::{is_in_memory, mapped, resident, until, verify, without_huge_pages};
 use flagstone::{Background, Config, Flagstone, StartError, failpoints};
 
 #[global_allocator]
@@ -23,18 +23,6 @@ static ALLOC: Flagstone =
     Flagstone::with_config(Config::new().purge_delay_ms(20).background(Background::Off));
 
 const MIB: usize = 1 << 20;
-/// What goes back after so long went back late: no test measures how late.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits until `has_happened`; nothing in here allocates.
-#[track_caller]
-fn until(has_happened: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !has_happened() {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 /// The kernel's directories of the threads that bear the background thread's name.
 fn background_threads() -> Vec<std::path::PathBuf> {

@@ -1,8 +1,10 @@
 //! What the process holds, and the laws about it that every test ends with.
 
+use core::time::Duration;
 use std::fs::{self, DirEntry};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use flagstone::Flagstone;
 
@@ -117,6 +119,17 @@ pub(crate) fn is_readable(address: usize) -> bool {
     // SAFETY: one byte is written, to `byte`; what cannot be read is an error.
     let read = unsafe { libc::process_vm_readv(process, &raw mut own, 1, &raw const remote, 1, 0) };
     read == 1
+}
+
+/// Waits until `has_happened`; nothing in here allocates. What happens after a minute happened late: no test measures
+/// how late.
+#[track_caller]
+pub(crate) fn until(has_happened: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !has_happened() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "waited in vain");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Waits until every other thread sleeps: the test harness has one that sleeps while a test runs, but
