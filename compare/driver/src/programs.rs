@@ -3,6 +3,7 @@
 //! A program is copied from where cargo keeps its sources, with the `Cargo.lock` that it was published with. The
 //! allocators are added to its manifest, each behind a feature, and the choice among them to its `main.rs`.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
@@ -53,7 +54,8 @@ struct Declared {
 /// The system's is what a program has that declares none.
 const SYSTEM: &str = "system";
 
-const ALLOCATORS: [Declared; 4] = [
+/// Not jemalloc: ripgrep names another crate of it, for some targets, and cargo lets no two link one library.
+const ALLOCATORS: [Declared; 3] = [
     Declared {
         name: "flagstone",
         dependency: r#"{ path = "{path}", optional = true }"#,
@@ -63,11 +65,6 @@ const ALLOCATORS: [Declared; 4] = [
         name: "mimalloc",
         dependency: r#"{ version = "=0.1.52", optional = true }"#,
         declaration: ["mimalloc::MiMalloc", "mimalloc::MiMalloc"],
-    },
-    Declared {
-        name: "jemalloc",
-        dependency: r#"{ package = "tikv-jemallocator", version = "=0.7.0", optional = true }"#,
-        declaration: ["jemalloc::Jemalloc", "jemalloc::Jemalloc"],
     },
     Declared {
         name: "dlmalloc",
@@ -177,8 +174,9 @@ fn run(command: &mut Command) -> Result<Output, String> {
     Err(first.unwrap_or("cargo failed without a message").to_owned())
 }
 
-/// Has cargo fetch the programs, and tells where their manifests are: `(name, manifest)`.
-fn sources(folder: &Path) -> Result<Vec<(String, PathBuf)>, String> {
+/// Has cargo fetch the programs, and tells the folders where it keeps sources. Of the programs themselves its metadata
+/// does not tell, if they have no library.
+fn sources(folder: &Path) -> Result<BTreeSet<PathBuf>, String> {
     let fetch = folder.join("fetch");
     let mut manifest = String::from(
         "[package]\nname = \"fetch\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n",
@@ -188,6 +186,7 @@ fn sources(folder: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     }
     write(&fetch.join("Cargo.toml"), &manifest)?;
     write(&fetch.join("src/lib.rs"), "")?;
+    run(cargo().current_dir(&fetch).arg("fetch"))?;
     let output = run(cargo()
         .current_dir(&fetch)
         .args(["metadata", "--format-version", "1"]))?;
@@ -197,9 +196,8 @@ fn sources(folder: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     Ok(packages
         .iter()
         .filter_map(|package| {
-            let name = package["name"].as_str()?;
-            let manifest = package["manifest_path"].as_str()?;
-            Some((name.to_owned(), PathBuf::from(manifest)))
+            let manifest = Path::new(package["manifest_path"].as_str()?);
+            Some(manifest.parent()?.parent()?.to_owned())
         })
         .collect())
 }
@@ -207,16 +205,16 @@ fn sources(folder: &Path) -> Result<Vec<(String, PathBuf)>, String> {
 /// Copies a program and gives it the choice of an allocator; where the copy is.
 fn prepare(
     program: &Program,
-    sources: &[(String, PathBuf)],
+    sources: &BTreeSet<PathBuf>,
     folder: &Path,
 ) -> Result<PathBuf, String> {
     let from = sources
         .iter()
-        .find(|(name, _)| name == program.name)
-        .and_then(|(_, manifest)| manifest.parent())
+        .map(|kept| kept.join(format!("{}-{}", program.name, program.version)))
+        .find(|source| source.join("Cargo.toml").exists())
         .ok_or_else(|| format!("{} was not fetched", program.name))?;
     let copy = folder.join(program.name);
-    copy_all(from, &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+    copy_all(&from, &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let (mut added, mut choice) = (String::new(), String::new());
     for allocator in &ALLOCATORS {
