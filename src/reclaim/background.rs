@@ -49,7 +49,7 @@ pub(crate) fn start(config: &Config) -> Result<(), StartError> {
         return Err(StartError);
     }
     if wakeup::ask() && !os::start_thread(work) {
-        wakeup::fail(true);
+        wakeup::give_up();
         return Err(StartError);
     }
     Ok(())
@@ -125,7 +125,7 @@ fn consider(config: &Config) {
     let pause = PAUSE.get().max(1);
     NOT_BEFORE.set(now + pause * delay);
     PAUSE.set((2 * pause).min(PAUSE_MAX));
-    wakeup::fail(false);
+    wakeup::fail();
 }
 
 extern "C" fn work(_: *mut c_void) -> *mut c_void {

@@ -41,9 +41,14 @@ pub(crate) fn begin() -> bool {
     WAKEUP.begin()
 }
 
-/// It could not be started.
-pub(crate) fn fail(asked: bool) {
-    WAKEUP.fail(asked);
+/// It could not be started, and is wanted as before.
+pub(crate) fn fail() {
+    WAKEUP.fail();
+}
+
+/// It could not be started, which is the error of the call that asked for it.
+pub(crate) fn give_up() {
+    WAKEUP.give_up();
 }
 
 /// In a child of `fork`: there is no background thread.

@@ -19,7 +19,7 @@
 //! | ending | `THREAD` | one thread of the program is left | `end`: off; `more`, `ask`: awake |
 //!
 //! `MANY` comes and goes in each of them; a thread that `STAYS` is awake or asleep without it. A start that failed leads
-//! from awake or ending to ready or off (`fail`), and a child of `fork` from all to off (`forget`).
+//! from awake or ending to ready, wanted or off (`fail`; after `ask` `give_up`, which wants no more), and a child of `fork` from all to off (`forget`).
 //!
 //! | transition | who |
 //! |---|---|
@@ -118,13 +118,21 @@ impl Wakeup {
             .is_some()
     }
 
-    /// The thread could not be started: it is wanted as before, or, if that was `asked` for by a call which fails,
-    /// no more than it was.
-    pub(crate) fn fail(&self, asked: bool) {
+    /// The thread that `begin` promised could not be started: it is wanted as before.
+    pub(crate) fn fail(&self) {
+        self.leave(MANY | STAYS);
+    }
+
+    /// That which `ask` promised could not be started, which is the caller's error.
+    pub(crate) fn give_up(&self) {
+        self.leave(MANY);
+    }
+
+    /// There is no thread, but perhaps those of the bits that are `kept` ask for one.
+    fn leave(&self, kept: u32) {
         self.change(|word| {
-            let stays = if asked { 0 } else { word & STAYS };
-            let hears = if word & MANY | stays == 0 { 0 } else { HEARS };
-            Some(word & MANY | stays | hears)
+            let kept = word & kept;
+            Some(if kept == 0 { 0 } else { kept | HEARS })
         });
     }
 
@@ -203,6 +211,28 @@ fn is_ending(word: u32) -> bool {
 
 fn is_asleep(word: u32) -> bool {
     word & (THREAD | HEARS) == THREAD | HEARS
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_failed_is_wanted_as_before() {
+        let wakeup = Wakeup::new();
+        wakeup.want();
+        for _ in 0..2 {
+            assert!(wakeup.is_wanted() && wakeup.begin());
+            wakeup.fail();
+        }
+        assert!(wakeup.ask());
+        wakeup.give_up();
+        assert!(!wakeup.is_wanted() && !wakeup.begin());
+        wakeup.more();
+        assert!(wakeup.begin() && !wakeup.begin());
+        wakeup.fail();
+        assert!(wakeup.begin());
+    }
 }
 
 #[cfg(all(test, loom))]
