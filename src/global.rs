@@ -200,7 +200,7 @@ unsafe impl GlobalAlloc for Flagstone {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        valgrind::allocating(size, || cache::alloc_sized(size, align, &self.config))
+        valgrind::allocating(size, || cache::alloc::<true>(size, align, &self.config))
     }
 
     #[inline]
@@ -219,7 +219,7 @@ unsafe impl GlobalAlloc for Flagstone {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
         valgrind::allocating_zeroed(size, || {
-            cache::alloc_zeroed_sized(size, align, &self.config)
+            cache::alloc_zeroed::<true>(size, align, &self.config)
         })
     }
 

@@ -122,15 +122,6 @@ impl<const OFFSETS: bool> Table<OFFSETS> {
         Self::medium(last)
     }
 
-    /// The entry for a size; that for 0 is 0.
-    #[inline(always)]
-    fn of_size(size: usize) -> Option<usize> {
-        if size <= SMALL_MAX {
-            return Some(Self::SMALL[size] as usize);
-        }
-        Self::medium(size - 1)
-    }
-
     /// The entry for a size that is not small.
     #[inline(always)]
     fn medium(last: usize) -> Option<usize> {
@@ -171,13 +162,6 @@ pub(crate) fn table_offset(size: usize, align: usize) -> Option<MagazineOffset> 
     Some(MagazineOffset(offset))
 }
 
-/// The same for layouts aligned to at most [`ALIGN_OF_ALL`](crate::size_class::ALIGN_OF_ALL); that of none for 0 bytes.
-#[inline(always)]
-pub(crate) fn offset_of_size(size: usize) -> Option<MagazineOffset> {
-    let offset = Table::<true>::of_size(size)?;
-    Some(MagazineOffset(offset))
-}
-
 /// The class for such layouts.
 #[inline(always)]
 pub(crate) fn table_class(size: usize, align: usize) -> Option<SizeClass> {
@@ -188,7 +172,7 @@ pub(crate) fn table_class(size: usize, align: usize) -> Option<SizeClass> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::size_class::{ALIGN_OF_ALL, Request, classify};
+    use crate::size_class::{Request, classify};
 
     #[test]
     fn tables_and_function_agree() {
@@ -204,16 +188,8 @@ mod tests {
                 let found = table_offset(size, align);
                 let offset = class.map(MagazineOffset::of);
                 assert_eq!(found, offset, "{size} aligned {align}");
-                if align <= ALIGN_OF_ALL && size > 0 {
-                    assert_eq!(offset_of_size(size), offset, "{size} aligned {align}");
-                }
             }
         }
-    }
-
-    #[test]
-    fn nothing_serves_no_bytes() {
-        assert_eq!(offset_of_size(0), Some(MagazineOffset::NONE));
     }
 
     #[test]

@@ -21,20 +21,21 @@ mod plain;
 mod realloc;
 mod refill;
 mod resize;
-mod shared;
 mod slow;
 mod tick;
+mod weight;
 
 use core::ptr::NonNull;
 
 use crate::arena;
 use crate::config::Config;
+use crate::size_class::ALIGN_OF_ALL;
 use crate::size_map::table_offset;
 use crate::thread_cache::{alloc_magazine, free_magazine};
 
 pub(crate) use by_address::{ALIGN, realloc_by_address, usable_size};
 pub(crate) use realloc::realloc_slow;
-use slow::{alloc_slow, alloc_zeroed_slow};
+use slow::{alloc_slow, alloc_slow_unaligned, alloc_zeroed_slow, free_slow, free_slow_unaligned};
 
 /// A block that is at hand, or null.
 #[inline(always)]
@@ -49,7 +50,12 @@ pub(crate) fn alloc<const SIZED: bool>(size: usize, align: usize, config: &Confi
     if !block.is_null() {
         return block;
     }
-    alloc_slow::<SIZED>(size, align, config)
+    weight::of_size(size);
+    if SIZED && align <= ALIGN_OF_ALL {
+        alloc_slow_unaligned(size, config)
+    } else {
+        alloc_slow::<SIZED>(size, align, config)
+    }
 }
 
 /// As [`alloc`], zeroed.
@@ -64,42 +70,29 @@ pub(crate) fn alloc_zeroed<const SIZED: bool>(
         unsafe { fresh.write_bytes(0, size) };
         return fresh.as_ptr();
     }
+    weight::of_size(size);
     alloc_zeroed_slow::<SIZED>(size, align, config)
 }
 
-/// As [`alloc`]. What the compiler knows the size of is inlined, the rest is a call of one function.
-#[inline(always)]
-pub(crate) fn alloc_sized(size: usize, align: usize, config: &Config) -> *mut u8 {
-    if align <= shared::FREE_ALIGN {
-        shared::alloc(size, config)
-    } else {
-        shared::alloc_aligned(size, align, config)
-    }
-}
-
-/// As [`alloc_sized`], zeroed.
-#[inline(always)]
-pub(crate) fn alloc_zeroed_sized(size: usize, align: usize, config: &Config) -> *mut u8 {
-    if align <= shared::FREE_ALIGN {
-        shared::alloc_zeroed(size, config)
-    } else {
-        shared::alloc_zeroed_aligned(size, align, config)
-    }
-}
-
-/// Frees a block that [`alloc_sized`] or [`alloc_zeroed_sized`] gave for the same `size` and `align`; inlined as that is.
+/// Frees a block that [`alloc`] or [`alloc_zeroed`] gave as `SIZED` for the same `size` and `align`.
 ///
 /// # Safety
 /// 1. The block is live and was allocated with this size and alignment.
 /// 2. Nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free(block: NonNull<u8>, size: usize, align: usize, config: &Config) {
-    if align <= shared::FREE_ALIGN {
-        // SAFETY: 1. and 2. our own.
-        unsafe { shared::free(block, size, config) };
+    if let Some(offset) = table_offset(size, align)
+        && free_magazine(offset).push(block)
+    {
+        return;
+    }
+    weight::of_size(size);
+    if align <= ALIGN_OF_ALL {
+        // SAFETY: 1. and 2. our own: no magazine took the block.
+        unsafe { free_slow_unaligned(block, size, config) };
     } else {
-        // SAFETY: 1. and 2. our own.
-        unsafe { shared::free_aligned(block, size, align, config) };
+        // SAFETY: 1. and 2. our own: no magazine took the block.
+        unsafe { free_slow(block, size, align, config) };
     }
 }
 

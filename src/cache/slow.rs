@@ -1,7 +1,6 @@
 //! What the fast paths fall back to: with safeguards or sampling `hardened`, else `plain`. `extern "C"`: a panic, which
 //! would be a bug, aborts here instead of unwinding into the program.
 
-use core::hint;
 use core::ptr::NonNull;
 
 use super::{hardened, plain};
@@ -79,18 +78,9 @@ pub(super) unsafe extern "C" fn free_slow_unaligned(
     unsafe { free_slow(block, size, ALIGN_OF_ALL, config) };
 }
 
-/// Ends the process: no layout is so long. As far as the compiler knows, it may return.
+/// Ends the process: no layout is so long.
 #[cold]
 #[inline(never)]
-pub(super) extern "C" fn no_size() {
-    if hint::black_box(true) {
-        no_return();
-    }
-}
-
-/// Ends the process for the same reason.
-#[cold]
-#[inline(never)]
-pub(super) extern "C" fn no_return() -> ! {
+pub(super) extern "C" fn no_size() -> ! {
     os::die(format_args!("a block longer than a layout can be"))
 }
