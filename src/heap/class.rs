@@ -4,7 +4,7 @@ mod verify;
 
 use crate::os::{self, Held, Lock, failpoints};
 use crate::size_class::ClassInfo;
-use crate::slab::{ClassLock, Slab, SlabState, Stopped};
+use crate::slab::{ClassLock, Place, Slab, SlabState, Stopped};
 use crate::sync::{GuardedU8, GuardedU32, GuardedUsize, Link, Slot};
 
 use super::by_age::ByAge;
@@ -297,6 +297,14 @@ impl Locked<'_> {
         slab.put_run(first, slots, info, self.held)
             .inspect(|run| count(*run))
             .inspect_err(|stopped| count(stopped.run))
+    }
+
+    /// Puts back one block, see [`Slab::place_of`].
+    #[inline]
+    pub(super) fn put_one(self, place: Place, info: &ClassInfo) -> Result<(), Stopped> {
+        place.slab.put_one(place.block, info)?;
+        self.class.free.set(self.class.free.get() + 1);
+        Ok(())
     }
 
     /// Puts back a block that a vanished thread held, if it is not back already.

@@ -1,17 +1,21 @@
 //! From a magazine back to the bitmaps: each block to the slab it came from, whichever heap owns it.
 
-use super::class::ClassHeap;
+use core::ptr;
+
+use super::class::{ClassHeap, Locked};
 use super::home;
 use super::unused::Unused;
 use crate::error::{Call, Misuse};
 use crate::os::{self, failpoints};
 use crate::size_class::{ClassInfo, SizeClass};
-use crate::slab::{Slab, address_in};
+use crate::slab::{Slab, Stopped, address_in};
 use crate::sync::Slot;
 
 /// So many blocks before its turn, what a block needs is fetched: where each lies alone, it comes
 /// from memory.
 const AHEAD: usize = 8;
+/// So many are located at once where each lies alone: as many fetches as a processor has under way.
+const GROUP: usize = 16;
 
 /// A wrong block among those that were to go back, to be [reported](Self::report) once no lock is held: a
 /// handler of `SIGABRT` may allocate, start threads, and ask for statistics.
@@ -99,7 +103,8 @@ fn flush_to<'a>(
             break Ok(rest);
         };
         if let Some(ahead) = rest.get(AHEAD) {
-            Slab::prefetch(address_in(ahead), info);
+            // Has it fetched.
+            let _ = Slab::place_of(address_in(ahead), info);
         }
         let (slab, block) = match locate(first, class) {
             Ok(found) => found,
@@ -117,8 +122,54 @@ fn flush_to<'a>(
             unused.add(locked.file(slab, info));
         }
         rest = &rest[run..];
+        if run == 1 {
+            match put_scattered(locked, heap, class, rest, &mut unused) {
+                Ok(count) => rest = &rest[count..],
+                Err(stopped) => break Err((stopped.misuse, stopped.address)),
+            }
+        }
     };
     drop(guard);
     unused.release();
     flushed
+}
+
+/// Puts back leading blocks while most lie in other slabs than those before them; how many. Locates
+/// a group before it puts the first of them back, so that the processor fetches what they need at the same time.
+/// A block of another heap, or a wrong one, is left to the caller.
+fn put_scattered(
+    locked: Locked<'_>,
+    heap: usize,
+    class: SizeClass,
+    blocks: &[Slot],
+    unused: &mut Unused,
+) -> Result<usize, Stopped> {
+    let info = class.info();
+    let mut count = 0;
+    let (groups, _) = blocks.as_chunks::<GROUP>();
+    for group in groups {
+        let mut places = [None; GROUP];
+        for (place, slot) in places.iter_mut().zip(group) {
+            *place = Slab::place_of(address_in(slot), info);
+        }
+        let (mut neighbours, mut last) = (0, ptr::null());
+        for place in &places {
+            let Some(place) = place.filter(|place| place.slab.is_at(class, heap)) else {
+                return Ok(count);
+            };
+            locked.put_one(place, info)?;
+            failpoints::at(failpoints::Point::Flush);
+            if place.slab.has_outgrown_its_bin() {
+                unused.add(locked.file(place.slab, info));
+            }
+            count += 1;
+            let slab = ptr::from_ref(place.slab);
+            neighbours += usize::from(slab == last);
+            last = slab;
+        }
+        if neighbours > GROUP / 2 {
+            break;
+        }
+    }
+    Ok(count)
 }

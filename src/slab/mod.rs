@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 
 use static_assertions::const_assert;
 
-pub(crate) use self::put::{Stopped, address_in};
+pub(crate) use self::put::{Place, Stopped, address_in};
 
 use self::age::{Links, TOUCHED};
 use self::bitmap::Bitmap;
@@ -209,6 +209,12 @@ impl Slab {
         // ORDERING: pairs with the fence in `create`: of a slab made anew since, the new class is read.
         fence(Ordering::Acquire);
         is_slab && self.class() == class && self.heap() == heap
+    }
+
+    /// Whether the slab has blocks of `class` and belongs to that heap, of one that holds a live block.
+    #[inline]
+    pub(crate) fn is_at(&self, class: SizeClass, heap: usize) -> bool {
+        self.class.get() as usize == class.index() && self.heap() == heap
     }
 
     /// The chunk and unit that this descriptor belongs to; `None` for one whose chunk has gone.

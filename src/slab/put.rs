@@ -6,7 +6,7 @@ use core::ptr;
 use super::age::TOUCHED;
 use super::bitmap::WORD;
 use super::{ClassLock, Slab};
-use crate::arena;
+use crate::arena::{self, UnitKind};
 use crate::error::Misuse;
 use crate::os;
 use crate::size_class::ClassInfo;
@@ -18,6 +18,13 @@ pub(crate) struct Stopped {
     pub(crate) run: usize,
     pub(crate) misuse: Misuse,
     pub(crate) address: usize,
+}
+
+/// Where a block lies: what [`Slab::place_of`] tells.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) slab: &'static Slab,
+    pub(crate) block: usize,
 }
 
 impl Slab {
@@ -65,19 +72,34 @@ impl Slab {
         Ok(run)
     }
 
-    /// Has the processor fetch what [`put_run`](Self::put_run) is going to need for the block at
-    /// `address`; any address will do.
+    /// Where the block at `address` lies, by what is known before anything of its slab is read, and has the
+    /// processor fetch that. `None` for what is no block of such a class.
     #[inline]
-    pub(crate) fn prefetch(address: usize, info: &ClassInfo) {
-        let Some(chunk) = arena::owner(address) else {
-            return;
-        };
-        let head = chunk.head(UnitIndex::of(address));
+    pub(crate) fn place_of(address: usize, info: &ClassInfo) -> Option<Place> {
+        let chunk = arena::owner(address)?;
+        let unit = UnitIndex::of(address);
+        if chunk.kind(unit) != UnitKind::Slab {
+            return None;
+        }
+        let head = chunk.head(unit);
         let slab = Self::at(chunk, head);
         os::prefetch(ptr::from_ref(slab).cast());
-        // OVERFLOW: what is no block may lie below the head's first byte; the remainder bounds it.
+        // OVERFLOW: a head lies at or before its units, in the same chunk.
         let offset = address.wrapping_sub(head.get() << UNIT_SHIFT) % CHUNK;
-        slab.bitmap.prefetch(info.locate(offset).0);
+        let (block, inside) = info.locate(offset);
+        slab.bitmap.prefetch(block);
+        (inside == 0 && block < info.blocks as usize).then_some(Place { slab, block })
+    }
+
+    /// Puts back one block.
+    #[inline]
+    pub(crate) fn put_one(&self, block: usize, info: &ClassInfo) -> Result<(), Stopped> {
+        if self.bitmap.put(block).is_err() {
+            let address = self.start() + block * info.size as usize;
+            return Err(self.stop(0, Misuse::Freed, address));
+        }
+        self.finish(1);
+        Ok(())
     }
 
     /// Ends a run: counts its blocks, whose bits are set.

@@ -1,4 +1,4 @@
-//! Blocks that know their own sizes, so that a heap of gigabytes needs a word for each and no more.
+//! Blocks whose sizes lie beside their addresses, as those of vectors and strings do.
 
 use super::super::block::{Block, BlockLayout, Unwritten};
 use super::super::mapped::{MappedArray, Zeroed};
@@ -39,21 +39,34 @@ impl Sizes {
         (bytes / self.mean).max(1)
     }
 
+    /// Which of the sizes the block of this number has.
     #[inline(always)]
-    fn of(&self, number: u64) -> BlockLayout {
-        self.layouts[mix(number) as usize % DRAWN]
+    fn drawn(number: u64) -> u16 {
+        (mix(number) as usize % DRAWN) as u16
+    }
+
+    #[inline(always)]
+    fn of(&self, drawn: u16) -> BlockLayout {
+        self.layouts[drawn as usize % DRAWN]
     }
 }
 
-/// A block whose first word is its number, which its size follows from, or none.
+/// A block whose first word is its number, or none, and its size: what frees a block in Rust has both from the owner.
+/// From the block itself the size would come a cache miss later, which no program waits for.
 #[derive(Default)]
-pub(super) struct Slot(Option<Block>);
+pub(super) struct Slot {
+    block: Option<Block>,
+    drawn: u16,
+}
 
-// SAFETY: 1. an `Option<Block>`. 2. aligned to 8.
+// SAFETY: 1. an `Option<Block>` and a number. 2. aligned to 8.
 unsafe impl Zeroed for Slot {}
 
 impl Slot {
-    pub(super) const EMPTY: Self = Self(None);
+    pub(super) const EMPTY: Self = Self {
+        block: None,
+        drawn: 0,
+    };
 }
 
 /// Slots and what is in them.
@@ -84,7 +97,8 @@ impl<'a, S: AsMut<[Slot]>> Heap<'a, S> {
     /// Allocates the block of this number, writes its first word and its last; the slot is empty.
     #[inline(always)]
     pub(super) fn put(&mut self, watch: &mut impl Watch, slot: usize, number: u64) {
-        let layout = self.sizes.of(number);
+        let drawn = Sizes::drawn(number);
+        let layout = self.sizes.of(drawn);
         let block = watch.time(|| Unwritten::alloc(layout)).write(number);
         let last = (layout.size() / size_of::<u64>() - 1) * size_of::<u64>();
         if last > 0 {
@@ -93,18 +107,20 @@ impl<'a, S: AsMut<[Slot]>> Heap<'a, S> {
             // SAFETY: 1. within the block. 2. a multiple of a word from its start, so aligned.
             unsafe { end.write(number) };
         }
-        self.slots.as_mut()[slot] = Slot(Some(block));
+        let block = Some(block);
+        self.slots.as_mut()[slot] = Slot { block, drawn };
     }
 
     /// Frees the slot's block and returns its number, 0 of an empty slot.
     #[inline(always)]
     pub(super) fn take(&mut self, watch: &mut impl Watch, slot: usize) -> u64 {
-        let Some(block) = self.slots.as_mut()[slot].0.take() else {
+        let slot = &mut self.slots.as_mut()[slot];
+        let Some(block) = slot.block.take() else {
             return 0;
         };
+        let layout = self.sizes.of(slot.drawn);
         // SAFETY: 1. live: it was in its slot.
         let number = unsafe { block.word() };
-        let layout = self.sizes.of(number);
         // SAFETY: 1. out of its slot, and there is no other handle. 2. `put` took this layout.
         watch.time(|| unsafe { block.free(layout) });
         number
