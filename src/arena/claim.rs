@@ -1,7 +1,7 @@
 //! Spans from chunks that have room, or from a fresh one.
 
 use super::chunk::{Chunk, UnitKind};
-use super::runs::{Want, first_run};
+use super::runs::{Purpose, Want, first_run};
 use super::span::Span;
 use super::{ARENA, Locked, reserve};
 use crate::demand::DEMAND;
@@ -30,17 +30,22 @@ impl Want {
 }
 
 /// A run of units, its pages committed, and whether they are zero.
-pub(crate) fn claim(units: UnitCount) -> Option<(Span, Zeroed)> {
+pub(crate) fn claim(units: UnitCount, purpose: Purpose) -> Option<(Span, Zeroed)> {
     claim_wanted(Want {
         units,
         step: UnitCount::new(1),
+        purpose,
     })
 }
 
 /// The same, aligned to `align`, a power of two; `None` also if that is more than a chunk's own alignment.
 pub(crate) fn claim_aligned(units: UnitCount, align: usize) -> Option<(Span, Zeroed)> {
     let step = UnitCount::holding(align.max(UNIT))?;
-    claim_wanted(Want { units, step })
+    claim_wanted(Want {
+        units,
+        step,
+        purpose: Purpose::More,
+    })
 }
 
 fn claim_wanted(want: Want) -> Option<(Span, Zeroed)> {
@@ -105,6 +110,7 @@ impl Locked {
         };
         let used = self.used_units.get() + units.get() as usize;
         self.used_units.set(used);
+        self.growth.note(want.purpose);
         self.change(chunk, |masks| masks.claim(mask));
         DEMAND.note_more_spans(used * UNIT);
         let fresh = mask & !dirty;

@@ -27,6 +27,7 @@ pub(crate) use claim::{Zeroed, claim, claim_aligned};
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::{Whole, recover};
 pub(crate) use reserve::{huge_pages_are_dear, unreserve};
+pub(crate) use runs::Purpose;
 pub(crate) use span::Span;
 pub(crate) use span_use::SpanUse;
 #[cfg(feature = "failpoints")]
@@ -37,7 +38,7 @@ use self::chunk::Links;
 use self::counts::Counts;
 use self::masks::{Change, Masks};
 use self::owner_map::OwnerMap;
-use self::reserve::Fresh;
+use self::reserve::{Fresh, Growth};
 use self::runs::longest_run;
 use self::under_way::UnderWay;
 use crate::demand::DEMAND;
@@ -72,6 +73,7 @@ struct Locked {
     dirty_units: GuardedUsize,
     /// Units of all spans.
     used_units: GuardedUsize,
+    growth: Growth,
 }
 
 struct Arena {
@@ -94,6 +96,7 @@ static ARENA: Arena = Arena {
         unused: Link::none(),
         dirty_units: GuardedUsize::new(0),
         used_units: GuardedUsize::new(0),
+        growth: Growth::new(),
     }),
     making: Lock::new(Fresh::new()),
     counts: Counts::new(),

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use super::chunk::{Chunk, DESCRIPTOR};
 use super::price::{Extent, Price};
-use super::runs::Want;
+use super::runs::{Purpose, Want};
 use super::tags::Tags;
 use super::{ARENA, Locked, NO_BIN, meta};
 use crate::config::{self, HugePages};
@@ -21,8 +21,10 @@ use crate::valgrind;
 /// where addresses are limited or locked.
 const RESERVATION_MIN: usize = 8;
 const RESERVATION_MAX: usize = 256;
-/// Huge pages are asked for from the chunk on that makes one 2 MiB page a 32nd of the heap.
-const HUGE_FROM: usize = 16;
+/// Huge pages are asked for from the chunk on that makes one 2 MiB page a 16th of the heap.
+const HUGE_FROM: usize = 8;
+/// And only while of the slabs that were made lately at most one in so many is the first of its class in its heap.
+const FIRST: usize = 8;
 
 /// 1 while huge pages are dear, for who does not hold the lock.
 static HIGH: GuardedU8 = GuardedU8::new(0);
@@ -82,6 +84,38 @@ impl Fresh {
     }
 }
 
+/// Whether the heap grows because it is full, or as it spreads over classes and heaps: then most pages of its slabs stay
+/// untouched, and a huge page would bring them in.
+pub(super) struct Growth {
+    /// Spans claimed since the last chunk was made.
+    claims: GuardedUsize,
+    /// Those that became the first slab of their class in their heap.
+    firsts: GuardedUsize,
+}
+
+impl Growth {
+    pub(super) const fn new() -> Self {
+        Self {
+            claims: GuardedUsize::new(0),
+            firsts: GuardedUsize::new(0),
+        }
+    }
+
+    pub(super) fn note(&self, purpose: Purpose) {
+        self.claims.set(self.claims.get() + 1);
+        let is_first = purpose == Purpose::First;
+        self.firsts.set(self.firsts.get() + usize::from(is_first));
+    }
+
+    /// Whether it was full; counts anew.
+    fn was_full(&self) -> bool {
+        let (claims, firsts) = (self.claims.get(), self.firsts.get());
+        self.claims.set(0);
+        self.firsts.set(0);
+        firsts <= claims / FIRST
+    }
+}
+
 /// What the huge page at `base` costs, in small pages, of which `touch_small` touches some for the
 /// first time; `None` if nobody can tell.
 fn price_of(base: NonNull<u8>, touch_small: impl FnOnce() -> u64) -> Option<u64> {
@@ -122,7 +156,8 @@ pub(super) fn new_chunk(fresh: &Fresh, want: Want) -> Option<&'static Chunk> {
         ARENA.lock().put_unused(chunk);
         return None;
     };
-    let may_be_huge = dense && ARENA.counts.chunks() >= HUGE_FROM;
+    let was_full = ARENA.lock().growth.was_full();
+    let may_be_huge = dense && was_full && ARENA.counts.chunks() >= HUGE_FROM;
     let is_huge = may_be_huge && fresh.ask_for_huge(chunk, base);
     valgrind::fence_off(base, CHUNK);
     chunk.set_dense(dense);
@@ -297,5 +332,21 @@ mod tests {
         // So many pages at once were in memory before; and none say nothing.
         assert_eq!(price_of(place, || u64::from(u32::MAX)), None);
         assert_eq!(price_of(place, || 0), None);
+    }
+
+    #[test]
+    fn a_heap_that_spreads_is_not_full() {
+        let growth = Growth::new();
+        let note = |firsts: usize, others: usize| {
+            (0..firsts).for_each(|_| growth.note(Purpose::First));
+            (0..others).for_each(|_| growth.note(Purpose::More));
+        };
+        note(UNITS_PER_CHUNK, 0);
+        assert!(!growth.was_full());
+        note(9, 55);
+        assert!(!growth.was_full());
+        // Each chunk is judged by what was claimed since the last.
+        note(8, 56);
+        assert!(growth.was_full());
     }
 }

@@ -9,6 +9,17 @@ pub(super) struct Want {
     pub(super) units: UnitCount,
     /// The number of its first unit is a multiple of this, a power of two.
     pub(super) step: UnitCount,
+    /// What it is for.
+    pub(super) purpose: Purpose,
+}
+
+/// What a span is for, as far as that tells whether its neighbours are going to be filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The first slab of its class in its heap, which may stay next to empty.
+    First,
+    /// Another slab, as those before it are full; or a long block.
+    More,
 }
 
 impl Want {
@@ -49,7 +60,13 @@ mod tests {
 
     fn find(word: u64, units: u8, step: u8) -> Option<u32> {
         let [units, step] = [units, step].map(UnitCount::new);
-        let found = first_run(word, Want { units, step })?;
+        let purpose = Purpose::More;
+        let want = Want {
+            units,
+            step,
+            purpose,
+        };
+        let found = first_run(word, want)?;
         u32::try_from(found.get()).ok()
     }
 

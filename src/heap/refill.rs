@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use super::class::{ClassHeap, Locked};
 use super::{heap, heaps};
-use crate::arena;
+use crate::arena::{self, Purpose};
 use crate::config;
 use crate::hardening::Hardening;
 use crate::os::failpoints;
@@ -117,7 +117,11 @@ fn new_slab(
     info: &ClassInfo,
     filling: &mut Filling<'_>,
 ) {
-    let Some((span, zeroed)) = arena::claim(info.units) else {
+    let purpose = match state.slabs_about() {
+        0 => Purpose::First,
+        _ => Purpose::More,
+    };
+    let Some((span, zeroed)) = arena::claim(info.units, purpose) else {
         return;
     };
     if config::mode().has(Hardening::ZERO) {
