@@ -49,6 +49,7 @@ fn look(cache: LockedCache<'_>, ticks: u64) -> Result<(), Wrong> {
     let working = Working(cache);
     let goes_on = ticks & GOES_ON != 0;
     if !goes_on {
+        cache.count_sharers();
         cache.shrink_unused()?;
         cache.shrink_stock();
     }

@@ -150,9 +150,9 @@ impl Config {
     }
 
     /// Most bytes of free blocks that one thread keeps at hand, and as many of freed spans (blocks of 64 KiB to
-    /// 1 MiB). Threads that share a processor share it, down to a quarter each. All threads together keep little more
-    /// than twice what one for each processor may, or twice an eighth of what is in use. Every class that a thread uses
-    /// keeps one block even so, and every thread 16 KiB.
+    /// 1 MiB). Threads at work that share a processor share it, down to a quarter each. All threads together keep little
+    /// more than twice what one for each processor may, or twice an eighth of what is in use; those at work once
+    /// more. Every class that a thread uses keeps one block even so, and every thread 16 KiB.
     #[must_use]
     pub const fn thread_cache(mut self, bytes: usize) -> Self {
         self.thread_cache = bytes;

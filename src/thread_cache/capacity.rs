@@ -41,6 +41,11 @@ const LAST: u8 = 3;
 
 /// Into how many parts the threads that share a heap divide what one may cache, at most.
 pub(crate) const SHARES: usize = 4;
+/// Sharers counted at most: a thread that is alone from here on has all of the heap's part after so many looks, some
+/// ten milliseconds; others that wait for a processor come back before.
+const MOST_SHARERS: usize = 2 * SHARES;
+/// Looks after which a thread counts as at work: 1024 slow paths, more than it takes to fill all magazines.
+const AT_WORK: u16 = 4;
 
 /// What a magazine remembers between slow paths. Guarded by the cache's gate.
 #[derive(Debug)]
@@ -177,7 +182,7 @@ impl<'a> LockedCache<'a> {
         }
         let more = ((1 << next) - 1 - record.capacity()) * size;
         let budget = self.budget();
-        let is_too_much = self.beyond_one.get() + more > total::allowed(budget);
+        let is_too_much = self.beyond_one.get() + more > total::allowed(budget, self.is_at_work());
         if is_too_much || self.capacity.get() + more > budget {
             // Out of budget: a class that is new has to do with one block.
             return log == 0 && self.resize(class, NIL_LOG);
@@ -188,8 +193,33 @@ impl<'a> LockedCache<'a> {
     /// Most bytes that the thread's magazines may grow to hold: threads that share a heap, which is to say a
     /// processor, share what one may have, down to a quarter each.
     fn budget(self) -> usize {
-        let sharers = sharers::of(self.heap.get() as usize);
+        let sharers = match self.sharers.get() {
+            0 => sharers::of(self.heap.get() as usize),
+            seen => seen as usize,
+        };
         config::thread_cache() / sharers.clamp(1, SHARES)
+    }
+
+    /// Counts who shares the heap: as many threads as took a look, this one among them, since its last. One that
+    /// sleeps takes none. One that only lost its processor does not go at once: the count falls by one a look.
+    /// Before a thread's first look, all threads of the heap are taken for sharers.
+    pub(crate) fn count_sharers(self) {
+        let heap = self.heap.get() as usize;
+        let looks = sharers::note_look(heap);
+        // OVERFLOW: modulo 2^32, as the count.
+        let since = looks.wrapping_sub(self.looks.get()) as usize;
+        self.looks.set(looks);
+        let seen = since.min(sharers::of(heap)).min(MOST_SHARERS);
+        let before = self.sharers.get();
+        #[expect(clippy::cast_possible_truncation, reason = "at most MOST_SHARERS")]
+        self.sharers
+            .set((seen as u16).max(before.saturating_sub(1)).max(1));
+        self.own_looks.set((self.own_looks.get() + 1).min(AT_WORK));
+    }
+
+    /// Whether it has taken so many slow paths that it is no thread that does little and sleeps, beside few others.
+    fn is_at_work(self) -> bool {
+        self.own_looks.get() == AT_WORK && (self.sharers.get() as usize) < SHARES
     }
 
     /// Gives the magazine of `class` `2^log` slots, at least as many as it has blocks plus one.
@@ -331,7 +361,8 @@ impl<'a> LockedCache<'a> {
     /// and to one that is not it does little harm. All of them, where all threads hold too much and this
     /// one more than it may.
     pub(crate) fn shrink_unused(self) -> Result<(), Wrong> {
-        let is_too_much = total::is_too_much(self.beyond_one.get(), self.budget());
+        let is_too_much =
+            total::is_too_much(self.beyond_one.get(), self.budget(), self.is_at_work());
         for class in SizeClass::all() {
             self.work_on(class);
             let record = self.record(class);
@@ -369,6 +400,8 @@ impl ThreadCache {
         for record in &self.records {
             record.last_and_early.set(0);
         }
+        self.sharers.set(0);
+        self.own_looks.set(0);
         self.brief.forget();
     }
 }

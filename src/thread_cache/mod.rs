@@ -75,6 +75,12 @@ pub(crate) struct ThreadCache {
     pub(crate) generation: GuardedU32,
     /// Whether the thread is at work on what is gated without its gate.
     pub(crate) brief: Brief,
+    /// What looks of the heap's threads there had been at this one's last, and how many threads that tells of: see
+    /// [`LockedCache::count_sharers`].
+    looks: GuardedU32,
+    sharers: GuardedU16,
+    /// Looks of this thread, up to [`capacity::AT_WORK`].
+    own_looks: GuardedU16,
     /// Slow paths taken.
     pub(crate) ticks: GuardedU64,
     /// Capacity of all magazines, in bytes of blocks.
@@ -108,7 +114,7 @@ unsafe impl Sync for Gap {}
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; 1 + SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 13]>();
+    + size_of::<[u64; 14]>();
 /// Bytes from one cache of a bank to the next.
 pub(crate) const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.

@@ -1,11 +1,21 @@
-//! How many threads there are in each heap. Written under the registry's lock.
+//! How many threads there are in each heap, and how many of them are at work.
 
 use core::hint;
 
 use crate::heap;
-use crate::sync::GuardedUsize;
+use crate::sync::{AtomicU32, GuardedUsize, Ordering};
 
+/// Written under the registry's lock.
 static THREADS: [GuardedUsize; heap::HEAPS] = [const { GuardedUsize::new(0) }; heap::HEAPS];
+
+/// Looks that the heap's threads took, each after as many slow paths of its own.
+static LOOKS: [AtomicU32; heap::HEAPS] = [const { AtomicU32::new(0) }; heap::HEAPS];
+
+/// Notes a look of a thread in `heap`; how many there were.
+pub(super) fn note_look(heap: usize) -> u32 {
+    // ORDERING: an estimate, nothing is published through it. OVERFLOW: modulo 2^32, for differences.
+    LOOKS[heap].fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+}
 
 /// One thread more in `heap`.
 pub(crate) fn join(heap: usize) {
@@ -17,7 +27,7 @@ pub(crate) fn leave(heap: usize) {
     THREADS[heap].set(THREADS[heap].get() - 1);
 }
 
-/// Threads that share `heap`, as of some moment not long ago.
+/// Threads in `heap`, as of some moment not long ago.
 pub(crate) fn of(heap: usize) -> usize {
     THREADS[heap].get()
 }

@@ -3,7 +3,8 @@
 //! A thread that sleeps keeps what it has, as nobody else may empty its magazines; so thousands that each
 //! may keep what one may would keep gigabytes. As many threads as processors run at once: what those may
 //! have is enough for all, or an [eighth](PART) of what is in use, if that is more. Beyond it, threads may
-//! grow by less and less, and beyond twice as much by next to nothing.
+//! grow by less and less, and beyond twice as much by next to nothing. To a thread that is at work room gets scarce
+//! later, by what those may have that run at once: what sleepers keep that did little would have it flush all the time.
 #![forbid(unsafe_code)]
 
 use crate::config;
@@ -30,9 +31,15 @@ pub(super) fn change(before: usize, after: usize) {
     }
 }
 
-/// What all magazines may hold, beyond which room gets scarce.
-fn most() -> usize {
-    DEMAND.part(PART, config::thread_cache().saturating_mul(heap::count()))
+/// What all magazines may hold, beyond which room gets scarce to a thread.
+fn most(is_at_work: bool) -> usize {
+    let running = config::thread_cache().saturating_mul(heap::count());
+    let most = DEMAND.part(PART, running);
+    if is_at_work {
+        most.saturating_add(running)
+    } else {
+        most
+    }
 }
 
 /// By how much all magazines may hold more than that.
@@ -43,14 +50,14 @@ fn beyond(most: usize) -> usize {
 }
 
 /// How much a thread may have that may have `own` bytes as far as itself and its neighbours go.
-pub(super) fn allowed(own: usize) -> usize {
-    let most = most();
+pub(super) fn allowed(own: usize, is_at_work: bool) -> usize {
+    let most = most(is_at_work);
     allowed_at(own, most, beyond(most))
 }
 
 /// Whether all threads have too much, and one that has so many bytes more than it is allowed.
-pub(super) fn is_too_much(bytes: usize, own: usize) -> bool {
-    let most = most();
+pub(super) fn is_too_much(bytes: usize, own: usize, is_at_work: bool) -> bool {
+    let most = most(is_at_work);
     let beyond = beyond(most);
     beyond > 0 && bytes > allowed_at(own, most, beyond)
 }
