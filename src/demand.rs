@@ -24,7 +24,7 @@
 //! It is halved together with the windows, but not below what was made use of.
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, OwnLines};
 
 /// Most windows that are remembered: 32 delays.
 const WINDOWS: usize = 64;
@@ -98,7 +98,7 @@ pub(crate) enum Cause {
 }
 
 /// What this process needed of late.
-pub(crate) static DEMAND: Demand = Demand::new();
+pub(crate) static DEMAND: OwnLines<Demand> = OwnLines(Demand::new());
 
 impl Demand {
     pub(crate) const fn new() -> Self {

@@ -1,6 +1,7 @@
 //! Atomics, cells that a lock guards, and links. The models' builds swap the atomics for the model
 //! checker's; nothing else in the crate names an atomic by another path.
 
+use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
 #[cfg(not(all(test, loom)))]
@@ -63,6 +64,20 @@ guarded! {
     GuardedU32: AtomicU32 = u32,
     GuardedU64: AtomicU64 = u64,
     GuardedUsize: AtomicUsize = usize,
+}
+
+/// What threads write often, on lines of its own: each write takes the line from the caches of all others, with whatever
+/// lies beside. Processors fetch lines in pairs.
+#[repr(align(128))]
+pub(crate) struct OwnLines<T>(pub(crate) T);
+
+impl<T> Deref for OwnLines<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
+    }
 }
 
 /// A pointer that a lock guards, as the cells above.

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use crate::config;
 use crate::hardening::Hardening;
 use crate::os::{self, Access, Lock, PageLen, failpoints};
-use crate::sync::{GuardedPtr, GuardedUsize};
+use crate::sync::{GuardedPtr, GuardedUsize, OwnLines};
 use crate::units::{LINE, round_up};
 
 /// Bytes of one mapping, unless a table needs more.
@@ -36,12 +36,12 @@ struct Meta {
     arrays: [GuardedPtr<u8>; ARRAYS],
 }
 
-static META: Lock<Meta> = Lock::new(Meta {
+static META: OwnLines<Lock<Meta>> = OwnLines(Lock::new(Meta {
     cursor: GuardedPtr::null(),
     left: GuardedUsize::new(0),
     regions: GuardedPtr::null(),
     arrays: [const { GuardedPtr::null() }; ARRAYS],
-});
+}));
 
 /// `bytes` of zeroed memory on a cache line, forever.
 pub(crate) fn alloc(bytes: usize) -> Option<NonNull<u8>> {

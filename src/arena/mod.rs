@@ -45,7 +45,7 @@ use crate::demand::DEMAND;
 use crate::error::Misuse;
 use crate::os::{self, Held, Lock, PageLen, failpoints};
 use crate::size_map::MagazineOffset;
-use crate::sync::{GuardedU8, GuardedUsize, Link};
+use crate::sync::{GuardedU8, GuardedUsize, Link, OwnLines};
 use crate::units::{CHUNK, UNIT, UnitCount, UnitIndex};
 
 /// Free-run lists: chunks whose longest free run is `2^i` to `2^(i+1) - 1` units.
@@ -77,10 +77,10 @@ struct Locked {
 }
 
 struct Arena {
-    lock: Lock<Locked>,
+    lock: OwnLines<Lock<Locked>>,
     /// Held while a chunk is made, above `lock`: others who need one wait and look again.
-    making: Lock<Fresh>,
-    counts: Counts,
+    making: OwnLines<Lock<Fresh>>,
+    counts: OwnLines<Counts>,
     /// 1 from when a forked child finds something half done until it is repaired: it may fork in turn.
     broken: GuardedU8,
     under_way: UnderWay,
@@ -88,7 +88,7 @@ struct Arena {
 }
 
 static ARENA: Arena = Arena {
-    lock: Lock::new(Locked {
+    lock: OwnLines(Lock::new(Locked {
         bins: [const { [const { Link::none() }; BINS] }; 2],
         oldest: Link::none(),
         newest: Link::none(),
@@ -97,9 +97,9 @@ static ARENA: Arena = Arena {
         dirty_units: GuardedUsize::new(0),
         used_units: GuardedUsize::new(0),
         growth: Growth::new(),
-    }),
-    making: Lock::new(Fresh::new()),
-    counts: Counts::new(),
+    })),
+    making: OwnLines(Lock::new(Fresh::new())),
+    counts: OwnLines(Counts::new()),
     broken: GuardedU8::new(0),
     under_way: UnderWay::new(),
     owners: OwnerMap::new(),

@@ -6,7 +6,7 @@ use super::{ARENA, Locked};
 use crate::config;
 use crate::demand::{AT_ONCE, Cause, DEMAND};
 use crate::os::{self, PageLen, failpoints};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, OwnLines};
 use crate::units::{CHUNK, UNIT, UnitIndex, runs};
 
 /// What to give back.
@@ -19,7 +19,7 @@ pub(crate) enum Age {
 }
 
 /// Bytes given back to the kernel since the process began, modulo 2^64.
-static GIVEN_BACK: AtomicUsize = AtomicUsize::new(0);
+static GIVEN_BACK: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
 
 pub(crate) fn given_back() -> usize {
     // ORDERING: statistics.

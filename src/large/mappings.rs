@@ -7,7 +7,7 @@ use super::{Mapping, guarded};
 use crate::demand::DEMAND;
 use crate::error::Violation;
 use crate::os::{self, Lock, failpoints};
-use crate::sync::{GuardedU8, GuardedU64, GuardedUsize};
+use crate::sync::{GuardedU8, GuardedU64, GuardedUsize, OwnLines};
 
 const BUCKETS: usize = 4096;
 
@@ -24,12 +24,12 @@ pub(super) struct Mappings {
     unused: List,
 }
 
-pub(super) static MAPPINGS: Lock<Mappings> = Lock::new(Mappings {
+pub(super) static MAPPINGS: OwnLines<Lock<Mappings>> = OwnLines(Lock::new(Mappings {
     table: [const { List::new() }; BUCKETS],
     cached: List::new(),
     stuck: [const { List::new() }; 2],
     unused: List::new(),
-});
+}));
 
 /// What there is in `MAPPINGS`: written under its lock, by this file only, and read without it,
 /// too.
@@ -44,13 +44,13 @@ struct Counts {
     broken: GuardedU8,
 }
 
-static COUNTS: Counts = Counts {
+static COUNTS: OwnLines<Counts> = OwnLines(Counts {
     live: GuardedUsize::new(0),
     live_bytes: GuardedUsize::new(0),
     removed: GuardedU64::new(0),
     cached_bytes: GuardedUsize::new(0),
     broken: GuardedU8::new(0),
-};
+});
 
 /// Live mappings, about so many.
 pub(super) fn live_count() -> usize {

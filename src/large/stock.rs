@@ -23,7 +23,7 @@ use crate::demand::DEMAND;
 use crate::error::Violation;
 use crate::os::failpoints;
 use crate::sync::{
-    AtomicU32, AtomicUsize, GuardedU8, GuardedU32, GuardedUsize, Link, Ordering, same,
+    AtomicU32, AtomicUsize, GuardedU8, GuardedU32, GuardedUsize, Link, Ordering, OwnLines, same,
 };
 use crate::units::{LINE, UNIT, UnitCount};
 
@@ -59,7 +59,7 @@ pub(crate) struct Stock {
 /// The stocks that were made.
 static MADE: AtomicU32 = AtomicU32::new(0);
 /// What was granted to all of them, in units. An estimate in a forked child.
-static GRANTED: AtomicUsize = AtomicUsize::new(0);
+static GRANTED: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
 
 impl Stock {
     /// A stock for a thread. `None` without memory.

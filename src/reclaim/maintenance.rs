@@ -6,13 +6,13 @@ use crate::demand::DEMAND;
 use crate::heap::{self, Wrong};
 use crate::large;
 use crate::os;
-use crate::sync::GuardedU64;
+use crate::sync::{GuardedU64, OwnLines};
 use crate::thread_cache::briefly;
 use crate::threads::{self, Part, parked};
 use crate::wakeup;
 
 /// When free pages were last looked at, in milliseconds.
-static LOOKED_AT: GuardedU64 = GuardedU64::new(0);
+static LOOKED_AT: OwnLines<GuardedU64> = OwnLines(GuardedU64::new(0));
 
 /// Whether a purge delay has passed since the last look, which is noted if so: two where there is a background thread that
 /// looks by itself. Of two threads at once both may hear so, which costs a second look.

@@ -3,13 +3,14 @@
 use core::hint;
 
 use crate::heap;
-use crate::sync::{AtomicU32, GuardedUsize, Ordering};
+use crate::sync::{AtomicU32, GuardedUsize, Ordering, OwnLines};
 
 /// Written under the registry's lock.
 static THREADS: [GuardedUsize; heap::HEAPS] = [const { GuardedUsize::new(0) }; heap::HEAPS];
 
 /// Looks that the heap's threads took, each after as many slow paths of its own.
-static LOOKS: [AtomicU32; heap::HEAPS] = [const { AtomicU32::new(0) }; heap::HEAPS];
+static LOOKS: [OwnLines<AtomicU32>; heap::HEAPS] =
+    [const { OwnLines(AtomicU32::new(0)) }; heap::HEAPS];
 
 /// Notes a look of a thread in `heap`; how many there were.
 pub(super) fn note_look(heap: usize) -> u32 {

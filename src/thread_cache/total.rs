@@ -10,7 +10,7 @@
 use crate::config;
 use crate::demand::DEMAND;
 use crate::heap;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, OwnLines};
 
 /// One part in so many of what is in use may lie in magazines: as little as rounding to a class may cost.
 const PART: usize = 8;
@@ -19,7 +19,7 @@ const FLOOR: usize = 16 << 10;
 
 /// Capacity of all magazines with room for more than one block, in bytes. An estimate in a forked child:
 /// threads that are gone may have changed one of a magazine's capacity and this.
-static TOTAL: AtomicUsize = AtomicUsize::new(0);
+static TOTAL: OwnLines<AtomicUsize> = OwnLines(AtomicUsize::new(0));
 
 /// Notes that a magazine may hold `after` bytes, `before` so many. Who changes it takes or returns slots,
 /// which costs a lock; so this is no burden.

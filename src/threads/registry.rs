@@ -4,7 +4,7 @@ use crate::arena::meta;
 use crate::config::{self, Background};
 use crate::heap::{self, Wrong};
 use crate::os::{self, Lock, failpoints};
-use crate::sync::{GuardedU8, GuardedUsize, Link, Ordering, same};
+use crate::sync::{GuardedU8, GuardedUsize, Link, Ordering, OwnLines, same};
 use crate::thread_cache::tls::EMPTY;
 use crate::thread_cache::{BANK, CacheGuard, LockedCache, STRIDE, ThreadCache, sharers};
 use crate::wakeup;
@@ -24,17 +24,17 @@ pub(crate) struct Registry {
     living: GuardedUsize,
 }
 
-pub(crate) static REGISTRY: Lock<Registry> = Lock::new(Registry {
+pub(crate) static REGISTRY: OwnLines<Lock<Registry>> = OwnLines(Lock::new(Registry {
     first: Link::none(),
     unused: Link::none(),
     parked: Link::none(),
     caches: 0,
     patience: 2 * BANK,
     living: GuardedUsize::new(0),
-});
+}));
 
 /// Who purges. Before all other locks.
-pub(crate) static PURGES: Lock<()> = Lock::new(());
+pub(crate) static PURGES: OwnLines<Lock<()>> = OwnLines(Lock::new(()));
 
 impl Registry {
     /// The caches in use. One may leave while it is looked at.

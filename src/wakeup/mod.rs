@@ -5,8 +5,9 @@ mod word;
 
 use self::word::Wakeup;
 use crate::os;
+use crate::sync::OwnLines;
 
-static WAKEUP: Wakeup = Wakeup::new();
+static WAKEUP: OwnLines<Wakeup> = OwnLines(Wakeup::new());
 
 /// The program has two threads at least. The registry is locked.
 pub(crate) fn more() {
