@@ -26,7 +26,7 @@ pub(crate) use chunk::{Chunk, UNIT_META, UnitKind};
 pub(crate) use claim::{Zeroed, claim, claim_aligned};
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::{Whole, recover};
-pub(crate) use reserve::{huge_pages_are_dear, unreserve};
+pub(crate) use reserve::{advise_by_price, unreserve};
 pub(crate) use runs::Purpose;
 pub(crate) use span::Span;
 pub(crate) use span_use::SpanUse;

@@ -21,14 +21,16 @@ use crate::valgrind;
 /// where addresses are limited or locked.
 const RESERVATION_MIN: usize = 8;
 const RESERVATION_MAX: usize = 256;
-/// Huge pages are asked for from the chunk on that makes one 2 MiB page a 16th of the heap.
-const HUGE_FROM: usize = 8;
+/// Huge pages are asked for from the chunk on that makes one 2 MiB page an eighth of the heap.
+const HUGE_FROM: usize = 4;
 /// And only while of the slabs that were made lately at most one in so many is the first of its class in its heap.
 const FIRST: usize = 8;
 
 /// 1 while huge pages are dear, for who does not hold the lock.
 static HIGH: GuardedU8 = GuardedU8::new(0);
 
+/// Bytes of a huge page.
+const HUGE: usize = CHUNK / 2;
 /// Small pages that a sample of their price takes: those of tables that slabs of the chunk will have.
 const SAMPLES: usize = 4;
 /// A first touch takes longer, in nanoseconds.
@@ -116,6 +118,57 @@ impl Growth {
     }
 }
 
+/// Asks for huge pages in a fresh mapping of a long block, by what they cost; a sample, too. If that is dear, the rest of
+/// the mapping does without. `block` are its accessible bytes.
+pub(crate) fn advise_by_price(
+    (base, length): (NonNull<u8>, PageLen),
+    (block, bytes): (NonNull<u8>, usize),
+) {
+    let Some(fresh) = ARENA.making.try_lock() else {
+        // Who makes a chunk takes a sample.
+        if !huge_pages_are_dear() {
+            os::advise_huge(base, length);
+        }
+        return;
+    };
+    let now = os::now_ms();
+    if fresh.price.extent(now) == Extent::None {
+        return;
+    }
+    os::advise_huge(base, length);
+    let first = block.addr().get().next_multiple_of(HUGE) - block.addr().get();
+    if first + HUGE > bytes {
+        return;
+    }
+    // SAFETY: 1. a huge page's bytes before the end, as was just asked.
+    let page = unsafe { crate::ptr::advance(block, first) };
+    if let Some(price) = failpoints::huge_price().or_else(|| price_of(page, touch_scratch)) {
+        fresh.price.note(price, now);
+    }
+    HIGH.set(u8::from(fresh.price.is_high()));
+    if fresh.price.is_high() {
+        os::refuse_huge(base, length);
+    }
+}
+
+/// Touches some small pages that nobody needs; how many.
+fn touch_scratch() -> u64 {
+    let page = os::page_size();
+    let length = PageLen::kept(SAMPLES * page);
+    let Some(base) = os::map(length, page, Access::Committed) else {
+        return 0;
+    };
+    for offset in (0..length.bytes()).step_by(page) {
+        // SAFETY: 1. inside the mapping.
+        let place = unsafe { crate::ptr::advance(base, offset) };
+        // SAFETY: 1. accessible, and nobody else's.
+        unsafe { os::touch(place) };
+    }
+    // SAFETY: 1. our own, just mapped, and in nobody's use. Where the kernel keeps it, it stays.
+    let _ = unsafe { os::unmap(base, length) };
+    SAMPLES as u64
+}
+
 /// What the huge page at `base` costs, in small pages, of which `touch_small` touches some for the
 /// first time; `None` if nobody can tell.
 fn price_of(base: NonNull<u8>, touch_small: impl FnOnce() -> u64) -> Option<u64> {
@@ -131,7 +184,7 @@ fn price_of(base: NonNull<u8>, touch_small: impl FnOnce() -> u64) -> Option<u64>
 }
 
 /// Whether huge pages are known to cost more than they save.
-pub(crate) fn huge_pages_are_dear() -> bool {
+fn huge_pages_are_dear() -> bool {
     HIGH.get() != 0
 }
 

@@ -1,7 +1,6 @@
 //! Freed mappings kept for reuse: split, and joined with those beside them.
 
 use core::cmp::Reverse;
-use core::ptr::NonNull;
 
 use super::list::Found;
 use super::mappings::{MAPPINGS, Mappings, cached_bytes};
@@ -39,7 +38,7 @@ pub(super) fn reuse_fitting(length: usize) -> Option<&'static Mapping> {
 pub(super) struct NoneLeft;
 
 /// Hands out the shortest cached mapping that is long enough, all in one hold of the lock.
-pub(super) fn take_fitting(length: usize) -> Result<Option<NonNull<u8>>, NoneLeft> {
+pub(super) fn take_fitting(length: usize) -> Result<Option<&'static Mapping>, NoneLeft> {
     let mappings = MAPPINGS.lock();
     let fitting = mappings.cached().filter(|cached| cached.length() >= length);
     let Some(shortest) = fitting.min_by_key(Found::length) else {
@@ -55,7 +54,8 @@ pub(super) fn take_fitting(length: usize) -> Result<Option<NonNull<u8>>, NoneLef
         Some(spare) => mappings.split(mapping, length, spare),
         None => mapping,
     };
-    Ok(Some(mapping.hand_out(&mappings, length)))
+    mapping.hand_out(&mappings, length);
+    Ok(Some(mapping))
 }
 
 impl Mappings {
@@ -138,6 +138,7 @@ impl Mapping {
         // SAFETY: 1. shorter than the mapping.
         let base = unsafe { crate::ptr::advance(mapping.base(), length) };
         self.set(base, rest);
+        self.is_full.set(mapping.is_full.get());
         self.freed.set(mapping.freed.get());
         self.is_joined.set(mapping.is_joined.get());
         mapping.length.set(length);
@@ -155,7 +156,9 @@ impl Mapping {
         } else {
             self.base()
         };
+        let is_full = self.is_full.get() & other.is_full.get();
         self.set(base, self.length.get() + other.length.get());
+        self.is_full.set(is_full);
         self.is_joined.set(1);
     }
 
@@ -181,13 +184,17 @@ pub(super) fn absorb(mapping: &'static Mapping, more: usize) -> bool {
         more
     };
     mapping.length.set(mapping.length.get() + taken);
+    let is_full = mapping.is_full.get() & neighbour.is_full.get();
+    mapping.is_full.set(is_full);
     mapping.is_joined.set(1);
     if left < REST {
         mappings.retire(neighbour);
     } else {
         // SAFETY: 1. shorter than the neighbour.
         let base = unsafe { crate::ptr::advance(neighbour.base(), more) };
+        let is_full = neighbour.is_full.get();
         neighbour.set(base, left);
+        neighbour.is_full.set(is_full);
         neighbour.is_room.set(1);
         mappings.insert_cached(neighbour);
     }

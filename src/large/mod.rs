@@ -22,7 +22,7 @@ use crate::arena::{self, Zeroed, meta};
 use crate::config::{self, HugePages};
 use crate::demand::DEMAND;
 use crate::error::{Call, Violation};
-use crate::os::{self, PageLen};
+use crate::os::{self, InMemory, PageLen};
 use crate::size_class::SPAN_MAX;
 use crate::sync::{AtomicPtr, GuardedU8, GuardedU64, GuardedUsize, Link, Ordering};
 use crate::units::{CHUNK, UNIT, UnitCount, round_up};
@@ -75,6 +75,8 @@ struct Mapping {
     is_room: GuardedU8,
     /// 1 if to the kernel it may be several, which it moves or lengthens one by one only.
     is_joined: GuardedU8,
+    /// 1 once all of it was found in memory. Should the kernel swap some of it out, it comes back as it is written.
+    is_full: GuardedU8,
     next: Link<Self>,
 }
 
@@ -104,6 +106,21 @@ impl Mapping {
         // ORDERING: as in `base`.
         self.base.store(base.as_ptr(), Ordering::Relaxed);
         self.length.set(length);
+        self.is_full.set(0);
+    }
+
+    /// Makes its first `length` bytes read as zero. It was just taken from the cache: nobody has the block yet. What is in
+    /// memory is zeroed for less than it costs to fault it in.
+    fn zero(&self, length: usize) {
+        let base = self.base();
+        if self.is_full.get() != 0 {
+            // SAFETY: 1. as long at least, and nobody else's.
+            return unsafe { base.write_bytes(0, length) };
+        }
+        // SAFETY: 1. nobody else has it.
+        let found = unsafe { os::zero(base, PageLen::kept(length)) };
+        let is_full = found == InMemory::All && length == self.length.get();
+        self.is_full.set(u8::from(is_full));
     }
 
     /// Whether it was handed out for `size` bytes, 0 standing for any number. With safeguards more is known of
@@ -122,14 +139,12 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     let page = os::page_size();
     let length = round_up(size.max(1), page)?;
     if align <= page
-        && let Some(base) = alloc_cached_or_grown(length, wanted)
+        && let Some(mapping) = alloc_cached_or_grown(length, wanted)
     {
         if wanted == Zeroed::Yes {
-            // What is in memory is zeroed for less than it costs to fault it in.
-            // SAFETY: 1. a mapping that was just removed from the cache: nobody has the block yet.
-            unsafe { os::zero(base, PageLen::kept(length)) };
+            mapping.zero(length);
         }
-        return Some((base, wanted));
+        return Some((mapping.base(), wanted));
     }
     // The count is read without the lock: about so many will do.
     if guarded::is_apart()
@@ -155,20 +170,22 @@ pub(crate) fn alloc(size: usize, align: usize, wanted: Zeroed) -> Option<(NonNul
     }
     mapping.set(base, length);
     DEMAND.note_fresh(length);
-    if wanted == Zeroed::No && length >= HUGE_MIN && may_be_huge(length) {
-        // All of it: advice for a part would make it several to the kernel, which moves none of them.
-        let (start, whole) = mapping.whole();
-        os::advise_huge(start, whole);
+    if wanted == Zeroed::No && length >= HUGE_MIN {
+        ask_for_huge(mapping);
     }
     Some((hand_out(mapping, length), Zeroed::Yes))
 }
 
-/// Whether to ask for huge pages in a fresh mapping that has room for some.
-fn may_be_huge(length: usize) -> bool {
+/// Asks for huge pages in a fresh mapping that has room for some, if the options have it so. All of it: advice for a part
+/// would make it several to the kernel, which moves none of them.
+fn ask_for_huge(mapping: &Mapping) {
+    let (start, whole) = mapping.whole();
+    let length = mapping.length.get();
     match config::huge_pages() {
-        HugePages::Off => false,
-        HugePages::Advise => true,
-        HugePages::Auto => length <= HUGE_MAX && !arena::huge_pages_are_dear(),
+        HugePages::Off => {}
+        HugePages::Advise => os::advise_huge(start, whole),
+        HugePages::Auto if length > HUGE_MAX => {}
+        HugePages::Auto => arena::advise_by_price((start, whole), (mapping.base(), length)),
     }
 }
 
@@ -191,26 +208,30 @@ pub(crate) fn alloc_aligned(
 
 /// As [`alloc`], if a cached mapping is long enough, in a process that is not hardened.
 pub(crate) fn alloc_cached(size: usize) -> Option<NonNull<u8>> {
-    reuse_fitting(round_up(size, os::page_size())?)
+    Some(reuse_fitting(round_up(size, os::page_size())?)?.base())
 }
 
 /// A cached mapping that is long enough, or, if it need not be zeroed, made so.
-fn alloc_cached_or_grown(length: usize, wanted: Zeroed) -> Option<NonNull<u8>> {
+fn alloc_cached_or_grown(length: usize, wanted: Zeroed) -> Option<&'static Mapping> {
     if guarded::is_apart() {
         let mapping = (wanted == Zeroed::No).then(|| cache::reuse_apart(length))??;
-        return Some(hand_out(mapping, length));
+        hand_out(mapping, length);
+        return Some(mapping);
     }
     reuse_fitting(length).or_else(|| {
         // The longest shorter one: its pages save faults even so.
         let grown = (wanted == Zeroed::No).then(|| cache::grow_longest(length))??;
-        Some(hand_out(grown, length))
+        hand_out(grown, length);
+        Some(grown)
     })
 }
 
 /// A cached mapping that is long enough, in a process that does not keep them apart.
-fn reuse_fitting(length: usize) -> Option<NonNull<u8>> {
+fn reuse_fitting(length: usize) -> Option<&'static Mapping> {
     cache::take_fitting(length).unwrap_or_else(|cache::NoneLeft| {
-        cache::reuse_fitting(length).map(|mapping| hand_out(mapping, length))
+        let mapping = cache::reuse_fitting(length)?;
+        hand_out(mapping, length);
+        Some(mapping)
     })
 }
 

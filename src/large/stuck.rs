@@ -73,6 +73,7 @@ pub(super) fn unmap(mapping: &'static Mapping) -> bool {
     }
     // SAFETY: 1. still ours alone, as the kernel left it where it is.
     let _ = unsafe { os::purge(mapping.base(), mapping.pages()) };
+    mapping.is_full.set(0);
     // Where freed mappings are inaccessible, this one is as well, if the kernel lets it be.
     // SAFETY: 1. it comes into a list below.
     let _ = unsafe { mapping.shut() };

@@ -88,7 +88,7 @@ pub(crate) use imp::{
     can_cut, early_environment, is_alive, is_first_thread, is_privileged, pause, process_barrier,
     random, stay_loaded, thread_id,
 };
-pub(crate) use pages_in_memory::{about_resident, resident};
+pub(crate) use pages_in_memory::{InMemory, about_resident, resident};
 pub(crate) use posix::{ThreadKey, abort, cpus, env, write};
 
 /// The process that the memory belongs to.
@@ -184,16 +184,19 @@ pub(crate) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
     unsafe { imp::purge(base, length) }
 }
 
-/// Makes a range read as zero: writes to what is in memory of it, and leaves the rest to the kernel.
+/// Makes a range read as zero: writes to what is in memory of it, and leaves the rest to the kernel. How much is in
+/// memory then.
 ///
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
-pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) {
+pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) -> InMemory {
     // SAFETY: 1. that range, as asked for here.
-    if !unsafe { pages_in_memory::zero(base, length) } {
+    let done = unsafe { pages_in_memory::zero(base, length) };
+    done.unwrap_or_else(|| {
         // SAFETY: 1. that range, which is accessible, and which nobody uses.
         unsafe { base.write_bytes(0, length.bytes()) };
-    }
+        InMemory::All
+    })
 }
 
 /// Gives the addresses of a range back. `false` at the limit of mappings: the range is unchanged.

@@ -205,10 +205,18 @@ pub(crate) const fn can_cut(length: usize) -> bool {
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
-pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) -> bool {
+pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) -> Option<InMemory> {
     // SAFETY: 1. the caller's own mapping, which is accessible.
     unsafe { base.write_bytes(0, length.bytes()) };
-    true
+    Some(InMemory::All)
+}
+
+/// As that of the kernel's layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InMemory {
+    All,
+    #[expect(dead_code, reason = "there is no other memory")]
+    Part,
 }
 
 /// The clock and an address: enough to tell the safeguards' paths apart, not for secrets.

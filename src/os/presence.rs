@@ -48,20 +48,27 @@ const DENSE: usize = 2;
 /// Pages at the beginning that stand for all in that question.
 const FIRST: usize = 64;
 
+/// How much of a range that was zeroed is in memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InMemory {
+    All,
+    Part,
+}
+
 /// Zeroes the pages of a range that are in memory, and gives the others back: one that is swapped out
-/// is none of those in memory, and has contents. `false`: some are as they were.
+/// is none of those in memory, and has contents. `None`: some are as they were.
 ///
 /// # Safety
 /// 1. The range is the caller's own mapping, and nothing in it is in use.
 #[must_use]
-pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) -> bool {
+pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) -> Option<InMemory> {
     let page = super::page_size();
     let first = length.bytes().min(FIRST * page);
     if resident(base, PageLen::within(first)) < first / DENSE {
         // SAFETY: 1. the caller's own mapping, where nothing is in use.
-        return unsafe { purge(base, length) };
+        return unsafe { purge(base, length) }.then_some(InMemory::Part);
     }
-    let mut is_zero = true;
+    let (mut is_zero, mut found) = (true, InMemory::All);
     let told = for_each_presence(base, length, |offset, present| {
         let mut first = 0;
         for run in present.chunk_by(|left, right| is_present(*left) == is_present(*right)) {
@@ -73,11 +80,12 @@ pub(crate) unsafe fn zero(base: NonNull<u8>, length: PageLen) -> bool {
             } else {
                 // SAFETY: 1. part of the caller's own mapping, where nothing is in use.
                 is_zero &= unsafe { purge(start, PageLen::pages(run.len())) };
+                found = InMemory::Part;
             }
             first += run.len();
         }
     });
-    told && is_zero
+    (told && is_zero).then_some(found)
 }
 
 /// Whether a page is in memory, by what `mincore` says of it.

@@ -167,6 +167,40 @@ fn dear_huge_pages_are_not_asked_for() {
     });
 }
 
+/// A program that has nothing but long blocks finds out as well.
+#[test]
+fn dear_huge_pages_are_not_asked_for_in_mappings() {
+    const NAME: &str = "huge::dear_huge_pages_are_not_asked_for_in_mappings";
+    const EVEN: usize = 512;
+    /// Whether a touched byte brings in a huge page of it.
+    fn is_huge(mapping: &Block) -> bool {
+        let middle = mapping.addr().next_multiple_of(HUGE) + 2 * HUGE - mapping.addr();
+        mapping.fill_first(1, middle + 1);
+        is_in_memory((mapping.addr() + middle) | (HUGE - 1))
+    }
+    alone(NAME, &[("FLAGSTONE_HUGE_PAGES", "auto")], || {
+        // None is freed before the end: cached ones are as they were.
+        let mut kept = Vec::with_capacity(200);
+        let mut next = || {
+            let mapping = Block::alloc(&ALLOC, layout(16 * MIB, 8)).expect("memory");
+            let is_huge = is_huge(&mapping);
+            kept.push(mapping);
+            is_huge
+        };
+        failpoints::set_huge_price(1);
+        if !next() {
+            return println!("skipped: the kernel gives no huge pages");
+        }
+        failpoints::set_huge_price(EVEN * 4);
+        let asked = (0..8).filter(|_| next()).count();
+        assert!(asked < 3, "{asked} of 8 asked for dear ones");
+        failpoints::set_huge_price(EVEN);
+        assert!((0..150).any(|_| next()), "they are never tried again");
+        drop(kept);
+        verify();
+    });
+}
+
 /// Units that came in with a huge page, and that nobody ever had, go back with a purge.
 #[test]
 fn what_came_in_beside_a_block_goes_back() {
