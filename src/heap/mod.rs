@@ -24,8 +24,8 @@ use crate::size_class::{CLASSES, SizeClass};
 use crate::slab::Slab;
 use crate::sync::{GuardedUsize, Link};
 
-/// Most heaps; more processors share.
-pub(crate) const HEAPS: usize = 32;
+/// Most heaps, as many as tables have room for; where there are more processors, some share.
+pub(crate) const HEAPS: usize = 512;
 /// The slabs that serve some of the threads. All zero is empty.
 pub(crate) struct Heap {
     classes: [ClassHeap; CLASSES],
@@ -66,7 +66,7 @@ fn heap(index: usize) -> Option<&'static Heap> {
 
 /// The heaps that exist, with their indices.
 fn heaps() -> impl Iterator<Item = (usize, &'static Heap)> {
-    TABLE
+    TABLE[..count()]
         .iter()
         .enumerate()
         .filter_map(|(index, link)| Some((index, link.get()?)))

@@ -2,7 +2,7 @@
 
 use super::class::ClassHeap;
 use super::unused::Unused;
-use super::{HEAPS, TABLE, class_of, heaps};
+use super::{TABLE, class_of, count, heaps};
 use crate::arena;
 use crate::config;
 use crate::os::{self, PageLen, failpoints};
@@ -37,8 +37,10 @@ const STEPS: usize = 64;
 /// Slabs looked at under one hold of a class's lock.
 const LOOKS: usize = 32;
 
-/// The classes of all heaps, one after the other.
-const PLACES: usize = HEAPS * CLASSES;
+/// The places of classes, all heaps' one after the other.
+fn places() -> usize {
+    count() * CLASSES
+}
 
 /// One more than the place of the class that [`some_holes`] goes on with; 0 between two rounds.
 static PLACE: AtomicUsize = AtomicUsize::new(0);
@@ -64,7 +66,7 @@ fn go_on(at: usize, may_begin: bool, part: impl FnOnce(usize) -> usize) -> usize
         return 0;
     }
     match part(at.saturating_sub(1)) {
-        next if next < PLACES => next + 1,
+        next if next < places() => next + 1,
         _ => 0,
     }
 }
@@ -72,7 +74,8 @@ fn go_on(at: usize, may_begin: bool, part: impl FnOnce(usize) -> usize) -> usize
 /// A part of a round that goes on with the class at the place `first`; where the next part does.
 fn part(first: usize) -> usize {
     let (mut steps, mut place) = (STEPS, first);
-    while place < PLACES {
+    let places = places();
+    while place < places {
         let Some(heap) = TABLE[place / CLASSES].get() else {
             place = (place / CLASSES + 1) * CLASSES;
             continue;
@@ -220,6 +223,6 @@ mod tests {
         assert_ne!(at, 0);
         let at = go_on(at, false, |first| first + 7);
         assert_eq!(go_on(at, false, |first| first), at);
-        assert_eq!(go_on(at, false, |_| PLACES), 0);
+        assert_eq!(go_on(at, false, |_| places()), 0);
     }
 }
