@@ -2,9 +2,9 @@
 //!
 //! What a first touch costs is a fact of the machine, and changes: a host that has given the memory
 //! of a guest away fetches 2 MiB for a huge page, which may take a hundred times as long as when
-//! the memory is there. So each chunk at which huge pages are asked for is a sample: its first
-//! touch is timed, and first touches of small pages beside it. Both are of memory that is about to
-//! be used.
+//! the memory is there. So each chunk at which huge pages are asked for is a sample, and some of the mappings of long
+//! blocks: the first touch of a huge page is timed, and first touches of small pages. The former is of memory that is
+//! about to be used, most likely.
 #![forbid(unsafe_code)]
 
 use crate::sync::{GuardedU64, GuardedUsize};
@@ -14,9 +14,12 @@ pub(super) const EVEN: u64 = 512;
 /// Once huge pages have proved cheap they may cost so much: they save misses later. Between this and
 /// [`EVEN`] things stay as they are.
 const MOST: u64 = 2 * EVEN;
+/// Of mappings, one in so many is a sample while huge pages are cheap: a sample keeps 2 MiB in memory, even if nobody
+/// touches them.
+const SPACING: usize = 16;
 /// So many dear ones in a row, and they are not asked for: one may be an interruption.
 const STRIKES: usize = 2;
-/// Chunks until they are tried again, at first and at most: the pause doubles.
+/// Chunks and mappings until they are tried again, at first and at most: the pause doubles.
 const PAUSE: usize = 64;
 const PAUSE_MAX: usize = 1024;
 /// Or milliseconds, whichever is sooner: for heaps that grow slowly.
@@ -31,18 +34,20 @@ pub(super) enum Extent {
     Whole,
 }
 
-/// What is known of the price. Written by who makes a chunk, under that lock.
+/// What is known of the price. Written under the lock of who makes a chunk.
 pub(super) struct Price {
     /// Dear samples in a row.
     strikes: GuardedUsize,
     /// 1 once the last samples were cheap.
     is_proved: GuardedUsize,
-    /// Chunks until the next trial; 0 while huge pages are asked for.
+    /// Chunks and mappings until the next trial; 0 while huge pages are asked for.
     pause: GuardedUsize,
     /// When the next trial may be in any case, in milliseconds.
     pause_ends: GuardedU64,
     /// How long the next pause is, in chunks.
     next_pause: GuardedUsize,
+    /// Mappings since the last sample.
+    unsampled: GuardedUsize,
 }
 
 impl Price {
@@ -53,6 +58,7 @@ impl Price {
             pause: GuardedUsize::new(0),
             pause_ends: GuardedU64::new(0),
             next_pause: GuardedUsize::new(0),
+            unsampled: GuardedUsize::new(0),
         }
     }
 
@@ -61,7 +67,20 @@ impl Price {
         self.pause.get() != 0
     }
 
-    /// What to ask for in the next chunk.
+    /// Whether the last samples were cheap.
+    pub(super) fn is_proved(&self) -> bool {
+        self.is_proved.get() != 0
+    }
+
+    /// Whether a mapping at which huge pages are asked for is to be a sample: while the price is in doubt, and one in
+    /// [`SPACING`].
+    pub(super) fn wants_sample(&self) -> bool {
+        let unsampled = self.unsampled.get() + 1;
+        self.unsampled.set(unsampled);
+        !self.is_proved() || self.strikes.get() > 0 || unsampled >= SPACING
+    }
+
+    /// What to ask for in the next chunk or mapping.
     pub(super) fn extent(&self, now: u64) -> Extent {
         let pause = self.pause.get();
         if pause > 1 && now < self.pause_ends.get() {
@@ -78,7 +97,8 @@ impl Price {
 
     /// Takes note of what a huge page has cost, in small ones.
     pub(super) fn note(&self, price: u64, now: u64) {
-        let is_proved = self.is_proved.get() != 0;
+        self.unsampled.set(0);
+        let is_proved = self.is_proved();
         if price <= if is_proved { MOST } else { EVEN } {
             self.strikes.set(0);
             self.is_proved.set(1);

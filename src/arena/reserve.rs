@@ -23,7 +23,8 @@ const RESERVATION_MIN: usize = 8;
 const RESERVATION_MAX: usize = 256;
 /// Huge pages are asked for from the chunk on that makes one 2 MiB page an eighth of the heap.
 const HUGE_FROM: usize = 4;
-/// And only while of the slabs that were made lately at most one in so many is the first of its class in its heap.
+/// And only while of the spans that were claimed lately at most one in so many is the first slab of its class in its
+/// heap.
 const FIRST: usize = 8;
 
 /// 1 while huge pages are dear, for who does not hold the lock.
@@ -118,12 +119,9 @@ impl Growth {
     }
 }
 
-/// Asks for huge pages in a fresh mapping of a long block, by what they cost; a sample, too. If that is dear, the rest of
-/// the mapping does without. `block` are its accessible bytes.
-pub(crate) fn advise_by_price(
-    (base, length): (NonNull<u8>, PageLen),
-    (block, bytes): (NonNull<u8>, usize),
-) {
+/// Asks for huge pages in a fresh mapping of a long block, by what they cost. Some mappings are samples: if one finds
+/// them dear, it does without. `block` are the mapping's accessible bytes.
+pub(crate) fn advise_by_price((base, length): (NonNull<u8>, PageLen), block: (NonNull<u8>, usize)) {
     let Some(fresh) = ARENA.making.try_lock() else {
         // Who makes a chunk takes a sample.
         if !huge_pages_are_dear() {
@@ -131,49 +129,55 @@ pub(crate) fn advise_by_price(
         }
         return;
     };
-    let now = os::now_ms();
-    if fresh.price.extent(now) == Extent::None {
+    let (price, now) = (&fresh.price, os::now_ms());
+    if price.extent(now) == Extent::None {
         return;
     }
     os::advise_huge(base, length);
-    let first = block.addr().get().next_multiple_of(HUGE) - block.addr().get();
-    if first + HUGE > bytes {
+    if !price.wants_sample() {
         return;
     }
-    // SAFETY: 1. a huge page's bytes before the end, as was just asked.
-    let page = unsafe { crate::ptr::advance(block, first) };
-    if let Some(price) = failpoints::huge_price().or_else(|| price_of(page, touch_scratch)) {
-        fresh.price.note(price, now);
-    }
-    HIGH.set(u8::from(fresh.price.is_high()));
-    if fresh.price.is_high() {
+    let Some(sample) = failpoints::huge_price().or_else(|| price_in_mapping(block)) else {
+        return;
+    };
+    price.note(sample, now);
+    HIGH.set(u8::from(price.is_high()));
+    if !price.is_proved() {
         os::refuse_huge(base, length);
     }
 }
 
-/// Touches some small pages that nobody needs; how many.
-fn touch_scratch() -> u64 {
+/// What the first huge page of so many bytes costs, in small pages that are mapped for that.
+fn price_in_mapping((block, bytes): (NonNull<u8>, usize)) -> Option<u64> {
+    let address = block.addr().get();
+    let first = address.next_multiple_of(HUGE) - address;
+    if first + HUGE > bytes {
+        return None;
+    }
+    // SAFETY: 1. a huge page's bytes before the end, as was just asked.
+    let place = unsafe { crate::ptr::advance(block, first) };
     let page = os::page_size();
     let length = PageLen::kept(SAMPLES * page);
-    let Some(base) = os::map(length, page, Access::Committed) else {
-        return 0;
-    };
-    for offset in (0..length.bytes()).step_by(page) {
-        // SAFETY: 1. inside the mapping.
-        let place = unsafe { crate::ptr::advance(base, offset) };
-        // SAFETY: 1. accessible, and nobody else's.
-        unsafe { os::touch(place) };
-    }
-    // SAFETY: 1. our own, just mapped, and in nobody's use. Where the kernel keeps it, it stays.
-    let _ = unsafe { os::unmap(base, length) };
-    SAMPLES as u64
+    let scratch = os::map(length, page, Access::Committed)?;
+    let price = price_of(place, || {
+        for offset in (0..length.bytes()).step_by(page) {
+            // SAFETY: 1. inside the mapping.
+            let place = unsafe { crate::ptr::advance(scratch, offset) };
+            // SAFETY: 1. accessible, and nobody else's.
+            unsafe { os::touch(place) };
+        }
+        SAMPLES as u64
+    });
+    // SAFETY: 1. our own, just mapped, and in nobody's use. If the kernel refuses, its pages stay.
+    let _ = unsafe { os::unmap(scratch, length) };
+    price
 }
 
 /// What the huge page at `base` costs, in small pages, of which `touch_small` touches some for the
 /// first time; `None` if nobody can tell.
 fn price_of(base: NonNull<u8>, touch_small: impl FnOnce() -> u64) -> Option<u64> {
     let begun = os::now_ns();
-    // SAFETY: 1. the first byte of a fresh chunk.
+    // SAFETY: 1. the first byte of what was just mapped, and is nobody's yet.
     unsafe { os::touch(base) };
     let between = os::now_ns();
     let pages = touch_small();

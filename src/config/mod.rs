@@ -16,10 +16,10 @@ pub(crate) use active::*;
 pub enum HugePages {
     /// Never ask.
     Off,
-    /// Ask once the heap is so big that a huge page cannot matter to its size.
+    /// Ask once a huge page is an eighth of the heap, and while that grows because it is full.
     Advise,
-    /// The same, while huge pages cost less than they save on this machine, which is measured as the heap
-    /// grows. Of blocks with mappings of their own, only those that begin with at most 64 MiB.
+    /// The same, while huge pages cost less than they save on this machine, which is measured as chunks
+    /// and long mappings are made. Of blocks with mappings of their own, only those that begin with at most 64 MiB.
     Auto,
 }
 
@@ -151,8 +151,8 @@ impl Config {
 
     /// Most bytes of free blocks that one thread keeps at hand, and as many of freed spans (blocks of 64 KiB to
     /// 1 MiB). Threads at work that share a processor share it, down to a quarter each. All threads together keep little
-    /// more than twice what one for each processor may, or twice an eighth of what is in use; those at work once
-    /// more. Every class that a thread uses keeps one block even so, and every thread 16 KiB.
+    /// more than twice what one for each processor may, or twice an eighth of what is in use; those at work twice
+    /// `thread_cache` for each processor more. Every class that a thread uses keeps one block even so, and every thread 16 KiB.
     #[must_use]
     pub const fn thread_cache(mut self, bytes: usize) -> Self {
         self.thread_cache = bytes;

@@ -302,7 +302,7 @@ impl Locked<'_> {
     /// Puts back one block, see [`Slab::place_of`].
     #[inline]
     pub(super) fn put_one(self, place: Place, info: &ClassInfo) -> Result<(), Stopped> {
-        place.slab.put_one(place.block, info)?;
+        place.slab.put_one(place.block, info, self.held)?;
         self.class.free.set(self.class.free.get() + 1);
         Ok(())
     }

@@ -49,10 +49,15 @@ impl Wrong {
 /// 1. Nobody uses the blocks any more, and no magazine holds them.
 pub(crate) unsafe fn flush(class: SizeClass, blocks: &[Slot]) -> Result<(), Wrong> {
     let info = class.info();
+    // Until blocks of several heaps are seen: then most of a group would be located in vain.
+    let mut in_groups = true;
     let mut rest = blocks;
     while let Some(first) = rest.first() {
         rest = locate(first, class)
-            .and_then(|(slab, _)| flush_to(home(slab), slab.heap(), class, info, rest))
+            .and_then(|(slab, _)| {
+                let state = home(slab);
+                flush_to(state, slab.heap(), class, info, rest, &mut in_groups)
+            })
             .map_err(|(misuse, address)| Wrong::new(misuse, address, class))?;
     }
     Ok(())
@@ -93,6 +98,7 @@ fn flush_to<'a>(
     class: SizeClass,
     info: &ClassInfo,
     blocks: &'a [Slot],
+    in_groups: &mut bool,
 ) -> Result<&'a [Slot], Fault> {
     let mut unused = Unused::none();
     let guard = state.lock();
@@ -122,9 +128,15 @@ fn flush_to<'a>(
             unused.add(locked.file(slab, info));
         }
         rest = &rest[run..];
-        if run == 1 {
+        if run == 1 && *in_groups {
             match put_scattered(locked, heap, class, rest, &mut unused) {
-                Ok(count) => rest = &rest[count..],
+                Ok(Scattered {
+                    count,
+                    is_of_one_heap,
+                }) => {
+                    rest = &rest[count..];
+                    *in_groups = is_of_one_heap;
+                }
                 Err(stopped) => break Err((stopped.misuse, stopped.address)),
             }
         }
@@ -134,7 +146,15 @@ fn flush_to<'a>(
     flushed
 }
 
-/// Puts back leading blocks while most lie in other slabs than those before them; how many. Locates
+/// What [`put_scattered`] did.
+struct Scattered {
+    /// Blocks that were put back.
+    count: usize,
+    /// Whether it met none of another heap, nor a wrong one.
+    is_of_one_heap: bool,
+}
+
+/// Puts back leading blocks while most lie in other slabs than those before them. Locates
 /// a group before it puts the first of them back, so that the processor fetches what they need at the same time.
 /// A block of another heap, or a wrong one, is left to the caller.
 fn put_scattered(
@@ -143,9 +163,12 @@ fn put_scattered(
     class: SizeClass,
     blocks: &[Slot],
     unused: &mut Unused,
-) -> Result<usize, Stopped> {
+) -> Result<Scattered, Stopped> {
     let info = class.info();
-    let mut count = 0;
+    let mut done = Scattered {
+        count: 0,
+        is_of_one_heap: true,
+    };
     let (groups, _) = blocks.as_chunks::<GROUP>();
     for group in groups {
         let mut places = [None; GROUP];
@@ -155,14 +178,15 @@ fn put_scattered(
         let (mut neighbours, mut last) = (0, ptr::null());
         for place in &places {
             let Some(place) = place.filter(|place| place.slab.is_at(class, heap)) else {
-                return Ok(count);
+                done.is_of_one_heap = false;
+                return Ok(done);
             };
             locked.put_one(place, info)?;
             failpoints::at(failpoints::Point::Flush);
             if place.slab.has_outgrown_its_bin() {
                 unused.add(locked.file(place.slab, info));
             }
-            count += 1;
+            done.count += 1;
             let slab = ptr::from_ref(place.slab);
             neighbours += usize::from(slab == last);
             last = slab;
@@ -171,5 +195,5 @@ fn put_scattered(
             break;
         }
     }
-    Ok(count)
+    Ok(done)
 }

@@ -93,7 +93,12 @@ impl Slab {
 
     /// Puts back one block.
     #[inline]
-    pub(crate) fn put_one(&self, block: usize, info: &ClassInfo) -> Result<(), Stopped> {
+    pub(crate) fn put_one(
+        &self,
+        block: usize,
+        info: &ClassInfo,
+        _: &ClassLock,
+    ) -> Result<(), Stopped> {
         if self.bitmap.put(block).is_err() {
             let address = self.start() + block * info.size as usize;
             return Err(self.stop(0, Misuse::Freed, address));

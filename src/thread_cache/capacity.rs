@@ -200,12 +200,12 @@ impl<'a> LockedCache<'a> {
         config::thread_cache() / sharers.clamp(1, SHARES)
     }
 
-    /// Counts who shares the heap: as many threads as took a look, this one among them, since its last. One that
+    /// Counts who shares the heap: as many threads as took a turn at looks, this one among them, since its last. One that
     /// sleeps takes none. One that only lost its processor does not go at once: the count falls by one a look.
     /// Before a thread's first look, all threads of the heap are taken for sharers.
     pub(crate) fn count_sharers(self) {
         let heap = self.heap.get() as usize;
-        let looks = sharers::note_look(heap);
+        let looks = sharers::note_look(heap, self.thread.get());
         // OVERFLOW: modulo 2^32, as the count.
         let since = looks.wrapping_sub(self.looks.get()) as usize;
         self.looks.set(looks);

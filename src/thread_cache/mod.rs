@@ -75,7 +75,7 @@ pub(crate) struct ThreadCache {
     pub(crate) generation: GuardedU32,
     /// Whether the thread is at work on what is gated without its gate.
     pub(crate) brief: Brief,
-    /// What looks of the heap's threads there had been at this one's last, and how many threads that tells of: see
+    /// What turns of the heap's threads there had been at this one's last look, and how many threads that tells of: see
     /// [`LockedCache::count_sharers`].
     looks: GuardedU32,
     sharers: GuardedU16,

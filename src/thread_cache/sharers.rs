@@ -3,19 +3,35 @@
 use core::hint;
 
 use crate::heap;
-use crate::sync::{AtomicU32, GuardedUsize, Ordering, OwnLines};
+use crate::sync::{AtomicU32, AtomicUsize, GuardedUsize, Ordering, OwnLines};
 
 /// Written under the registry's lock.
 static THREADS: [GuardedUsize; heap::HEAPS] = [const { GuardedUsize::new(0) }; heap::HEAPS];
 
-/// Looks that the heap's threads took, each after as many slow paths of its own.
-static LOOKS: [OwnLines<AtomicU32>; heap::HEAPS] =
-    [const { OwnLines(AtomicU32::new(0)) }; heap::HEAPS];
+/// The looks that a heap's threads took, each after as many slow paths of its own.
+struct Looks {
+    /// Turns: several in a row by one thread are one.
+    turns: AtomicU32,
+    /// The thread that took the last.
+    last: AtomicUsize,
+}
 
-/// Notes a look of a thread in `heap`; how many there were.
-pub(super) fn note_look(heap: usize) -> u32 {
-    // ORDERING: an estimate, nothing is published through it. OVERFLOW: modulo 2^32, for differences.
-    LOOKS[heap].fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+static LOOKS: [OwnLines<Looks>; heap::HEAPS] = [const {
+    OwnLines(Looks {
+        turns: AtomicU32::new(0),
+        last: AtomicUsize::new(0),
+    })
+}; heap::HEAPS];
+
+/// Notes a look of a thread in `heap`, 0 being none; how many turns there were.
+pub(super) fn note_look(heap: usize, thread: usize) -> u32 {
+    let looks = &LOOKS[heap];
+    // ORDERING: an estimate, nothing is published through it, here and below.
+    if looks.last.swap(thread, Ordering::Relaxed) == thread {
+        return looks.turns.load(Ordering::Relaxed);
+    }
+    // OVERFLOW: modulo 2^32, for differences.
+    looks.turns.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
 }
 
 /// One thread more in `heap`.

@@ -101,6 +101,13 @@ fn double_free_with_others_between() {
     expect_abort("double_free_with_others_between", &programs);
 }
 
+/// Neighbours are not freed one after the other.
+#[test]
+fn double_free_among_scattered() {
+    let programs = each_size(Mistake::FreeTwiceAmongScattered);
+    expect_abort("double_free_among_scattered", &programs);
+}
+
 #[test]
 fn double_free_here_then_elsewhere() {
     let programs = each_size(Mistake::FreeHereThenElsewhere);

@@ -15,6 +15,7 @@ pub(crate) enum Mistake {
     Nothing,
     FreeTwice,
     FreeTwiceWithOthersBetween,
+    FreeTwiceAmongScattered,
     FreeHereThenElsewhere,
     FreeElsewhereThenHere,
     FreeTwiceElsewhere,
@@ -43,6 +44,7 @@ impl Mistake {
             Self::Nothing => &[],
             Self::FreeTwice
             | Self::FreeTwiceWithOthersBetween
+            | Self::FreeTwiceAmongScattered
             | Self::FreeHereThenElsewhere
             | Self::FreeElsewhereThenHere
             | Self::FreeTwiceElsewhere => &[DOUBLE, FOREIGN],
@@ -83,7 +85,6 @@ impl Program {
 
     /// Makes the mistake; `between` are blocks to free before or in the middle of it.
     fn err(self, between: Vec<Block>) {
-        let free_others = || between.into_iter().for_each(|other| other.free(&ALLOC));
         let block = block(self.size);
         let right = Wrong {
             address: block.as_ptr(),
@@ -97,8 +98,21 @@ impl Program {
             }
             Mistake::FreeTwiceWithOthersBetween => {
                 free(right);
-                free_others();
+                between.into_iter().for_each(|other| other.free(&ALLOC));
                 free(right);
+            }
+            Mistake::FreeTwiceAmongScattered => {
+                free(right);
+                let mut left: Vec<_> = between.into_iter().map(Some).collect();
+                for number in 0..left.len() {
+                    // A prime: each once, and far from the one before.
+                    let place = number * 977 % left.len();
+                    let other = left[place].take();
+                    other.expect("each once").free(&ALLOC);
+                    if number == left.len() / 2 {
+                        free(right);
+                    }
+                }
             }
             Mistake::FreeHereThenElsewhere => {
                 free(right);
