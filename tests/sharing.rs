@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "each test uses a part of what the tests share")]
 mod common;
 
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Condvar, Mutex};
 use std::thread;
 
 use common::block::Block;
@@ -19,43 +19,53 @@ fn is_hardened() -> bool {
     std::env::var_os("FLAGSTONE_HARDENED").is_some()
 }
 
-/// One thread may keep 4 MiB, but eight on each processor no more than 1 MiB each, and a block of each size.
+/// One thread may keep 4 MiB, but four that are at work in turn on each processor no more than 1 MiB each, and a block of
+/// each size.
 #[test]
 fn many_threads_share_what_one_may_keep() {
     const EACH: usize = 1 << 20;
-    fn churn() {
-        for round in 0..4 {
-            for size in (1..32).map(|kib| kib << 10) {
-                let blocks: Vec<_> = (0..1 + (512 << 10) / size)
-                    .map(|tag| Block::filled(&ALLOC, size, 8, tag + round))
-                    .collect();
-                blocks.into_iter().for_each(|block| block.free(&ALLOC));
-            }
+    const TURNS: usize = 24;
+    fn churn(turn: usize) {
+        for size in (1..32).map(|kib| kib << 10) {
+            let blocks: Vec<_> = (0..1 + (512 << 10) / size)
+                .map(|tag| Block::filled(&ALLOC, size, 8, tag + turn))
+                .collect();
+            blocks.into_iter().for_each(|block| block.free(&ALLOC));
         }
     }
     let _turn = begin();
-    let threads = 8 * thread::available_parallelism().map_or(1, usize::from);
-    let (all_there, all_done) = (Barrier::new(threads), Barrier::new(threads + 1));
+    if is_hardened() {
+        return;
+    }
+    let threads = 4 * thread::available_parallelism().map_or(1, usize::from);
+    let done = Barrier::new(threads + 1);
+    let (turn, next) = (Mutex::new(0), Condvar::new());
+    let in_turn = |number: usize| {
+        for round in 0..TURNS {
+            let turn = turn.lock().expect("no panic");
+            let is_not_mine = |turn: &mut usize| *turn != round * threads + number;
+            let mut turn = next.wait_while(turn, is_not_mine).expect("no panic");
+            churn(round);
+            *turn += 1;
+            next.notify_all();
+        }
+        done.wait();
+        done.wait();
+    };
     let before = Flagstone::stats().cached;
     let kept = thread::scope(|scope| {
-        let one = || {
-            Block::filled(&ALLOC, 8, 8, 0).free(&ALLOC);
-            all_there.wait();
-            churn();
-            all_done.wait();
-            all_done.wait();
-        };
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
-        all_done.wait();
+        let in_turn = &in_turn;
+        (0..threads).for_each(|number| drop(scope.spawn(move || in_turn(number))));
+        done.wait();
         let kept = Flagstone::stats().cached.saturating_sub(before);
-        all_done.wait();
-        for thread in threads {
-            thread.join().expect("no panic");
-        }
+        done.wait();
         kept
     });
     let least = threads * EACH / 4;
-    assert!((least..threads * EACH * 2).contains(&kept), "{kept} bytes");
+    assert!(
+        (least..threads * EACH * 3 / 2).contains(&kept),
+        "{kept} bytes"
+    );
 }
 
 /// Threads that sleep keep what the process may, not each what one may.
@@ -82,9 +92,6 @@ fn sleeping_threads_share_what_the_process_may_keep() {
             }
         }
     }
-    fn until_a_tick() {
-        (0..70).for_each(|_| common::block::take_slow_paths(&ALLOC));
-    }
     alone(NAME, &[("FLAGSTONE_THREAD_CACHE", "1M")], || {
         let (turn, done) = (Mutex::new(()), Barrier::new(THREADS + 1));
         let sleeps = || {
@@ -103,11 +110,15 @@ fn sleeping_threads_share_what_the_process_may_keep() {
             }
             done.wait();
             let before = Flagstone::stats();
-            for _ in 0..4 {
-                let blocks = SIZES.map(|size| Block::filled(&ALLOC, size, 8, 0));
-                until_a_tick();
-                blocks.into_iter().for_each(|block| block.free(&ALLOC));
-                until_a_tick();
+            // What is at hand differs from tick to tick: nothing goes because it is not used.
+            for turn in 0..560 {
+                let taken: Vec<_> = SIZES
+                    .into_iter()
+                    .flat_map(|size| core::iter::repeat_n(size, 1 + turn % 7))
+                    .map(|size| Block::filled(&ALLOC, size, 8, 0))
+                    .collect();
+                common::block::take_slow_paths(&ALLOC);
+                taken.into_iter().for_each(|block| block.free(&ALLOC));
             }
             let after = Flagstone::stats();
             done.wait();

@@ -137,7 +137,8 @@ pub(crate) fn advise_by_price((base, length): (NonNull<u8>, PageLen), block: (No
     if !price.wants_sample() {
         return;
     }
-    let Some(sample) = failpoints::huge_price().or_else(|| price_in_mapping(block)) else {
+    let found = price_in_mapping(block);
+    let Some(sample) = failpoints::huge_price().or(found) else {
         return;
     };
     price.note(sample, now);

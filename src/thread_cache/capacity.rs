@@ -41,9 +41,10 @@ const LAST: u8 = 3;
 
 /// Into how many parts the threads that share a heap divide what one may cache, at most.
 pub(crate) const SHARES: usize = 4;
-/// Sharers counted at most: a thread that is alone from here on has all of the heap's part after so many looks, some
-/// ten milliseconds; others that wait for a processor come back before.
+/// Sharers counted at most, and looks after which one that took none is none: some ten milliseconds, so that one that
+/// waits for a processor comes back before.
 const MOST_SHARERS: usize = 2 * SHARES;
+const LOOKS_OF_ONE: u16 = 8;
 /// Looks after which a thread counts as at work: 1024 slow paths, more than it takes to fill all magazines.
 const AT_WORK: u16 = 4;
 
@@ -195,13 +196,13 @@ impl<'a> LockedCache<'a> {
     fn budget(self) -> usize {
         let sharers = match self.sharers.get() {
             0 => sharers::of(self.heap.get() as usize),
-            seen => seen as usize,
+            looks => usize::from(looks.div_ceil(LOOKS_OF_ONE)),
         };
         config::thread_cache() / sharers.clamp(1, SHARES)
     }
 
     /// Counts who shares the heap: as many threads as took a turn at looks, this one among them, since its last. One that
-    /// sleeps takes none. One that only lost its processor does not go at once: the count falls by one a look.
+    /// sleeps takes none. One that only lost its processor does not go at once: the count falls by one in some looks.
     /// Before a thread's first look, all threads of the heap are taken for sharers.
     pub(crate) fn count_sharers(self) {
         let heap = self.heap.get() as usize;
@@ -209,17 +210,18 @@ impl<'a> LockedCache<'a> {
         // OVERFLOW: modulo 2^32, as the count.
         let since = looks.wrapping_sub(self.looks.get()) as usize;
         self.looks.set(looks);
-        let seen = since.min(sharers::of(heap)).min(MOST_SHARERS);
-        let before = self.sharers.get();
+        let seen = since.min(sharers::of(heap)).clamp(1, MOST_SHARERS);
         #[expect(clippy::cast_possible_truncation, reason = "at most MOST_SHARERS")]
-        self.sharers
-            .set((seen as u16).max(before.saturating_sub(1)).max(1));
+        let seen = seen as u16 * LOOKS_OF_ONE;
+        let before = self.sharers.get();
+        self.sharers.set(seen.max(before.saturating_sub(1)));
         self.own_looks.set((self.own_looks.get() + 1).min(AT_WORK));
     }
 
     /// Whether it has taken so many slow paths that it is no thread that does little and sleeps, beside few others.
     fn is_at_work(self) -> bool {
-        self.own_looks.get() == AT_WORK && (self.sharers.get() as usize) < SHARES
+        let sharers = usize::from(self.sharers.get().div_ceil(LOOKS_OF_ONE));
+        self.own_looks.get() == AT_WORK && sharers < SHARES
     }
 
     /// Gives the magazine of `class` `2^log` slots, at least as many as it has blocks plus one.

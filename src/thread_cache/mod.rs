@@ -78,6 +78,7 @@ pub(crate) struct ThreadCache {
     /// What turns of the heap's threads there had been at this one's last look, and how many threads that tells of: see
     /// [`LockedCache::count_sharers`].
     looks: GuardedU32,
+    /// The latter times `capacity::LOOKS_OF_ONE`.
     sharers: GuardedU16,
     /// Looks of this thread, up to [`capacity::AT_WORK`].
     own_looks: GuardedU16,
