@@ -163,6 +163,8 @@ fn freed_blocks(heap: &Heap) -> usize {
 }
 
 fn has_huge_pages(heap: &Heap) -> bool {
+    // Whatever they cost here and now.
+    flagstone::failpoints::set_huge_price(1);
     let layout = Layout::from_size_align(16 * MIB, 8).expect("a valid layout");
     let block = Block::alloc(heap, layout).expect("memory");
     let smaps = fs::read_to_string("/proc/self/smaps").expect("/proc/self/smaps can be read");
