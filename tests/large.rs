@@ -4,7 +4,7 @@
 use core::alloc::Layout;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flagstone::{Background, Config, Flagstone};
+use flagstone::{Background, Config, Flagstone, failpoints};
 
 #[expect(dead_code, reason = "each test takes the parts that it needs")]
 mod common;
@@ -238,6 +238,40 @@ fn the_cache_gives_back_what_is_too_much_and_keeps_the_rest() {
     Flagstone::purge();
     assert!(kept() < MIB, "{}", kept());
     flagstone::raw::set_option("FLAGSTONE_LARGE_CACHE", b"1G").expect("an option");
+}
+
+/// One of which all was found in memory is zeroed without a question to the kernel.
+#[test]
+fn a_full_mapping_is_zeroed_unasked() {
+    let _turn = begin();
+    // With safeguards none is taken for zeroed ones.
+    if !has_stocks() {
+        return;
+    }
+    let layout = Layout::from_size_align(3 * MIB, 8).expect("a valid layout");
+    let zeroed = || {
+        let block = Block::alloc_zeroed(&ALLOC, layout).expect("memory");
+        assert!(block.is_zero());
+        block.fill(1);
+        block
+    };
+    let fresh = zeroed();
+    let place = fresh.addr();
+    fresh.free(&ALLOC);
+    zeroed().free(&ALLOC);
+    failpoints::refuse_after(0, true);
+    let block = zeroed();
+    assert_eq!(failpoints::refuse_none(), 0);
+    assert_eq!(block.addr(), place);
+    block.free(&ALLOC);
+    // What grew is not all in memory, nor what is joined with what is not.
+    let grown = zeroed().realloc(&ALLOC, 5 * MIB).expect("memory");
+    grown.free(&ALLOC);
+    let long = Layout::from_size_align(5 * MIB, 8).expect("a valid layout");
+    let block = Block::alloc_zeroed(&ALLOC, long).expect("memory");
+    assert!(block.is_zero());
+    block.free(&ALLOC);
+    verify();
 }
 
 /// Bytes that this process keeps of freed blocks.

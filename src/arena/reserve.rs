@@ -80,10 +80,15 @@ impl Fresh {
         }
         let small = || chunk.touch_unit_meta(SAMPLES);
         if let Some(price) = failpoints::huge_price().or_else(|| price_of(base, small)) {
-            self.price.note(price, now);
+            self.note(price, now);
         }
-        HIGH.set(u8::from(self.price.is_high()));
         true
+    }
+
+    /// Takes note of a sample.
+    fn note(&self, price: u64, now: u64) {
+        self.price.note(price, now);
+        HIGH.set(u8::from(self.price.is_high()));
     }
 }
 
@@ -141,8 +146,7 @@ pub(crate) fn advise_by_price((base, length): (NonNull<u8>, PageLen), block: (No
     let Some(sample) = failpoints::huge_price().or(found) else {
         return;
     };
-    price.note(sample, now);
-    HIGH.set(u8::from(price.is_high()));
+    fresh.note(sample, now);
     if !price.is_proved() {
         os::refuse_huge(base, length);
     }

@@ -49,7 +49,7 @@ impl Wrong {
 /// 1. Nobody uses the blocks any more, and no magazine holds them.
 pub(crate) unsafe fn flush(class: SizeClass, blocks: &[Slot]) -> Result<(), Wrong> {
     let info = class.info();
-    // Until blocks of several heaps are seen: then most of a group would be located in vain.
+    // Until blocks of several heaps are seen.
     let mut in_groups = true;
     let mut rest = blocks;
     while let Some(first) = rest.first() {
@@ -130,12 +130,10 @@ fn flush_to<'a>(
         rest = &rest[run..];
         if run == 1 && *in_groups {
             match put_scattered(locked, heap, class, rest, &mut unused) {
-                Ok(Scattered {
-                    count,
-                    is_of_one_heap,
-                }) => {
+                Ok(count) => {
                     rest = &rest[count..];
-                    *in_groups = is_of_one_heap;
+                    // Cut short: then most of a group would be located in vain.
+                    *in_groups = count.is_multiple_of(GROUP);
                 }
                 Err(stopped) => break Err((stopped.misuse, stopped.address)),
             }
@@ -146,29 +144,18 @@ fn flush_to<'a>(
     flushed
 }
 
-/// What [`put_scattered`] did.
-struct Scattered {
-    /// Blocks that were put back.
-    count: usize,
-    /// Whether it met none of another heap, nor a wrong one.
-    is_of_one_heap: bool,
-}
-
-/// Puts back leading blocks while most lie in other slabs than those before them. Locates
+/// Puts back leading blocks while most lie in other slabs than those before them; how many. Locates
 /// a group before it puts the first of them back, so that the processor fetches what they need at the same time.
-/// A block of another heap, or a wrong one, is left to the caller.
+/// A block of another heap, or a wrong one, cuts that short, and is left to the caller.
 fn put_scattered(
     locked: Locked<'_>,
     heap: usize,
     class: SizeClass,
     blocks: &[Slot],
     unused: &mut Unused,
-) -> Result<Scattered, Stopped> {
+) -> Result<usize, Stopped> {
     let info = class.info();
-    let mut done = Scattered {
-        count: 0,
-        is_of_one_heap: true,
-    };
+    let mut count = 0;
     let (groups, _) = blocks.as_chunks::<GROUP>();
     for group in groups {
         let mut places = [None; GROUP];
@@ -178,15 +165,14 @@ fn put_scattered(
         let (mut neighbours, mut last) = (0, ptr::null());
         for place in &places {
             let Some(place) = place.filter(|place| place.slab.is_at(class, heap)) else {
-                done.is_of_one_heap = false;
-                return Ok(done);
+                return Ok(count);
             };
             locked.put_one(place, info)?;
             failpoints::at(failpoints::Point::Flush);
             if place.slab.has_outgrown_its_bin() {
                 unused.add(locked.file(place.slab, info));
             }
-            done.count += 1;
+            count += 1;
             let slab = ptr::from_ref(place.slab);
             neighbours += usize::from(slab == last);
             last = slab;
@@ -195,5 +181,5 @@ fn put_scattered(
             break;
         }
     }
-    Ok(done)
+    Ok(count)
 }

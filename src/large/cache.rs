@@ -101,6 +101,7 @@ pub(super) fn grow_longest(length: usize) -> Option<&'static Mapping> {
         Some(base) => {
             DEMAND.note_fresh(length - mapping.length.get());
             mapping.set(base, length);
+            mapping.is_full.set(0);
             Some(mapping)
         }
         None => {
@@ -156,9 +157,8 @@ impl Mapping {
         } else {
             self.base()
         };
-        let is_full = self.is_full.get() & other.is_full.get();
         self.set(base, self.length.get() + other.length.get());
-        self.is_full.set(is_full);
+        self.is_full.set(self.is_full.get() & other.is_full.get());
         self.is_joined.set(1);
     }
 
@@ -192,9 +192,7 @@ pub(super) fn absorb(mapping: &'static Mapping, more: usize) -> bool {
     } else {
         // SAFETY: 1. shorter than the neighbour.
         let base = unsafe { crate::ptr::advance(neighbour.base(), more) };
-        let is_full = neighbour.is_full.get();
         neighbour.set(base, left);
-        neighbour.is_full.set(is_full);
         neighbour.is_room.set(1);
         mappings.insert_cached(neighbour);
     }

@@ -158,6 +158,7 @@ impl Mappings {
         let mapping = self.unused.remove_newest()?;
         mapping.is_room.set(0);
         mapping.is_joined.set(0);
+        mapping.is_full.set(0);
         Some(mapping)
     }
 

@@ -106,7 +106,6 @@ impl Mapping {
         // ORDERING: as in `base`.
         self.base.store(base.as_ptr(), Ordering::Relaxed);
         self.length.set(length);
-        self.is_full.set(0);
     }
 
     /// Makes its first `length` bytes read as zero. It was just taken from the cache: nobody has the block yet. What is in

@@ -63,6 +63,7 @@ unsafe fn grow(mapping: &'static Mapping, used: usize, length: usize) -> Option<
     if let Some(base) = moved {
         DEMAND.note_fresh(length.saturating_sub(old));
         mapping.set(base, length);
+        mapping.is_full.set(0);
         mapping.asked.set(length);
         // What the kernel lengthened, it takes for one.
         mapping.is_joined.set(0);

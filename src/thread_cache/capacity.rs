@@ -194,16 +194,19 @@ impl<'a> LockedCache<'a> {
     /// Most bytes that the thread's magazines may grow to hold: threads that share a heap, which is to say a
     /// processor, share what one may have, down to a quarter each.
     fn budget(self) -> usize {
-        let sharers = match self.sharers.get() {
+        config::thread_cache() / self.sharers().clamp(1, SHARES)
+    }
+
+    /// Threads that share the heap. Before a thread's first look, all threads of the heap are taken for such.
+    fn sharers(self) -> usize {
+        match self.sharers.get() {
             0 => sharers::of(self.heap.get() as usize),
             looks => usize::from(looks.div_ceil(LOOKS_OF_ONE)),
-        };
-        config::thread_cache() / sharers.clamp(1, SHARES)
+        }
     }
 
     /// Counts who shares the heap: as many threads as took a turn at looks, this one among them, since its last. One that
     /// sleeps takes none. One that only lost its processor does not go at once: the count falls by one in some looks.
-    /// Before a thread's first look, all threads of the heap are taken for sharers.
     pub(crate) fn count_sharers(self) {
         let heap = self.heap.get() as usize;
         let looks = sharers::note_look(heap, self.thread.get());
@@ -220,8 +223,7 @@ impl<'a> LockedCache<'a> {
 
     /// Whether it has taken so many slow paths that it is no thread that does little and sleeps, beside few others.
     fn is_at_work(self) -> bool {
-        let sharers = usize::from(self.sharers.get().div_ceil(LOOKS_OF_ONE));
-        self.own_looks.get() == AT_WORK && sharers < SHARES
+        self.own_looks.get() == AT_WORK && self.sharers() < SHARES
     }
 
     /// Gives the magazine of `class` `2^log` slots, at least as many as it has blocks plus one.
