@@ -4,16 +4,12 @@
 //! see [`PageLen`].
 
 use core::fmt;
-use core::num::NonZeroU32;
 use core::ptr::NonNull;
 
 use cfg_if::cfg_if;
 
-use self::fork_detect::ForkWord;
-use self::lock_word::Token;
-
 use crate::error::Line;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering};
 
 cfg_if! {
     if #[cfg(all(any(miri, flagstone_portable), target_os = "linux"))] {
@@ -50,6 +46,7 @@ cfg_if! {
 
 mod background;
 mod cgroup;
+mod fork;
 mod fork_detect;
 mod lock;
 mod lock_word;
@@ -79,6 +76,7 @@ pub(crate) use background::{
 };
 pub(crate) use cgroup::memory_limit;
 pub(crate) use fault::{backtrace, object_at, watch_faults};
+pub(crate) use fork::{after_fork, fork_generation, watch_forks};
 #[cfg(feature = "counters")]
 pub use lock::counters;
 pub(crate) use lock::{Held, Lock};
@@ -277,83 +275,6 @@ pub(crate) fn advise_huge(base: NonNull<u8>, length: PageLen) {
 /// Asks for no huge pages in a range; a wish, too.
 pub(crate) fn refuse_huge(base: NonNull<u8>, length: PageLen) {
     imp::refuse_huge(base, length);
-}
-
-/// The word that tells a forked child, on a page of its own; null before [`watch_forks`].
-static FORK_WORD: AtomicPtr<ForkWord> = AtomicPtr::new(core::ptr::null_mut());
-
-/// Makes [`after_fork`] work; `false` without memory for it. Threads may do this at the same time.
-#[must_use]
-pub(crate) fn watch_forks() -> bool {
-    let page = PageLen::pages(1);
-    let Some(base) = imp::map(page, page.bytes(), Access::Committed) else {
-        return false;
-    };
-    let word = base.cast::<ForkWord>();
-    // SAFETY: 1. a page mapped above, zero, which is a fork word.
-    unsafe { word.as_ref() }.own();
-    // Where the kernel does not wipe pages, a handler that does nothing else does.
-    let watched = imp::wipe_on_fork(base, page) || imp::at_fork_in_child(wipe);
-    let is_first = || {
-        // ORDERING: pairs with the acquire in `fork_word`.
-        let (none, publish) = (core::ptr::null_mut(), Ordering::Release);
-        FORK_WORD
-            .compare_exchange(none, word.as_ptr(), publish, Ordering::Relaxed)
-            .is_ok()
-    };
-    if watched && is_first() {
-        return true;
-    }
-    // SAFETY: 1. mapped above, and nobody knows it.
-    let _ = unsafe { unmap(base, page) };
-    watched
-}
-
-extern "C" fn wipe() {
-    if let Some(word) = fork_word() {
-        word.wipe();
-    }
-}
-
-fn fork_word() -> Option<&'static ForkWord> {
-    // ORDERING: pairs with the release in `watch_forks`.
-    let word = FORK_WORD.load(Ordering::Acquire);
-    // SAFETY: 1. null, or a page that is never unmapped.
-    unsafe { word.as_ref() }
-}
-
-/// Counts the forks between the first process and this one, from 1; 0 is left out.
-static GENERATION: AtomicU32 = AtomicU32::new(1);
-
-/// Names this process among those that have inherited memory from each other. What remembers another
-/// generation is of a process that this one is not.
-#[inline(always)]
-pub(crate) fn fork_generation() -> Token {
-    // ORDERING: written by the one thread of a child, before `ForkWord` lets others pass.
-    let generation = GENERATION.load(Ordering::Relaxed);
-    Token(NonZeroU32::new(generation).unwrap_or(NonZeroU32::MIN))
-}
-
-fn next_generation() {
-    let next = fork_generation()
-        .0
-        .checked_add(1)
-        .unwrap_or(NonZeroU32::MIN);
-    // ORDERING: see `fork_generation`.
-    GENERATION.store(next.get(), Ordering::Relaxed);
-}
-
-/// In a forked child, begins a new generation and lets one thread run `recover` before any other goes
-/// on; nothing otherwise.
-#[inline]
-pub(crate) fn after_fork(recover: impl FnOnce()) {
-    let repair = || {
-        next_generation();
-        recover();
-    };
-    if let Some(word) = fork_word() {
-        word.pass(repair, pause);
-    }
 }
 
 /// Writes one line to standard error.
