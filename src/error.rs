@@ -99,6 +99,9 @@ pub(crate) enum Misuse {
     UseAfterFree,
     /// A block about to be handed out is live.
     Overlap,
+    /// The block is of another first-class heap.
+    #[cfg(feature = "heaps")]
+    OtherHeap,
 }
 
 impl Misuse {
@@ -142,6 +145,8 @@ impl fmt::Display for Fault {
             ),
             Misuse::UseAfterFree => out.write_str("write to a freed block"),
             Misuse::Overlap => out.write_str("a live block is among the free ones"),
+            #[cfg(feature = "heaps")]
+            Misuse::OtherHeap => write!(out, "{call} of a block of another heap"),
         }
     }
 }

@@ -20,10 +20,13 @@
 //! |---|---|---|
 //! | `counters` | off | counts the locks taken, for this project's benchmarks |
 //! | `dynamic-tls` | off | for libraries that programs load while they run: no static thread-local storage, at some instructions for each call |
+//! | `heaps` | off | `Heap`: memory of one request, tenant or document, counted, limited and dropped as one |
+//! | `nightly` | off | the same for std's own `Allocator`; needs a nightly compiler |
 //! | `failpoints` | off | hooks for this package's own tests: refused kernel calls, critical sections |
 //! | `valgrind` | off | tells valgrind's memcheck what is a block; costs some instructions for each call without it |
 
 #![no_std]
+#![cfg_attr(feature = "nightly", feature(allocator_api))]
 #![cfg_attr(
     all(test, loom),
     expect(dead_code, reason = "the models use parts of their modules")
@@ -42,11 +45,15 @@ cfg_if::cfg_if! {
         mod magazine;
         #[path = "thread_cache/brief.rs"]
         mod brief;
+        #[path = "first_class/returned.rs"]
+        mod returned;
         mod sync;
     } else {
         // In layer order: a module names only what stands below it here.
         mod global; // `Flagstone`, the `GlobalAlloc`
         pub mod raw; // blocks freed by address alone
+        #[cfg(feature = "heaps")]
+        mod first_class; // `Heap`: memory that is counted, limited and dropped as one
         mod cache; // fast and slow paths of every call
         mod reclaim; // memory on its way back: purge, maintenance, the background thread
         mod threads; // the lives of threads, and of forked children
@@ -81,6 +88,7 @@ cfg_if::cfg_if! {
         /// [threads]: algorithm::threads
         /// [fork]: algorithm::fork
         /// [purging]: algorithm::purging
+        /// [heaps]: algorithm::heaps
         /// [hardening]: algorithm::hardening
         /// [states]: algorithm::states
         /// [locks-and-atomics]: algorithm::locks_and_atomics
@@ -100,6 +108,8 @@ cfg_if::cfg_if! {
             pub mod fork {}
             #[doc = include_str!("../docs/purging.md")]
             pub mod purging {}
+            #[doc = include_str!("../docs/heaps.md")]
+            pub mod heaps {}
             #[doc = include_str!("../docs/hardening.md")]
             pub mod hardening {}
             #[doc = include_str!("../docs/states.md")]
@@ -123,6 +133,10 @@ cfg_if::cfg_if! {
 
         pub use config::{Background, Config, HugePages, OptionError};
         pub use error::{StartError, Violation};
+        #[cfg(feature = "heaps")]
+        pub use allocator_api2;
+        #[cfg(feature = "heaps")]
+        pub use first_class::{Heap, HeapError, HeapOptions, HeapStats};
         pub use global::Flagstone;
         pub use hardening::Hardening;
         #[cfg(feature = "counters")]

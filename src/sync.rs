@@ -58,6 +58,11 @@ in_statics! {
     GuardedUsize: AtomicUsize = usize,
 }
 
+#[cfg(feature = "heaps")]
+in_statics! {
+    GuardedU16: AtomicU16 = u16,
+}
+
 guarded! {
     GuardedU8: AtomicU8 = u8,
     GuardedU16: AtomicU16 = u16,

@@ -19,6 +19,8 @@ mod runs;
 mod span;
 mod span_use;
 pub(crate) mod tags;
+#[cfg(feature = "heaps")]
+mod tenants;
 mod under_way;
 mod verify;
 
@@ -30,6 +32,8 @@ pub(crate) use reserve::{advise_by_price, unreserve};
 pub(crate) use runs::Purpose;
 pub(crate) use span::Span;
 pub(crate) use span_use::SpanUse;
+#[cfg(feature = "heaps")]
+pub(crate) use tenants::{GRANULE, set_tenant, tenant};
 #[cfg(feature = "failpoints")]
 pub use verify::spans_on_their_way;
 pub(crate) use verify::verify;

@@ -109,6 +109,10 @@ pub enum Point {
     Registry,
     /// The metadata is locked.
     Meta,
+    /// What the threads of a first-class heap share is locked.
+    Heap,
+    /// A thread is in the midst of a step on its part of a first-class heap; nothing is locked.
+    Part,
 }
 
 /// Chunks, slabs, classes, mappings, threads and blocks that this process looked at to repair itself

@@ -18,6 +18,10 @@ pub(crate) enum Point {
     Stock,
     Registry,
     Meta,
+    #[cfg(feature = "heaps")]
+    Heap,
+    #[cfg(feature = "heaps")]
+    Part,
 }
 
 #[inline(always)]

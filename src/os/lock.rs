@@ -93,6 +93,12 @@ impl<T> Lock<T> {
     pub(crate) fn break_inherited(&self) {
         self.word.break_unless(fork_generation());
     }
+
+    /// In a child of `fork`: whether it was locked when the parent forked, and still is.
+    #[cfg(feature = "heaps")]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.word.is_left_behind(fork_generation())
+    }
 }
 
 /// Takes a lock that another thread holds.

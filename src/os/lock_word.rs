@@ -109,6 +109,14 @@ impl LockWord {
         }
     }
 
+    /// Whether its holder is not `living`, so gone.
+    #[cfg(all(feature = "heaps", not(all(test, loom))))]
+    pub(crate) fn is_left_behind(&self, living: Token) -> bool {
+        // ORDERING: a value; who is gone cannot change it.
+        let holder = self.holder.load(Ordering::Relaxed);
+        holder != FREE && holder != living.number()
+    }
+
     /// Frees it if its holder is not `living`, so gone; whether it was.
     pub(crate) fn break_unless(&self, living: Token) -> bool {
         // ORDERING: a value; who is gone cannot change it.

@@ -106,6 +106,13 @@ impl Magazine {
         self.head.load(Ordering::Relaxed)
     }
 
+    /// The address of the slot of the second newest block: for who counts blocks while the owner is at work.
+    #[cfg(all(feature = "heaps", not(all(test, loom))))]
+    pub(crate) fn top(&self) -> usize {
+        // ORDERING: a number.
+        self.top.load(Ordering::Relaxed).addr()
+    }
+
     /// How many blocks lie in an array that begins at `slots`.
     pub(crate) fn len_of(&self, slots: &[Slot]) -> usize {
         // ORDERING: pairs with the release in `push`.

@@ -37,6 +37,8 @@ use crate::large::Stock;
 use crate::os::Lock;
 use crate::size_class::{CLASSES, SMALL_CLASSES, SizeClass};
 use crate::size_map::{self, FAR, MEDIUM_MAX, MagazineOffset};
+#[cfg(feature = "heaps")]
+use crate::sync::AtomicU64;
 use crate::sync::{
     AtomicPtr, GuardedU8, GuardedU16, GuardedU32, GuardedU64, GuardedUsize, Link, Ordering, Slot,
 };
@@ -96,6 +98,10 @@ pub(crate) struct ThreadCache {
     pub(crate) safeguards: Link<Safeguards>,
     /// Freed spans, once the thread freed one.
     stock: Link<Stock>,
+    /// How many threads have had the cache and are gone: who remembers it with the number knows whether its thread
+    /// lives. The upper half counts those that vanished in a fork. Written under the registry's lock.
+    #[cfg(feature = "heaps")]
+    life: AtomicU64,
     /// The registry's list.
     pub(crate) next: Link<Self>,
     pub(crate) previous: Link<Self>,
@@ -115,7 +121,9 @@ unsafe impl Sync for Gap {}
 /// Where the gap begins.
 const NEAR: usize = (size_of::<[Magazine; 1 + SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
-    + size_of::<[u64; 14]>();
+    + size_of::<[u64; WORDS]>();
+/// Words between the records and the gap.
+const WORDS: usize = if cfg!(feature = "heaps") { 15 } else { 14 };
 /// Bytes from one cache of a bank to the next.
 pub(crate) const STRIDE: usize = NEAR.next_multiple_of(align_of::<ThreadCache>());
 /// Caches whose near parts fit in front of the first one's far part.
@@ -171,6 +179,28 @@ impl ThreadCache {
         let magazine = self.magazine(class);
         let slots = magazine.slots(self.records[class.index()].slots());
         !magazine.holds(Contents::of(magazine, slots), block) && magazine.push(block)
+    }
+
+    /// See the field.
+    #[cfg(feature = "heaps")]
+    pub(crate) fn life(&self) -> u64 {
+        // ORDERING: pairs with the release in `end_life`: what a thread that is gone has left is seen.
+        self.life.load(Ordering::Acquire)
+    }
+
+    /// Its thread vanished in a fork, wherever it stood; its life [ends](Self::end_life) next.
+    #[cfg(feature = "heaps")]
+    pub(crate) fn note_vanished(&self) {
+        // ORDERING: as in `end_life`.
+        self.life.store(self.life() + (1 << 32), Ordering::Release);
+    }
+
+    /// Its thread is gone, or is about to be and has forgotten what it had of first-class heaps.
+    #[cfg(feature = "heaps")]
+    pub(crate) fn end_life(&self) {
+        let life = self.life();
+        // ORDERING: publishes what the thread did to who finds it gone.
+        self.life.store(life + 1, Ordering::Release);
     }
 
     /// Whether this is a thread's cache, not `EMPTY`.

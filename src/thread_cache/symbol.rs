@@ -6,7 +6,10 @@
 
 use core::arch::global_asm;
 
-use super::tls_words::EMPTY;
+use super::tls_words::{EMPTY, Words};
+
+/// Bytes of the words before those of first-class heaps.
+const FIRST: usize = 4 * size_of::<usize>();
 
 /// A name with the crate's version.
 macro_rules! versioned {
@@ -43,7 +46,7 @@ global_asm!(
     concat!(".globl ", words!()),
     concat!(".hidden ", words!()),
     concat!(".type ", words!(), ", %object"),
-    concat!(".size ", words!(), ", 32"),
+    concat!(".size ", words!(), ", {all}"),
     concat!(words!(), ":"),
     ".quad {empty}",
     concat!(".globl ", free_word!()),
@@ -54,6 +57,9 @@ global_asm!(
     ".quad {empty}",
     ".quad 0",
     ".quad {empty}",
+    ".zero {heaps}",
     ".popsection",
     empty = sym EMPTY,
+    all = const size_of::<Words>(),
+    heaps = const size_of::<Words>() - FIRST,
 );

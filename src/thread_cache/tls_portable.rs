@@ -16,6 +16,8 @@ std::thread_local! {
             free: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
             own: AtomicPtr::new(null_mut()),
             hardened: AtomicPtr::new((&raw const EMPTY).cast::<u8>().cast_mut()),
+            #[cfg(feature = "heaps")]
+            heaps: super::tls_words::HeapWords::new(),
         }
     };
 }

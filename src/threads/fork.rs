@@ -142,6 +142,8 @@ fn adopt(registry: &Registry, cache: &'static ThreadCache, steps: &mut usize) ->
     // Its thread may have been between a magazine and the sum.
     locked.recount();
     cache.break_gate();
+    #[cfg(feature = "heaps")]
+    cache.note_vanished();
     registry.remove(cache);
     registry.recycle(cache);
     true

@@ -265,6 +265,9 @@ fn end(cache: &'static ThreadCache) {
     words
         .own
         .store((&raw const EXITED).cast_mut(), Ordering::Relaxed);
+    // Before the cache's life ends below.
+    #[cfg(feature = "heaps")]
+    words.heaps.forget();
     let keeps = {
         let gate = cache.lock();
         gate.cache().step_aside();

@@ -75,6 +75,8 @@ impl Registry {
             after.previous.set(previous);
         }
         sharers::leave(cache.heap.get() as usize);
+        #[cfg(feature = "heaps")]
+        cache.end_life();
         if is_of_this_process(cache) {
             self.living.set(self.living.get() - 1);
             if self.living.get() == 1 {

@@ -1,0 +1,272 @@
+//! The memory of a heap: what the engine gave it, counted against its limit.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::sub_slab::SubSlab;
+use crate::arena;
+use crate::cache;
+use crate::config::Config;
+use crate::sync::{AtomicU32, AtomicUsize, GuardedPtr, GuardedU16, Ordering, Slot};
+use crate::thread_cache::tls;
+use crate::units::LINE;
+
+/// Slots of the magazines that lie in a part.
+pub(super) const FIRST_SLOTS: usize = 2;
+
+/// The options of a program that has no allocator of ours, whose first call to the engine is by a heap.
+pub(super) static CONFIG: Config = Config::new();
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The heap would hold more than it may.
+    Limit,
+    NoMemory,
+}
+
+/// What a heap holds, in bytes: all that the engine gave it, its own tables included.
+pub(super) struct Memory {
+    held: AtomicUsize,
+    /// The most that was held when something went back: the most of all, but for what is held now.
+    peak: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+/// A block of the engine, by its layout.
+pub(super) fn block(size: usize, align: usize) -> Result<NonNull<u8>, Refused> {
+    NonNull::new(cache::alloc::<true>(size, align, &CONFIG)).ok_or(Refused::NoMemory)
+}
+
+/// The same, zeroed if so wanted.
+pub(super) fn block_as(size: usize, align: usize, zeroed: bool) -> Result<NonNull<u8>, Refused> {
+    if zeroed {
+        let found = cache::alloc_zeroed::<true>(size, align, &CONFIG);
+        return NonNull::new(found).ok_or(Refused::NoMemory);
+    }
+    block(size, align)
+}
+
+/// Gives a block of the engine back.
+///
+/// # Safety
+/// 1. It is live and of this layout.
+/// 2. Nobody uses it any more.
+pub(super) unsafe fn give_back(block: NonNull<u8>, size: usize, align: usize) {
+    // SAFETY: 1. and 2. our own.
+    unsafe { cache::free(block, size, align, &CONFIG) };
+}
+
+/// Changes the size of a block of the engine, in place or by moving it.
+///
+/// # Safety
+/// 1. It is live and of this layout, and `new` is not 0.
+/// 2. On success nobody uses the old block any more.
+pub(super) unsafe fn resize(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+) -> Option<NonNull<u8>> {
+    // SAFETY: 1. and 2. our own.
+    NonNull::new(unsafe { cache::realloc_slow(block, size, align, new, &CONFIG) })
+}
+
+impl Memory {
+    pub(super) const fn new(limit: usize, held: usize) -> Self {
+        Self {
+            held: AtomicUsize::new(held),
+            peak: AtomicUsize::new(held),
+            limit: AtomicUsize::new(limit),
+        }
+    }
+
+    // ORDERING: counts, here and below; nothing is published through them.
+
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed).max(self.held())
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Counts what is about to be asked for, unless the limit forbids it.
+    pub(super) fn charge(&self, bytes: usize) -> Result<(), Refused> {
+        let limit = self.limit();
+        let charged = |held: usize| held.checked_add(bytes).filter(|after| *after <= limit);
+        if (self.held)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged)
+            .is_ok()
+        {
+            return Ok(());
+        }
+        if tls::words().heaps.may_exceed.get() == 0 {
+            return Err(Refused::Limit);
+        }
+        let charged = |held: usize| held.checked_add(bytes);
+        let found = (self.held).fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
+        found.map(|_| ()).map_err(|_| Refused::Limit)
+    }
+
+    /// Whether it would be in vain to ask for so much.
+    pub(super) fn refuses(&self, bytes: usize) -> bool {
+        let after = self.held().checked_add(bytes);
+        after.is_none_or(|after| after > self.limit()) && tls::words().heaps.may_exceed.get() == 0
+    }
+
+    /// Takes back a charge for what was not served.
+    pub(super) fn uncharge(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Holds so much, and never more.
+    pub(super) fn begin_anew(&self, held: usize) {
+        self.held.store(held, Ordering::Relaxed);
+        self.peak.store(held, Ordering::Relaxed);
+    }
+
+    pub(super) fn discharge(&self, bytes: usize) {
+        let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
+        if before > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(before, Ordering::Relaxed);
+        }
+    }
+
+    /// A block of the engine that counts.
+    pub(super) fn charged(&self, size: usize, align: usize) -> Result<NonNull<u8>, Refused> {
+        self.charge(size)?;
+        block(size, align).inspect_err(|_| self.uncharge(size))
+    }
+
+    /// The block that a sub-slab of so many bytes is cut from.
+    pub(super) fn carrier(&self, bytes: usize) -> Result<NonNull<u8>, Refused> {
+        self.charged(bytes, bytes)
+    }
+
+    /// Gives the block of a sub-slab back, of which nobody uses anything.
+    pub(super) fn end(&self, slab: &SubSlab) {
+        self.discharge(end_uncounted(slab));
+    }
+
+    /// Takes the slots of a magazine back, if they are a block of their own.
+    pub(super) fn give_slots_back(&self, slots: &'static [Slot]) {
+        if slots.len() > FIRST_SLOTS {
+            let bytes = size_of_val(slots);
+            // SAFETY: 1. asked for with this layout. 2. no magazine has them any more.
+            unsafe { give_back(NonNull::from(&slots[0]).cast(), bytes, LINE) };
+            self.discharge(bytes);
+        }
+    }
+
+    /// A page, not yet begun.
+    pub(super) fn page(&self) -> Result<NonNull<u8>, Refused> {
+        self.charged(PAGE, PAGE)
+    }
+}
+
+/// As [`Memory::end`], for who counts anew; how many bytes went.
+pub(super) fn end_uncounted(slab: &SubSlab) -> usize {
+    let Some((base, bytes)) = slab.end() else {
+        return 0;
+    };
+    arena::set_tenant(base.addr().get(), bytes, core::ptr::null_mut());
+    // SAFETY: 1. from `carrier`, for as many bytes. 2. nobody uses it, as the caller says.
+    unsafe { give_back(base, bytes, bytes) };
+    bytes
+}
+
+/// Bytes of a page with descriptors: an empty heap has one.
+pub(super) const PAGE: usize = 4096;
+
+/// The head of a page; what the heap or a part keeps there and descriptors follow.
+#[repr(C, align(64))]
+pub(super) struct Page {
+    next: GuardedPtr<Self>,
+    /// Where descriptors begin, how many were made, and how many there is room for.
+    first: GuardedU16,
+    made: AtomicU32,
+    room: GuardedU16,
+}
+
+impl Page {
+    /// Begins a page in front of others that keeps `reserved` bytes behind its head for other things.
+    pub(super) fn begin(
+        page: NonNull<u8>,
+        next: Option<NonNull<Self>>,
+        reserved: usize,
+    ) -> NonNull<Self> {
+        let first = (size_of::<Self>() + reserved).next_multiple_of(LINE);
+        let page = page.cast::<Self>();
+        #[expect(clippy::cast_possible_truncation, reason = "below `PAGE`")]
+        let head = Self {
+            next: GuardedPtr::null(),
+            first: GuardedU16::new(first as u16),
+            made: AtomicU32::new(0),
+            room: GuardedU16::new(((PAGE - first) / size_of::<SubSlab>()) as u16),
+        };
+        head.next.set(next);
+        // SAFETY: 1. `PAGE` bytes that nobody else has, aligned so.
+        unsafe { page.write(head) };
+        page
+    }
+
+    /// A descriptor that was not made yet, if there is room.
+    pub(super) fn descriptor(&self) -> Option<&SubSlab> {
+        // ORDERING: only the owner of the part writes.
+        let made = self.made.load(Ordering::Relaxed);
+        if made == u32::from(self.room.get()) {
+            return None;
+        }
+        let place = self.place(made);
+        // SAFETY: 1. inside the page, where nothing is yet. Zero is an unused one.
+        unsafe { place.write_bytes(0, 1) };
+        // ORDERING: publishes the descriptor to `descriptors`.
+        self.made.store(made + 1, Ordering::Release);
+        // SAFETY: 1. just written; it stays as long as the page, which is that of a part that is borrowed.
+        Some(unsafe { place.as_ref() })
+    }
+
+    /// Those that were made.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = &SubSlab> {
+        // ORDERING: pairs with the release in `descriptor`.
+        let made = self.made.load(Ordering::Acquire);
+        // SAFETY: 1. as in `descriptor`.
+        (0..made).map(|index| unsafe { self.place(index).as_ref() })
+    }
+
+    fn place(&self, index: u32) -> NonNull<SubSlab> {
+        let offset = usize::from(self.first.get()) + index as usize * size_of::<SubSlab>();
+        let whole = NonNull::from(self).cast::<u8>();
+        // SAFETY: 1. inside the page: `index` is below `room`.
+        unsafe { crate::ptr::advance(whole, offset) }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Limit => "the heap's limit is reached",
+            Self::NoMemory => "out of memory",
+        })
+    }
+}
+
+/// A page and those behind it. Each is read before it is shown, so that it may be given back then.
+pub(super) fn pages(first: Option<NonNull<Page>>) -> impl Iterator<Item = NonNull<Page>> {
+    let mut next = first;
+    core::iter::from_fn(move || {
+        let page = next?;
+        // SAFETY: 1. in a list of pages, each of which was begun.
+        next = unsafe { page.as_ref() }.next.get();
+        Some(page)
+    })
+}
