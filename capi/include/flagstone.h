@@ -1,6 +1,7 @@
 /* flagstone: what the allocator offers besides malloc and its kin. See flagstone(1).
  *
- * Thread-safe. Nothing here allocates, but for the thread that flagstone_start_background starts.
+ * Thread-safe. Nothing here allocates, but for heaps, and the thread that
+ * flagstone_start_background starts.
  */
 #ifndef FLAGSTONE_H
 #define FLAGSTONE_H
@@ -47,6 +48,62 @@ int flagstone_set_option(const char *name, const char *value);
 
 /* The version of the library that is loaded. */
 const char *flagstone_version(void);
+
+/* A heap: memory of one request, tenant or document, counted, limited and freed as one. An empty
+ * one holds 4 KiB. Any thread may use it, beside others, but for flagstone_heap_drop and
+ * flagstone_heap_reset: these need that no other thread is in a call for the heap, or uses a
+ * block of it later.
+ *
+ * A block belongs to its heap: that heap's functions resize and free it, not free or realloc. A
+ * free in another heap, or a second one, that is noticed ends the process as it does with free. */
+typedef struct flagstone_heap flagstone_heap_t;
+
+/* A heap without a name or a limit. NULL with ENOMEM without memory. */
+flagstone_heap_t *flagstone_heap_new(void);
+
+/* A heap with a name, unless it is NULL, and a bound on the bytes that it may hold, unless it is 0.
+ * NULL with
+ *   EINVAL  for a name that is not UTF-8, or a limit below 4096
+ *   ENOMEM  without memory */
+flagstone_heap_t *flagstone_heap_new_with(const char *name, size_t limit);
+
+/* Frees all blocks of the heap, and the heap. NULL is none. It takes time for each 2 to 32 KiB
+ * of blocks, not for each block. errno stays as it is. */
+void flagstone_heap_drop(flagstone_heap_t *heap);
+
+/* Frees all blocks of the heap, which is as it was made, with its name and its present limit.
+ * errno stays as it is. */
+void flagstone_heap_reset(flagstone_heap_t *heap);
+
+/* As malloc and its kin, see flagstone(1): aligned to 16, errno set and kept as there. Beyond
+ * the heap's limit there is NULL with ENOMEM, too. */
+void *flagstone_heap_malloc(flagstone_heap_t *heap, size_t size);
+void *flagstone_heap_calloc(flagstone_heap_t *heap, size_t count, size_t size);
+void *flagstone_heap_aligned_alloc(flagstone_heap_t *heap, size_t align, size_t size);
+void *flagstone_heap_realloc(flagstone_heap_t *heap, void *block, size_t size);
+void flagstone_heap_free(flagstone_heap_t *heap, void *block);
+size_t flagstone_heap_usable_size(const flagstone_heap_t *heap, const void *block);
+
+/* Changes the limit; 0 is none. Where the heap holds more already, it is refused more until it
+ * holds less. */
+void flagstone_heap_set_limit(flagstone_heap_t *heap, size_t limit);
+
+/* What a heap holds, in bytes but for the blocks. Exact while no other thread is in a call for
+ * it. */
+struct flagstone_heap_stats {
+    size_t live;   /* handed out and not freed, counted in whole blocks */
+    size_t blocks; /* how many these are */
+    size_t held;   /* these, free memory that the heap keeps, and its tables: the limit's bytes */
+    size_t peak;   /* the most that was held since the heap was made or reset */
+};
+
+/* What the heap holds at the moment, into *out. Takes time for each thread that has used the
+ * heap. */
+void flagstone_heap_get_stats(const flagstone_heap_t *heap, struct flagstone_heap_stats *out);
+
+/* The first 47 bytes of the heap's name, whole characters of them; "" if it has none. Valid
+ * until the heap is dropped. */
+const char *flagstone_heap_name(const flagstone_heap_t *heap);
 
 #ifdef __cplusplus
 }

@@ -17,13 +17,13 @@ pub(crate) fn set_errno(value: c_int) {
 }
 
 #[cold]
-fn fail(errno: c_int) -> *mut c_void {
+pub(crate) fn fail(errno: c_int) -> *mut c_void {
     set_errno(errno);
     ptr::null_mut()
 }
 
 #[inline(always)]
-fn or_enomem(block: *mut u8) -> *mut c_void {
+pub(crate) fn or_enomem(block: *mut u8) -> *mut c_void {
     if block.is_null() {
         return fail(libc::ENOMEM);
     }

@@ -48,6 +48,11 @@ fn the_header_says_what_is_there() {
 }
 
 #[test]
+fn heaps_keep_their_promises() {
+    check("heaps.c", &[Link::Shared, Link::Archive, Link::Static]);
+}
+
+#[test]
 fn constructors_keys_exits_and_forks() {
     check("early.c", &ALL);
 }
@@ -77,6 +82,21 @@ fn the_library_can_be_loaded_late() {
         return;
     };
     expect_ok(program.command().env_remove("LD_PRELOAD").arg(shared()));
+}
+
+/// A program that is not linked with the library finds heaps there all the same, whoever serves its
+/// `malloc`.
+#[test]
+fn heaps_where_the_library_was_not_linked() {
+    let Some(program) = Program::compile("heaps_late.c", Link::Preload) else {
+        return;
+    };
+    for mode in MODES {
+        expect_ok(program.command().envs(mode.iter().copied()));
+        let mut loaded = program.command();
+        loaded.env_remove("LD_PRELOAD").arg(shared());
+        expect_ok(loaded.envs(mode.iter().copied()));
+    }
 }
 
 /// The allocator's key may be one of those whose values the C library keeps in a table that it allocates.

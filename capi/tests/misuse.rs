@@ -65,6 +65,59 @@ fn mistakes_are_named() {
     }
 }
 
+const OTHER: &str = "of a block of another heap";
+const DROPPED: &str = "use of a heap that was dropped";
+
+/// Mistakes with heaps, and what is said of them, hardened or not.
+const HEAP_MISTAKES: [(&str, &[&str]); 17] = [
+    ("none", &[]),
+    ("double-free", &[DOUBLE, FOREIGN]),
+    ("double-free-later", &[DOUBLE, FOREIGN]),
+    ("here-and-elsewhere", &[DOUBLE, FOREIGN]),
+    ("elsewhere-and-here", &[DOUBLE, FOREIGN]),
+    // A long block is the engine's, which does not know of heaps.
+    ("other-heap", &[OTHER, FOREIGN]),
+    ("realloc-other-heap", &[OTHER, REALLOC_FOREIGN]),
+    ("usable-other-heap", &[OTHER, USABLE_FOREIGN]),
+    ("malloc-to-heap", &[FOREIGN]),
+    ("stack", &[FOREIGN]),
+    ("interior", &[INSIDE, FOREIGN]),
+    ("realloc-freed", &[REALLOC_FREED, REALLOC_FOREIGN]),
+    ("usable-freed", &["usable size of a freed", USABLE_FOREIGN]),
+    ("after-reset", &[FOREIGN]),
+    ("drop-twice", &[DROPPED]),
+    ("malloc-dropped", &[DROPPED]),
+    ("free-dropped", &[DROPPED]),
+];
+
+#[test]
+fn mistakes_with_heaps_are_named() {
+    let Some(program) = Program::compile("heap_misuse.c", Link::Shared) else {
+        return;
+    };
+    for (mistake, words) in HEAP_MISTAKES {
+        for size in SIZES {
+            for mode in ["0", "1"] {
+                let mut command = program.command();
+                command
+                    .args([mistake, &size.to_string()])
+                    .env("FLAGSTONE_HARDENED", mode);
+                let exit = run(&mut command);
+                if words.is_empty() {
+                    assert_eq!(exit.stdout, "survived\n", "{command:?}: {exit:?}");
+                    continue;
+                }
+                let is_named = words.iter().any(|word| exit.stderr.contains(word));
+                assert!(
+                    is_named && exit.signal == Some(libc::SIGABRT),
+                    "{command:?}: {exit:?}"
+                );
+                assert_eq!(exit.stderr.lines().count(), 1, "{command:?}: {exit:?}");
+            }
+        }
+    }
+}
+
 /// `malloc_usable_size` frees nothing, so nothing is freed twice.
 #[test]
 fn a_question_is_no_free() {
