@@ -68,6 +68,26 @@ fn what_a_thread_that_ended_has_left_is_within_the_limit() {
 }
 
 #[test]
+fn what_is_freed_of_a_thread_that_ended_is_taken_over() {
+    let _turn = begin();
+    let heap = Heap::options().limit(LIMIT).create().expect("memory");
+    // Has a part before the other thread has one, which it could be given else.
+    let first = Box::new_in([0_u64; 8], &heap);
+    let made = thread::scope(|scope| {
+        let make = || -> Vec<_> {
+            let boxes = (0..LIMIT / 100).map(|_| Box::new_in([1_u64; 8], &heap));
+            boxes.collect()
+        };
+        let thread = scope.spawn(make);
+        thread.join().expect("no panic")
+    });
+    drop(made);
+    let filled = fill(&heap);
+    assert!(filled * 64 > LIMIT / 10 * 8, "{filled}");
+    drop(first);
+}
+
+#[test]
 fn a_limit_may_change() {
     let _turn = begin();
     let heap = Heap::options().limit(LIMIT).create().expect("memory");

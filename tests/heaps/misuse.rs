@@ -75,7 +75,7 @@ type Mistake = (&'static str, fn(&Stage), &'static [&'static str]);
 const DOUBLE: &[&str] = &["double free", "was not allocated here"];
 const FOREIGN: &[&str] = &["was not allocated here"];
 
-const MISTAKES: [Mistake; 12] = [
+const MISTAKES: [Mistake; 13] = [
     ("nothing", |_| {}, &[]),
     (
         "twice",
@@ -107,6 +107,23 @@ const MISTAKES: [Mistake; 12] = [
         |stage| {
             (0..10).for_each(|place| stage.free(place));
             stage.free(5);
+        },
+        DOUBLE,
+    ),
+    (
+        "one that is at hand",
+        |stage| {
+            // So many that the last are in a bitmap, and an allocation takes a word of that.
+            (90..100).for_each(|place| stage.free(place));
+            let mut others = Vec::new();
+            let is_back = |block: &NonNull<u8>| stage.blocks[90..99].contains(block);
+            while !others.last().is_some_and(is_back) && others.len() < 300 {
+                let block = (&stage.heap).allocate(stage.layout).expect("memory");
+                others.push(block.cast::<u8>());
+            }
+            let again = (90..100).rev().map(|place| stage.blocks[place]);
+            let free = again.filter(|block| !others.contains(block));
+            free.for_each(|block| stage.free_as(block, stage.layout));
         },
         DOUBLE,
     ),

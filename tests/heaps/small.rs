@@ -102,6 +102,25 @@ fn a_reset_heap_is_as_it_was_made() {
 }
 
 #[test]
+fn heaps_that_were_reset_are_told_apart() {
+    let _turn = begin();
+    let mut heaps = [(); 3].map(|()| Heap::new().expect("memory"));
+    for round in 1..5 {
+        heaps.iter_mut().for_each(Heap::reset);
+        let made: Vec<_> = heaps
+            .iter()
+            .zip(1..)
+            .flat_map(|(heap, number)| (0..number * round).map(move |_| Box::new_in(7_u64, heap)))
+            .collect();
+        for (heap, number) in heaps.iter().zip(1..) {
+            assert_eq!(heap.stats().blocks, number * round);
+        }
+        drop(made);
+        assert!(heaps.iter().all(|heap| heap.stats().blocks == 0));
+    }
+}
+
+#[test]
 fn names_are_cut_at_a_character() {
     let _turn = begin();
     let long = "ä".repeat(40);
