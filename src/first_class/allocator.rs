@@ -82,8 +82,8 @@ impl Heap {
             }
         }
         let moved = if new.size() < old.size() {
-            // It is about to give back more than it takes.
-            Self::beyond_the_limit(|| self.allocate(new))?
+            self.alloc_shorter(new.size(), new.align())
+                .map_err(|_| AllocError)?
         } else {
             self.allocate(new)?
         };

@@ -60,8 +60,9 @@ impl Heap {
             return;
         };
         let shared = self.shared();
-        match (shared.sub_slab(block), shared.part()) {
-            (Some((slab, _)), Some(part)) => self.free_with(part, slab.class(), block),
+        // To the bitmap, not to a magazine: C's mistakes are noticed at once.
+        match (shared.sub_slab(block), self.part_to_free()) {
+            (Some((slab, _)), Some(part)) => shared.free_own(part, slab.class(), block),
             _ => shared.free(block, None),
         }
     }
@@ -86,11 +87,14 @@ impl Heap {
         if let Some(resized) = unsafe { shared.resize(old, (length, align), (size, align)) } {
             return resized.cast().as_ptr();
         }
-        let moved = if size < length {
-            Self::beyond_the_limit(|| self.raw_alloc(size, align))
-        } else {
-            self.raw_alloc(size, align)
-        };
+        let moved = Self::fallibly(|| {
+            if size < length {
+                self.alloc_shorter(size, align)
+            } else {
+                self.alloc(size, align)
+            }
+        });
+        let moved = moved.map_or(ptr::null_mut(), |block| block.cast().as_ptr());
         if let Some(target) = NonNull::new(moved) {
             // SAFETY: 1. both are as long, and different.
             unsafe { target.copy_from_nonoverlapping(old, length.min(size)) };

@@ -43,6 +43,7 @@ impl Entry {
         #[expect(clippy::cast_possible_truncation, reason = "some tens")]
         self.slots.set(slots.len() as u16);
         self.magazine.install(slots, n, newest);
+        // Last: until then a child of a fork finds that the rest does not fit.
         self.base.set(slots.as_ptr().addr());
     }
 
@@ -50,6 +51,7 @@ impl Entry {
     pub(super) fn contents(&self) -> (&'static [Slot], usize) {
         match usize::from(self.slots.get()) {
             0 => (&[], 0),
+            count if !self.magazine.has(self.base.get(), count) => (&[], 0),
             count => {
                 let slots = self.magazine.slots(count);
                 (slots, self.magazine.len_of(slots))
@@ -182,7 +184,11 @@ impl Entry {
     /// Has no sub-slabs and nothing at hand, for who lists all anew.
     pub(super) fn forget(&self) {
         let (slots, _) = self.contents();
-        if !slots.is_empty() {
+        if slots.is_empty() {
+            self.slots.set(0);
+            self.base.set(0);
+            self.magazine.uninstall();
+        } else {
             self.install(slots, 0, ptr::null_mut());
         }
         self.bits.set(0);

@@ -57,15 +57,33 @@ impl Shared {
         block: NonNull<u8>,
         layout: Option<(usize, usize)>,
     ) -> Result<(), Misuse> {
-        self.free_direct_in(&self.lock(), block, layout)
+        let found = self.take_direct(&self.lock(), block, layout)?;
+        // Without the lock: with safeguards, something may be wrong with the block.
+        // SAFETY: 1. and 2. just taken from the table.
+        unsafe { self.give_back(block, found) };
+        Ok(())
     }
 
+    /// The same for who has the lock, in a process without safeguards.
     pub(super) fn free_direct_in(
         &self,
         guarded: &Guarded,
         block: NonNull<u8>,
         layout: Option<(usize, usize)>,
     ) -> Result<(), Misuse> {
+        let found = self.take_direct(guarded, block, layout)?;
+        // SAFETY: 1. and 2. just taken from the table.
+        unsafe { self.give_back(block, found) };
+        Ok(())
+    }
+
+    /// Takes a block out of the table, if a layout that is told fits it.
+    fn take_direct(
+        &self,
+        guarded: &Guarded,
+        block: NonNull<u8>,
+        layout: Option<(usize, usize)>,
+    ) -> Result<Layout, Misuse> {
         let found = guarded.direct.get(block).ok_or_else(|| why_not(block))?;
         if let Some((size, align)) = layout
             && (align > found.align || size > found.length)
@@ -74,11 +92,18 @@ impl Shared {
         }
         guarded.direct.remove(block);
         failpoints::at(failpoints::Point::Heap);
-        self.memory.discharge(found.counted());
-        // SAFETY: 1. entered with the layout that the engine gave it for. 2. its user gives it up, and it was in the
-        // table, once.
-        unsafe { memory::give_back(block, found.size, found.align) };
-        Ok(())
+        Ok(found)
+    }
+
+    /// Gives a block back to the engine.
+    ///
+    /// # Safety
+    /// 1. It was in the table with this layout, from which the caller took it.
+    /// 2. Nobody uses it any more.
+    unsafe fn give_back(&self, block: NonNull<u8>, layout: Layout) {
+        self.memory.discharge(layout.counted());
+        // SAFETY: 1. entered with the layout that the engine gave it for. 2. our own.
+        unsafe { memory::give_back(block, layout.size, layout.align) };
     }
 
     /// Changes the layout of a block without a copy of it by the caller; `None` if that takes one.
@@ -118,15 +143,19 @@ impl Shared {
         let counted = counted(size, layout.align)?;
         let more = counted.saturating_sub(layout.counted());
         self.memory.charge(more).ok()?;
+        // First: a child of a fork in between has lost the block, not given it back twice.
+        direct.remove(block);
+        failpoints::at(failpoints::Point::Heap);
         // By all that its user may have written: as many pages.
         // SAFETY: 1. live, of this layout. 2. our own.
         let resized = unsafe { memory::resize(block, layout.length, layout.align, size) };
         let Some(resized) = resized else {
+            direct.insert(block, layout);
             self.memory.uncharge(more);
             return None;
         };
+        failpoints::at(failpoints::Point::Heap);
         self.memory.discharge(layout.counted() + more - counted);
-        direct.remove(block);
         let layout = Layout::of(resized, size, layout.align);
         direct.insert(resized, layout);
         Some(NonNull::slice_from_raw_parts(resized, layout.length))

@@ -73,7 +73,12 @@ impl Part {
         };
         let (oldest, staying) = older.split_at(leaving);
         // ORDERING: the owner's own, here and below.
-        let oldest = oldest.iter().map(|slot| slot.load(Ordering::Relaxed));
+        let oldest = oldest.iter().map(|slot| {
+            let block = slot.load(Ordering::Relaxed);
+            // Before it is put back: a child of a fork does not do so again, when it may be another's.
+            slot.store(ptr::null_mut(), Ordering::Relaxed);
+            block
+        });
         for block in oldest.chain([newest]).filter_map(NonNull::new) {
             match self.put(class, block) {
                 Ok(true) => {}
@@ -96,7 +101,7 @@ impl Part {
     }
 
     /// Marks a block free, or has its part do so; `false` if no sub-slab holds it.
-    fn put(&self, class: Class, block: NonNull<u8>) -> Result<bool, Misuse> {
+    pub(super) fn put(&self, class: Class, block: NonNull<u8>) -> Result<bool, Misuse> {
         let address = block.addr().get();
         let entry = self.entry(class);
         let (slab, distance) = match entry.current().inside(address) {

@@ -101,26 +101,24 @@ impl Memory {
 
     /// Counts what is about to be asked for, unless the limit forbids it.
     pub(super) fn charge(&self, bytes: usize) -> Result<(), Refused> {
-        let limit = self.limit();
-        let charged = |held: usize| held.checked_add(bytes).filter(|after| *after <= limit);
-        if (self.held)
+        let most = self.most();
+        let charged = |held: usize| held.checked_add(bytes).filter(|after| *after <= most);
+        (self.held)
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged)
-            .is_ok()
-        {
-            return Ok(());
-        }
-        if tls::words().heaps.may_exceed.get() == 0 {
-            return Err(Refused::Limit);
-        }
-        let charged = |held: usize| held.checked_add(bytes);
-        let found = (self.held).fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
-        found.map(|_| ()).map_err(|_| Refused::Limit)
+            .map(|_| ())
+            .map_err(|_| Refused::Limit)
+    }
+
+    /// The most that the calling thread may have the heap hold.
+    fn most(&self) -> usize {
+        self.limit()
+            .saturating_add(tls::words().heaps.may_exceed.get())
     }
 
     /// Whether it would be in vain to ask for so much.
     pub(super) fn refuses(&self, bytes: usize) -> bool {
         let after = self.held().checked_add(bytes);
-        after.is_none_or(|after| after > self.limit()) && tls::words().heaps.may_exceed.get() == 0
+        after.is_none_or(|after| after > self.most())
     }
 
     /// Takes back a charge for what was not served.

@@ -48,6 +48,9 @@ use shared::{Shared, Wanted, serves_itself};
 /// What a heap holds from which on a thread has a part for its frees alone: some parts' worth.
 const WORTH_A_PART: usize = 64 << 10;
 
+/// What a heap may hold beyond its limit so that a block can become shorter: the longest sub-slab, and pages beside it.
+const BEYOND: usize = 64 << 10;
+
 /// Memory of one request, tenant, document or index: counted, limited and dropped as one.
 ///
 /// `&Heap` is an allocator for the collections of `allocator-api2`, of `hashbrown`, and of whatever else takes its
@@ -68,9 +71,9 @@ const WORTH_A_PART: usize = 64 << 10;
 /// # Ok::<(), flagstone::HeapError>(())
 /// ```
 ///
-/// What a thread has freed it has at hand, and memory of an idle thread is not taken from it: a limit should leave some
-/// tens of KiB for each thread that is at work in the heap, and more where threads free what others allocate and those
-/// then rest.
+/// What is free in a living thread's part is that thread's: for each class that it used up to 32 KiB, and the sub-slabs
+/// that some blocks pin which it freed last. So is what others free of its blocks, until it allocates again. A limit
+/// should leave room for that, for each thread at work in the heap.
 ///
 /// A heap need not be the program's global allocator's: it works beside any. An empty one holds 4 KiB. Dropping it takes
 /// time for each 2 to 32 KiB of blocks that are left in it, not for each block, and runs no destructor: what lies in a
@@ -232,13 +235,20 @@ impl Heap {
         work()
     }
 
-    /// Runs `work`, in which this thread may have more than the limit allows.
-    fn beyond_the_limit<R>(work: impl FnOnce() -> R) -> R {
-        let may_exceed = &tls::words().heaps.may_exceed;
-        may_exceed.set(1);
-        let result = work();
-        may_exceed.set(0);
-        result
+    /// A block in the place of one that is longer and about to be freed: if the limit forbids it, beyond that, by what a
+    /// sub-slab may take.
+    fn alloc_shorter(&self, size: usize, align: usize) -> Result<NonNull<[u8]>, Refused> {
+        struct Allowance;
+        impl Drop for Allowance {
+            fn drop(&mut self) {
+                tls::words().heaps.may_exceed.set(0);
+            }
+        }
+        self.try_to_alloc(size, align, false).or_else(|_| {
+            let _allowance = Allowance;
+            tls::words().heaps.may_exceed.set(BEYOND);
+            self.alloc_slow(size, align, false)
+        })
     }
 
     /// A block of at least `size` bytes, and how many there are.
@@ -305,8 +315,12 @@ impl Heap {
             return Ok(NonNull::slice_from_raw_parts(block, class.size()));
         }
         // Without a part: who frees a short block may keep it for its class, so it is as long as those are.
+        // For any layout of the class: as aligned as its blocks.
         let short = Class::of(size, align).filter(|_| serves_itself());
-        let size = short.map_or(size, Class::size);
+        let (size, align) = short.map_or((size, align), |class| {
+            let size = class.size();
+            (size, 1 << size.trailing_zeros())
+        });
         shared.alloc_direct(size, align, zeroed).or_else(|refused| {
             // What is free but kept may make room.
             let part = shared.part().ok_or(refused)?;
@@ -340,6 +354,16 @@ impl Heap {
         self.free_slow(block, size, align);
     }
 
+    /// The thread's part. One that frees and never allocates has one, too, if that is little beside what the heap holds.
+    fn part_to_free(&self) -> Option<&Part> {
+        let shared = self.shared();
+        if shared.memory.held() > WORTH_A_PART {
+            shared.part()
+        } else {
+            shared.part_remembered()
+        }
+    }
+
     #[inline(always)]
     fn free_with(&self, part: &Part, class: Class, block: NonNull<u8>) {
         if !part.push(class, block) {
@@ -359,10 +383,8 @@ impl Heap {
             return;
         }
         let shared = self.shared();
-        // A thread that frees and never allocates has a part, too, if that is little beside what the heap holds.
-        if shared.memory.held() > WORTH_A_PART
-            && let Some(class) = Class::of(size, align)
-            && let Some(part) = shared.part()
+        if let Some(class) = Class::of(size, align)
+            && let Some(part) = self.part_to_free()
         {
             return self.free_with(part, class, block);
         }

@@ -49,7 +49,7 @@ impl<'a> HeapOptions<'a> {
     }
 
     /// The most bytes that the heap may hold at a time, counted as [`HeapStats::held`] counts. `None`, the default, is
-    /// no limit. It can be [changed](Heap::set_limit) later.
+    /// no limit. It can be [changed](Heap::set_limit) later. A block that becomes shorter is served up to 64 KiB beyond it.
     pub fn limit(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.limit = bytes.into();
         self

@@ -39,6 +39,8 @@ pub(super) struct Part {
     /// 1 in a child of a fork whose parent may have left sub-slabs with a link to a stack that is gone: what others free
     /// there is not pushed.
     has_stuck: GuardedU8,
+    /// Sub-slabs begun since these were last looked for.
+    begun_since: GuardedUsize,
     /// By class, sub-slabs with free blocks that are not the current one.
     listed: [GuardedPtr<SubSlab>; CLASSES],
     /// The slots of every magazine with room for one block: slot 1 of such a one is always null.
@@ -172,6 +174,7 @@ impl Part {
     pub(super) fn refill_fresh(&self, class: Class) -> Result<NonNull<u8>, Refused> {
         let slab = self.begin(class)?;
         self.begun.set(self.begun.get() + 1);
+        self.begun_since.set(self.begun_since.get() + 1);
         let entry = self.entry(class);
         self.replace(entry, slab);
         entry.check_out();
@@ -351,8 +354,15 @@ impl Part {
 
     /// Whether it is time to do so.
     pub(super) fn has_stuck(&self) -> bool {
-        let sub_slabs = || self.entries.iter().map(Entry::count).sum::<usize>();
-        self.has_stuck.get() != 0 && self.begun.get() >= sub_slabs()
+        if self.has_stuck.get() == 0 {
+            return false;
+        }
+        let sub_slabs: usize = self.entries.iter().map(Entry::count).sum();
+        let is_time = self.begun_since.get() >= sub_slabs;
+        if is_time {
+            self.begun_since.set(0);
+        }
+        is_time
     }
 
     /// Takes in a sub-slab that is in no list.

@@ -146,15 +146,21 @@ impl Shared {
         Some(unsafe { part.cast::<Part>().as_ref() })
     }
 
+    /// The same, if the thread remembers it at all.
+    pub(super) fn part_remembered(&self) -> Option<&Part> {
+        let heaps = &tls::words().heaps;
+        let part = heaps.part(self.number());
+        let part = part.or_else(|| heaps.second(self.number()))?;
+        // SAFETY: 1. as in `part_at_hand`.
+        Some(unsafe { part.cast::<Part>().as_ref() })
+    }
+
     /// The same, or one that is made the thread's. `None` for a thread without a cache, which is ending, in a process
     /// with safeguards or samples, where the engine serves each block, and without memory.
     #[cold]
     pub(super) fn part(&self) -> Option<&Part> {
-        let words = tls::words();
-        let at_hand = words.heaps.part(self.number());
-        if let Some(part) = at_hand.or_else(|| words.heaps.second(self.number())) {
-            // SAFETY: 1. as in `part_at_hand`.
-            return Some(unsafe { part.cast::<Part>().as_ref() });
+        if let Some(part) = self.part_remembered() {
+            return Some(part);
         }
         if !threads::prepare(&CONFIG) || !serves_itself() {
             return None;
@@ -165,7 +171,7 @@ impl Shared {
         let own = ThreadCache::own()?;
         let part = self.part_of(own)?;
         let place = NonNull::from(part).cast();
-        words.heaps.keep(self.number(), place);
+        tls::words().heaps.keep(self.number(), place);
         Some(part)
     }
 
@@ -173,7 +179,6 @@ impl Shared {
         {
             let guarded = self.lock();
             if let Some(part) = self.parts(&guarded).find(|part| part.owner.is(own)) {
-                self.to_front(&guarded, part);
                 return Some(part);
             }
             if let Some(part) = self.parts(&guarded).find(|part| part.owner.is_gone()) {
@@ -193,20 +198,6 @@ impl Shared {
         }
         drop(guarded);
         self.part_of(own)
-    }
-
-    /// Puts a part in front of the others: its owner, who has more heaps than its words remember, will ask again.
-    fn to_front(&self, guarded: &Guarded, part: &Part) {
-        let Some(before) = self
-            .parts(guarded)
-            .find(|other| other.next.get() == Some(part.into()))
-        else {
-            return;
-        };
-        before.next.set(part.next.get());
-        // In a child of a fork in between the part is in no list: its sub-slabs are lost to it until the heap ends.
-        part.next.set(guarded.parts.get());
-        guarded.parts.set(Some(part.into()));
     }
 
     /// Repairs a part whose last owner may have vanished in the midst of a step.
@@ -315,6 +306,13 @@ impl Shared {
         freed.unwrap_or_else(|misuse| die(misuse, Call::Free, block));
     }
 
+    /// Takes back a block of a sub-slab of this heap, past the magazine.
+    pub(super) fn free_own(&self, part: &Part, class: Class, block: NonNull<u8>) {
+        if let Err(misuse) = part.put(class, block) {
+            die(misuse, Call::Free, block);
+        }
+    }
+
     fn free_in(
         &self,
         slab: &SubSlab,
@@ -374,7 +372,8 @@ impl Shared {
                 *sum = sum.wrapping_add(used);
             }
         }
-        all
+        // While blocks are on their way from thread to thread, a sum may be less than none.
+        all.map(|sum| if sum > isize::MAX as usize { 0 } else { sum })
     }
 
     /// Checks every sub-slab. By who has the heap alone.

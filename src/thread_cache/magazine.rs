@@ -106,6 +106,12 @@ impl Magazine {
         self.head.load(Ordering::Relaxed)
     }
 
+    /// Whether it has so many slots that begin at this address: a child of a fork may find it half installed.
+    #[cfg(all(feature = "heaps", not(all(test, loom))))]
+    pub(crate) fn has(&self, base: usize, count: usize) -> bool {
+        self.end().addr() == base + (count - 1) * size_of::<Slot>()
+    }
+
     /// The address of the slot of the second newest block: for who counts blocks while the owner is at work.
     #[cfg(all(feature = "heaps", not(all(test, loom))))]
     pub(crate) fn top(&self) -> usize {

@@ -39,7 +39,7 @@ pub(crate) struct HeapWords {
     parts: [(GuardedU64, AtomicPtr<u8>); HEAPS_AT_HAND],
     /// How many calls that asked for errors the thread is in.
     pub(crate) wants_errors: GuardedUsize,
-    /// 1 while the thread allocates in order to give back more.
+    /// Bytes that a heap may hold beyond its limit, while the thread allocates in order to give back more.
     pub(crate) may_exceed: GuardedUsize,
 }
 

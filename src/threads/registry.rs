@@ -67,6 +67,9 @@ impl Registry {
 
     /// Removes a cache from those in use.
     pub(super) fn remove(&self, cache: &'static ThreadCache) {
+        // First: a child of a fork in between does not find it among those in use.
+        #[cfg(feature = "heaps")]
+        cache.end_life();
         let (previous, next) = (cache.previous.get(), cache.next.get());
         previous
             .map_or(&self.first, |before| &before.next)
@@ -75,8 +78,6 @@ impl Registry {
             after.previous.set(previous);
         }
         sharers::leave(cache.heap.get() as usize);
-        #[cfg(feature = "heaps")]
-        cache.end_life();
         if is_of_this_process(cache) {
             self.living.set(self.living.get() - 1);
             if self.living.get() == 1 {

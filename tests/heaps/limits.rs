@@ -171,3 +171,58 @@ fn heaps_at_their_limits_leave_nothing_behind() {
     };
     expect_flat(round);
 }
+
+/// A buffer that is filled, shrunk and kept is no way past a limit.
+#[test]
+fn shrinking_keeps_to_the_limit() {
+    let _turn = begin();
+    let heap = Heap::options().limit(LIMIT).create().expect("memory");
+    let mut kept = Vec::new();
+    for _ in 0..10_000 {
+        let mut bytes = HeapVec::<u8, _>::new_in(&heap);
+        // Beyond what is allowed for it, a shorter block is refused, which would end the program.
+        if bytes.try_reserve_exact(4_000).is_err() || heap.stats().held > LIMIT + (24 << 10) {
+            break;
+        }
+        bytes.extend_from_slice(&[1; 600]);
+        bytes.shrink_to_fit();
+        kept.push(bytes);
+    }
+    assert!(
+        kept.len() > 300 && kept.len() < LIMIT / 600,
+        "{}",
+        kept.len()
+    );
+    assert!(
+        heap.stats().peak <= LIMIT + (64 << 10),
+        "{:?}",
+        heap.stats()
+    );
+}
+
+/// A thread that finds no room for a part of its own is served short blocks one by one, which others then keep.
+#[test]
+fn short_blocks_served_one_by_one_fit_their_class() {
+    #[repr(align(64))]
+    struct Aligned([u8; 64]);
+    let _turn = begin();
+    let heap = Heap::options().limit(24 << 10).create().expect("memory");
+    let filled: Vec<_> =
+        core::iter::from_fn(|| Box::try_new_in([0_u8; 2_000], &heap).ok()).collect();
+    heap.set_limit(Some(heap.stats().held + 2_000));
+    let made = thread::scope(|scope| {
+        let make = || [(); 4].map(|()| Box::try_new_in([7_u8; 64], &heap));
+        scope.spawn(make).join().expect("no panic")
+    });
+    assert!(made.iter().all(Result::is_ok));
+    // The global allocator's classes lie closer together: what is kept may be asked for as more.
+    drop(made);
+    let aligned: Vec<_> = (0..4)
+        .map_while(|_| Box::try_new_in(Aligned([7; 64]), &heap).ok())
+        .collect();
+    assert!(!aligned.is_empty());
+    assert!(aligned.iter().all(|block| block.0 == [7; 64]));
+    thread::scope(|scope| scope.spawn(move || drop(aligned)).join().expect("no panic"));
+    drop(filled);
+    assert_eq!(heap.stats().blocks, 0);
+}

@@ -156,8 +156,9 @@ fn crowd<C: Contestant>(threads: usize) -> f64 {
             replace(&heap, 1_000, TURNS)
         };
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(replace_all)).collect();
-        start.wait();
+        // Before the others are let go: behind it this thread competes with them.
         let begin = Instant::now();
+        start.wait();
         for thread in threads {
             // Until it has ended: mimalloc's heap must outlive what a thread does at its end.
             thread.join().expect("no panic");
