@@ -6,13 +6,15 @@
 //! thread: its memory goes back, and what threads remember leads nowhere.
 //!
 //! ```text
-//! allocate: part = the thread's, by the heap's number        deallocate: the same
-//!           slab = part.current of the class                             is the block in slab? else look it up
-//!           take the lowest bit of a word of its bitmap                  set its bit
+//! allocate: part = the thread's, by the heap's number           deallocate: the same
+//!           entry = the part's of the class                                 the same
+//!           a block of its magazine, else the lowest bit of a word          push it to the magazine
 //! ```
 //!
-//! Each file names only those before it: `class`, `sub_slab`, `returned` (what other threads freed), `memory` (the limit),
-//! `direct` (long blocks), `owner`, `entry` (what a part has of a class), `part`, `shared` (what the heap's threads share), `options`; last `allocator` and `by_address`.
+//! Each file names only those before it: `class`, `returned` (what other threads freed), `sub_slab`, `memory` (the
+//! limit), `direct` (the table of long blocks), `owner`, `entry` (what a part has of a class), `part`, `magazines`
+//! (how blocks leave them), `name`, `shared` (what the heap's threads share), `long` (long blocks), `options`; last
+//! `allocator` and `by_address`.
 
 mod allocator;
 mod by_address;

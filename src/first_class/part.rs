@@ -344,15 +344,14 @@ impl Part {
         }
     }
 
-    /// Looks for what others freed in sub-slabs that they could not push, if there may be any and as many sub-slabs were
-    /// begun as are looked at.
+    /// Looks for what others freed in sub-slabs that they could not push.
     pub(super) fn look_for_stuck<'a>(&self, all: impl Iterator<Item = &'a SubSlab>) {
         for slab in all.filter(|slab| self.owns(slab)) {
             self.collect_from(slab);
         }
     }
 
-    /// Whether it is time to do so.
+    /// Whether there may be any, and as many sub-slabs were begun as are looked at.
     pub(super) fn has_stuck(&self) -> bool {
         if self.has_stuck.get() == 0 {
             return false;
@@ -376,8 +375,8 @@ impl Part {
         }
     }
 
-    /// Takes over the sub-slabs of `class` that have free blocks from a [tidied](Self::tidy) part without an owner. Under the heap's lock,
-    /// by the owner of this one.
+    /// Takes over the sub-slabs of `class` that have free blocks from a [tidied](Self::tidy) part without an owner.
+    /// Under the heap's lock, by the owner of this one.
     pub(super) fn take_over(&self, other: &Self, class: Class) {
         let (entry, first) = (other.entry(class), other.listed(class));
         while let Some(listed) = first.get() {

@@ -296,8 +296,8 @@ impl Shared {
         }
     }
 
-    /// Takes back a block that is none of the current sub-slab of its class. `class` is what its layout leads to, if
-    /// that is known.
+    /// Takes back a block, by a thread without a part, or one that is none of a sub-slab; `layout` is what its user says
+    /// it has, if he does.
     pub(super) fn free(&self, block: NonNull<u8>, layout: Option<(usize, usize)>) {
         let freed = match self.sub_slab(block) {
             Some((slab, distance)) => self.free_in(slab, distance, layout),

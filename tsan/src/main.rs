@@ -7,6 +7,7 @@
 #![no_main]
 
 mod block;
+mod heaps;
 
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
@@ -14,12 +15,14 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use block::Block;
-use flagstone::Flagstone;
+use flagstone::{Flagstone, Heap};
 
 static ALLOCATOR: Flagstone = Flagstone::new();
 
 /// Blocks between threads.
 static MAIL: [AtomicPtr<u8>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
+/// The heap that all threads share.
+static HEAP: AtomicPtr<Heap> = AtomicPtr::new(ptr::null_mut());
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 /// Threads that are there from the beginning to the end, and the operations of each.
@@ -74,13 +77,22 @@ fn exchange(block: Block, random: &mut Random) -> Option<Block> {
     Block::from_raw(other)
 }
 
+/// [`work`], and the same in the heap.
+fn work_everywhere(seed: usize, steps: usize) {
+    work(seed, steps);
+    // ORDERING: set before any thread was made.
+    let heap = HEAP.load(Ordering::Relaxed);
+    // SAFETY: 1. it outlives the threads.
+    heaps::work(unsafe { &*heap }, &mut Random(seed as u64 + 77), steps);
+}
+
 extern "C" fn lasting(seed: *mut c_void) -> *mut c_void {
-    work(seed.addr(), LASTING_STEPS);
+    work_everywhere(seed.addr(), LASTING_STEPS);
     ptr::null_mut()
 }
 
 extern "C" fn passing(seed: *mut c_void) -> *mut c_void {
-    work(seed.addr(), PASSING_STEPS);
+    work_everywhere(seed.addr(), PASSING_STEPS);
     ptr::null_mut()
 }
 
@@ -126,6 +138,11 @@ fn expect(holds: bool, message: &core::ffi::CStr) {
 // SAFETY: 1. the program has no other `main`.
 #[unsafe(no_mangle)]
 extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {
+    let Ok(mut heap) = Heap::new() else {
+        return 1;
+    };
+    // ORDERING: before any thread is made.
+    HEAP.store(&raw mut heap, Ordering::Relaxed);
     let overseer = start(overseer, 0);
     let lasting: [_; LASTING] = core::array::from_fn(|seed| start(lasting, seed));
     for seed in (0..PASSING).step_by(2) {
@@ -142,6 +159,8 @@ extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {
             block.free(&ALLOCATOR);
         }
     }
+    heaps::end(&mut heap);
+    drop(heap);
     expect(Flagstone::verify().is_ok(), c"verify found a violation");
     expect(Flagstone::stats().live == 0, c"blocks are lost");
     // SAFETY: 1. a string.
