@@ -93,6 +93,9 @@ pub(crate) struct Chunk {
     pub(super) next_of_all: Link<Self>,
     /// In the hardened mode, which blocks are live. Set before the chunk is entered in the owner map.
     pub(super) tags: Link<Tags>,
+    /// What first-class heaps say of its blocks, once one has some. All null while none has.
+    #[cfg(feature = "heaps")]
+    pub(super) tenants: Link<Tenants>,
     kind: [GuardedU8; UNITS_PER_CHUNK],
     /// First unit of the span that a unit belongs to.
     head: [GuardedU8; UNITS_PER_CHUNK],
@@ -102,16 +105,9 @@ pub(crate) struct Chunk {
     pub(super) fronts: [GuardedU8; UNITS_PER_CHUNK],
 }
 
-/// What lies behind a descriptor, for each unit: what a span keeps, what its user has, and who has a part of it.
-const BESIDE: usize = UNIT_META + size_of::<SpanUse>() + TENANTS;
-
 /// Bytes of a descriptor with what it sets aside for its units.
-pub(super) const DESCRIPTOR: usize = size_of::<Chunk>() + UNITS_PER_CHUNK * BESIDE;
-
-#[cfg(feature = "heaps")]
-const TENANTS: usize = size_of::<Tenants>();
-#[cfg(not(feature = "heaps"))]
-const TENANTS: usize = 0;
+pub(super) const DESCRIPTOR: usize =
+    size_of::<Chunk>() + UNITS_PER_CHUNK * (UNIT_META + size_of::<SpanUse>());
 
 impl Chunk {
     /// First byte of the chunk, unless it was given back.
@@ -197,17 +193,6 @@ impl Chunk {
         unsafe { place.as_ref() }
     }
 
-    /// The tenants of a unit.
-    #[cfg(feature = "heaps")]
-    pub(super) fn tenants(&'static self, unit: UnitIndex) -> &'static Tenants {
-        let table = self.unit_meta(UnitIndex::new(0));
-        let place = UNITS_PER_CHUNK * (UNIT_META + size_of::<SpanUse>()) + unit.get() * TENANTS;
-        // SAFETY: 1. behind what the users of spans have a descriptor has one of these for each unit (`DESCRIPTOR`).
-        let place = unsafe { crate::ptr::advance::<Tenants>(table, place) };
-        // SAFETY: 1. part of a descriptor, which is never unmapped; all zero is no tenant.
-        unsafe { place.as_ref() }
-    }
-
     /// Touches some whole pages of what units keep, before a chunk has any; how many. They are in
     /// memory from then on.
     pub(super) fn touch_unit_meta(&'static self, pages: usize) -> u64 {
@@ -229,7 +214,7 @@ impl Chunk {
     pub(super) fn discard_unit_meta(&'static self) {
         let page = os::page_size();
         let start = self.unit_meta(UnitIndex::new(0));
-        let end = start.addr().get() + UNITS_PER_CHUNK * BESIDE;
+        let end = start.addr().get() + UNITS_PER_CHUNK * (UNIT_META + size_of::<SpanUse>());
         let skipped = start.addr().get().next_multiple_of(page) - start.addr().get();
         let whole = PageLen::within((end - start.addr().get()).saturating_sub(skipped));
         if whole != PageLen::NONE {

@@ -1,38 +1,53 @@
 //! Tenants: what a first-class heap says of the blocks that it has cut into smaller ones, so that an address inside
-//! leads to it. A table for each chunk, behind what units keep; pages of it that nobody writes cost nothing.
-#![forbid(unsafe_code)]
+//! leads to it. A table for each chunk that has such blocks; it stays with the chunk's descriptor.
 
 use core::ptr;
 
-use super::owner;
+use super::{meta, owner};
 use crate::sync::{AtomicPtr, Ordering};
-use crate::units::{UNIT, UnitIndex};
+use crate::units::CHUNK;
 
 /// What may have a tenant is a multiple of so many bytes, at a multiple of them.
 pub(crate) const GRANULE: usize = 2048;
 
-/// Those of a unit, by granule. All zero is none.
-pub(super) type Tenants = [AtomicPtr<u8>; UNIT / GRANULE];
+/// Those of a chunk, by granule. All zero is none.
+#[derive(Debug)]
+pub(super) struct Tenants([AtomicPtr<u8>; CHUNK / GRANULE]);
 
 /// The tenant at `address`; null if there is none. Lock-free.
 #[inline]
 pub(crate) fn tenant(address: usize) -> *mut u8 {
-    let Some(chunk) = owner(address) else {
+    let Some(tenants) = owner(address).and_then(|chunk| chunk.tenants.get()) else {
         return ptr::null_mut();
     };
-    let tenants = chunk.tenants(UnitIndex::of(address));
     // ORDERING: of a live block the tenant is older than the block, which travels by its user; of what is none,
     // nothing is known.
-    tenants[address % UNIT / GRANULE].load(Ordering::Relaxed)
+    tenants.0[address % CHUNK / GRANULE].load(Ordering::Relaxed)
 }
 
-/// Sets the tenant of the `bytes` at `address`, which is the block of a slab and lies in one unit; null for none.
-pub(crate) fn set_tenant(address: usize, bytes: usize, tenant: *mut u8) {
-    let first = address % UNIT / GRANULE;
-    if let Some(chunk) = owner(address) {
-        for place in &chunk.tenants(UnitIndex::of(address))[first..first + bytes / GRANULE] {
-            // ORDERING: before the first block leaves, or after the last came back; see `tenant`.
-            place.store(tenant, Ordering::Relaxed);
-        }
+/// Sets the tenant of the `bytes` at `address`, which is the block of a slab; null for none. `false` without memory.
+#[must_use]
+pub(crate) fn set_tenant(address: usize, bytes: usize, tenant: *mut u8) -> bool {
+    let Some(chunk) = owner(address) else {
+        return false;
+    };
+    if chunk.tenants.get().is_none() {
+        let Some(table) = meta::alloc(size_of::<Tenants>()) else {
+            return false;
+        };
+        // SAFETY: 1. zeroed metadata of this size, aligned to a line, never freed; all zero is no tenant.
+        let table: &'static Tenants = unsafe { table.cast().as_ref() };
+        // Of two at once the second loses its table: addresses that were never touched.
+        chunk.tenants.set_first(table);
     }
+    let first = address % CHUNK / GRANULE;
+    let places = chunk
+        .tenants
+        .get()
+        .map(|tenants| &tenants.0[first..first + bytes / GRANULE]);
+    for place in places.into_iter().flatten() {
+        // ORDERING: before the first block leaves, or after the last came back; see `tenant`.
+        place.store(tenant, Ordering::Relaxed);
+    }
+    true
 }

@@ -150,6 +150,13 @@ impl Memory {
         self.charged(bytes, bytes)
     }
 
+    /// Takes back what [`carrier`](Self::carrier) gave and nothing came of.
+    pub(super) fn take_carrier_back(&self, base: NonNull<u8>, bytes: usize) {
+        // SAFETY: 1. asked for with this layout. 2. nobody has any of it.
+        unsafe { give_back(base, bytes, bytes) };
+        self.uncharge(bytes);
+    }
+
     /// Gives the block of a sub-slab back, of which nobody uses anything.
     pub(super) fn end(&self, slab: &SubSlab) {
         self.discharge(end_uncounted(slab));
@@ -176,7 +183,8 @@ pub(super) fn end_uncounted(slab: &SubSlab) -> usize {
     let Some((base, bytes)) = slab.end() else {
         return 0;
     };
-    arena::set_tenant(base.addr().get(), bytes, core::ptr::null_mut());
+    // There is a table, as it has a tenant.
+    let _ = arena::set_tenant(base.addr().get(), bytes, core::ptr::null_mut());
     // SAFETY: 1. from `carrier`, for as many bytes. 2. nobody uses it, as the caller says.
     unsafe { give_back(base, bytes, bytes) };
     bytes

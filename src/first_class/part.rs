@@ -194,15 +194,16 @@ impl Part {
             found = self.memory().carrier(bytes);
         }
         let base = found.inspect_err(|_| slab.link_unused(&self.unused))?;
+        let place = ptr::from_ref(slab).cast_mut().cast();
+        if !arena::set_tenant(base.addr().get(), bytes, place) {
+            slab.link_unused(&self.unused);
+            self.memory().take_carrier_back(base, bytes);
+            return Err(Refused::NoMemory);
+        }
         slab.set_part(self.number());
         failpoints::at(failpoints::Point::Part);
         slab.begin(base, bytes, class);
         failpoints::at(failpoints::Point::Part);
-        arena::set_tenant(
-            base.addr().get(),
-            bytes,
-            ptr::from_ref(slab).cast_mut().cast(),
-        );
         entry.count_one_more();
         Ok(slab)
     }

@@ -254,8 +254,7 @@ fn mappings() -> usize {
 fn many_long_blocks_take_few_mappings() {
     const BLOCKS: usize = 140_000;
     const SIZE: usize = 270_000;
-    // A page of each is touched; the rest is what 9 000 chunks take, tenants' tables between them.
-    const MOST_RESIDENT: usize = 1_210 * MIB;
+    const MOST_RESIDENT: usize = 1_200 * MIB;
     const MOST_MAPPINGS: usize = 10_000;
     alone("many_long_blocks_take_few_mappings", &[], || {
         without_huge_pages();
