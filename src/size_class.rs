@@ -27,7 +27,7 @@ const SPAN_ALIGN_MAX: usize = CHUNK;
 
 const MIN: usize = 16;
 /// From [`MIN`] to this, classes step by 8 bytes.
-const LINEAR_MAX: usize = 64;
+pub(crate) const LINEAR_MAX: usize = 64;
 const LINEAR: usize = (LINEAR_MAX - MIN) / 8 + 1;
 /// Classes per doubling up to [`FINE_MAX`], and above: powers of two, of which the first steps by 8
 /// bytes or more.

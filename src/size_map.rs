@@ -17,7 +17,7 @@ pub(crate) const FAR: usize = 8192;
 /// Largest size that is reached without the gate: see `thread_cache::is_gated`.
 pub(crate) const MEDIUM_MAX: usize = 32 << 10;
 /// Every class of more than [`SMALL_MAX`] is a multiple of this.
-const MEDIUM_STEP: usize = SMALL_MAX / FINE;
+pub(crate) const MEDIUM_STEP: usize = SMALL_MAX / FINE;
 
 const_assert!(FAR + (CLASSES - SMALL_CLASSES) * HEADER <= u16::MAX as usize);
 
@@ -144,7 +144,7 @@ impl<const OFFSETS: bool> Table<OFFSETS> {
 
 /// The last byte of the size rounded up to its alignment: all bits below the alignment set.
 #[inline(always)]
-fn last_byte(size: usize, align: usize) -> usize {
+pub(crate) fn last_byte(size: usize, align: usize) -> usize {
     // OVERFLOW: size 0 wraps to a large number, which the caller's long way handles.
     size.wrapping_sub(1) | (align - 1)
 }

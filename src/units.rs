@@ -102,6 +102,15 @@ impl UnitIndex {
     }
 }
 
+/// A word in which the lowest `count` bits are set, or all.
+pub(crate) const fn low_bits(count: usize) -> u64 {
+    if count >= u64::BITS as usize {
+        u64::MAX
+    } else {
+        (1 << count) - 1
+    }
+}
+
 /// `value` rounded up to a multiple of `align`, a power of two; `None` past the end of memory.
 pub(crate) const fn round_up(value: usize, align: usize) -> Option<usize> {
     match value.checked_add(align - 1) {

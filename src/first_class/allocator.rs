@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use allocator_api2::alloc::{AllocError, Allocator, Layout};
 
 use super::Heap;
+use crate::arena::Zeroed;
 
 // SAFETY: 1. blocks do not overlap, are as long and aligned as asked, and stay until they are freed or the heap ends,
 // which the borrow outlasts. 2. a copy of the reference is the same allocator.
@@ -17,7 +18,7 @@ unsafe impl Allocator for &Heap {
 
     #[inline]
     fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        self.alloc_slow(layout.size(), layout.align(), true)
+        self.alloc_slow(layout.size(), layout.align(), Zeroed::Yes)
             .map_err(|_| AllocError)
     }
 

@@ -3,6 +3,7 @@
 use core::ptr::{self, NonNull};
 
 use super::Heap;
+use crate::arena::Zeroed;
 use crate::error::Call;
 
 /// For the C interface, and for whoever keeps no layouts. A block may come from here and be freed as the collections'
@@ -46,7 +47,7 @@ impl Heap {
         if isize::try_from(size).is_err() {
             return ptr::null_mut();
         }
-        let found = Self::fallibly(|| self.alloc_slow(size.max(1), align, true));
+        let found = Self::fallibly(|| self.alloc_slow(size.max(1), align, Zeroed::Yes));
         found.map_or(ptr::null_mut(), |block| block.cast().as_ptr())
     }
 

@@ -3,18 +3,18 @@
 #![forbid(unsafe_code)]
 
 use crate::arena;
-use crate::size_class::{block_size, class_of};
+use crate::size_class::{LINEAR_MAX, SMALL_MAX, block_size, class_of};
+use crate::size_map::{MEDIUM_STEP, last_byte};
 
 /// Longest block that comes from a sub-slab; what is longer is a block of the engine.
 const LONGEST: usize = 8 << 10;
-/// To here every class of the engine is one.
-const FINE_MAX: usize = 64;
 
 /// Classes of the engine that blocks of sub-slabs have.
 const OF_ENGINE: usize = class_of(LONGEST) + 1;
-const FINE: usize = class_of(FINE_MAX) + 1;
+/// To here every one of them is a class.
+const LINEAR: usize = class_of(LINEAR_MAX) + 1;
 /// Classes of a heap.
-pub(super) const CLASSES: usize = FINE + (OF_ENGINE - FINE) / 2;
+pub(super) const CLASSES: usize = LINEAR + (OF_ENGINE - LINEAR) / 2;
 
 /// Fewest blocks of a sub-slab.
 const LEAST: usize = 4;
@@ -44,10 +44,10 @@ struct Info {
 
 /// The class of a heap that serves one of the engine; of what is longer, none.
 const fn of_engine(class: usize) -> usize {
-    if class < FINE {
+    if class < LINEAR {
         class
     } else {
-        FINE + (class - FINE) / 2
+        LINEAR + (class - LINEAR) / 2
     }
 }
 
@@ -56,10 +56,6 @@ const fn of_engine(class: usize) -> usize {
 const fn of_size(size: usize) -> u8 {
     of_engine(class_of(size)) as u8
 }
-
-/// What is longer than this is rounded up to a multiple of [`STEP`] by each class.
-const SMALL_MAX: usize = 1024;
-const STEP: usize = SMALL_MAX / 8;
 
 /// Tables of classes. As a `const` each crate that inlines the fast path has one of its own, which a constant size folds
 /// away.
@@ -91,11 +87,11 @@ impl Table {
     };
 
     /// By size less one in steps.
-    const MEDIUM: [u8; LONGEST / STEP] = {
-        let mut table = [0; LONGEST / STEP];
+    const MEDIUM: [u8; LONGEST / MEDIUM_STEP] = {
+        let mut table = [0; LONGEST / MEDIUM_STEP];
         let mut step = 0;
-        while step < LONGEST / STEP {
-            table[step] = of_size((step + 1) * STEP);
+        while step < LONGEST / MEDIUM_STEP {
+            table[step] = of_size((step + 1) * MEDIUM_STEP);
             step += 1;
         }
         table
@@ -135,12 +131,12 @@ impl Class {
     /// What serves a layout, if a sub-slab does.
     #[inline(always)]
     pub(super) fn of(size: usize, align: usize) -> Option<Self> {
-        // OVERFLOW: no bytes wrap to a large number, which no class serves.
-        let last = size.wrapping_sub(1) | (align - 1);
+        // Of no bytes it is a large number, which no class serves.
+        let last = last_byte(size, align);
         if last < SMALL_MAX {
             return Some(Self(Table::SMALL[last]));
         }
-        (last < LONGEST).then(|| Self(Table::MEDIUM[last / STEP]))
+        (last < LONGEST).then(|| Self(Table::MEDIUM[last / MEDIUM_STEP]))
     }
 
     /// That with this index.
@@ -154,7 +150,7 @@ impl Class {
         (0..CLASSES as u8).map(Self)
     }
 
-    /// Below [`CLASSES`], as the remainder shows the compiler.
+    /// Below [`CLASSES`].
     #[inline(always)]
     pub(super) fn index(self) -> usize {
         usize::from(self.0)

@@ -120,8 +120,9 @@ impl Direct {
         if old.filled.get() < entries / 4 * 3 {
             return Ok(());
         }
+        let [live, _] = self.live();
         // Many may be gone.
-        let shift = if self.blocks().count() * 2 < entries {
+        let shift = if live * 2 < entries {
             old.shift
         } else {
             old.shift + 1
@@ -129,7 +130,6 @@ impl Direct {
         let larger = Self::new();
         if let Err(refused) = larger.make(shift, memory) {
             // What is gone, and the last empty ones, will do.
-            let [live, _] = self.live();
             return if live < entries - 1 {
                 Ok(())
             } else {
@@ -143,8 +143,7 @@ impl Direct {
         let (before, head) = (bytes(old.shift), NonNull::from(old));
         self.head.set(larger.head.get());
         // SAFETY: 1. `make` had it with this layout. 2. it is not the table any more.
-        unsafe { memory::give_back(head.cast(), before, align_of::<Head>()) };
-        memory.discharge(before);
+        unsafe { memory.give_back(head.cast(), before, align_of::<Head>()) };
         Ok(())
     }
 
@@ -181,7 +180,7 @@ impl Direct {
     pub(super) fn recount(&self) {
         self.live.iter().for_each(|live| live.set(0));
         self.blocks()
-            .for_each(|(_, layout)| self.count(|live, more| live + more, layout));
+            .for_each(|(_, layout)| self.count(usize::wrapping_add, layout));
     }
 
     fn find(&self, block: NonNull<u8>) -> Option<&Entry> {

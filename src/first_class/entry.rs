@@ -1,4 +1,4 @@
-//! What a part has of one class: a magazine, some blocks of the current sub-slab, and the lists of others.
+//! What a part has of one class: a magazine, some blocks of the current sub-slab, and counts of others.
 //!
 //! What is *at hand* is free, though bitmaps say that it is used: the blocks in the magazine, of whatever part or
 //! sub-slab, and some of one word of the current sub-slab's bitmap, which were *checked out*.
@@ -6,15 +6,14 @@
 use core::ptr::{self, NonNull};
 
 use super::class::Class;
-use super::memory::FIRST_SLOTS;
 use super::sub_slab::{NONE, SubSlab};
 use crate::os::failpoints;
 use crate::sync::{AtomicPtr, GuardedU16, GuardedU32, GuardedU64, GuardedUsize, Ordering, Slot};
 use crate::thread_cache::Magazine;
 
-/// Slots of the first magazine of every class that something is freed of: room for one block. All of them are the same two: at rest the
-/// block is in the magazine itself.
-pub(super) const FIRST: usize = FIRST_SLOTS;
+/// Slots of the first magazine of every class that something is freed of: room for one block. All of them are the
+/// same two: at rest the block is in the magazine itself.
+pub(super) const FIRST: usize = 2;
 /// Slots of a larger magazine, and of the largest.
 pub(super) const MORE: [usize; 2] = [16, MOST_SLOTS];
 const MOST_SLOTS: usize = 64;
@@ -121,7 +120,8 @@ impl Entry {
         let bits = self.bits.get();
         // ORDERING: the owner's own.
         let first = self.first.load(Ordering::Relaxed).addr();
-        let place = address.wrapping_sub(first) / slab.size().max(1);
+        // OVERFLOW: what lies before it wraps to more than a word has.
+        let place = address.wrapping_sub(first) / slab.size();
         bits != 0 && place < u64::BITS as usize && bits >> place & 1 != 0
     }
 

@@ -7,6 +7,7 @@ use super::direct::Layout;
 use super::memory::{self, Refused};
 use super::part::why_not;
 use super::shared::{Guarded, Shared, serves_itself};
+use crate::arena::Zeroed;
 use crate::config;
 use crate::error::{Call, Misuse};
 use crate::large;
@@ -20,14 +21,14 @@ impl Shared {
         &self,
         size: usize,
         align: usize,
-        zeroed: bool,
+        wanted: Zeroed,
     ) -> Result<NonNull<[u8]>, Refused> {
         let counted = counted(size, align).ok_or(Refused::NoMemory)?;
         if self.memory.refuses(counted) {
             return Err(Refused::Limit);
         }
         // Counted once it is there, so that what the system refuses is nobody's peak.
-        let block = memory::block_as(size, align, zeroed)?;
+        let block = memory::block(size, align, wanted)?;
         let found = (self.memory.charge(counted)).and_then(|()| {
             let layout = Layout::of(block, size, align);
             self.enter(block, layout)
@@ -41,15 +42,11 @@ impl Shared {
 
     fn enter(&self, block: NonNull<u8>, layout: Layout) -> Result<NonNull<[u8]>, Refused> {
         let guarded = self.lock();
-        match guarded.direct.make_room(&self.memory) {
-            Ok(()) => {
-                failpoints::at(failpoints::Point::Heap);
-                guarded.direct.insert(block, layout);
-                failpoints::at(failpoints::Point::Heap);
-                Ok(NonNull::slice_from_raw_parts(block, layout.length))
-            }
-            Err(refused) => Err(refused),
-        }
+        guarded.direct.make_room(&self.memory)?;
+        failpoints::at(failpoints::Point::Heap);
+        guarded.direct.insert(block, layout);
+        failpoints::at(failpoints::Point::Heap);
+        Ok(NonNull::slice_from_raw_parts(block, layout.length))
     }
 
     pub(super) fn free_direct(
@@ -64,21 +61,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The same for who has the lock, in a process without safeguards.
-    pub(super) fn free_direct_in(
-        &self,
-        guarded: &Guarded,
-        block: NonNull<u8>,
-        layout: Option<(usize, usize)>,
-    ) -> Result<(), Misuse> {
-        let found = self.take_direct(guarded, block, layout)?;
-        // SAFETY: 1. and 2. just taken from the table.
-        unsafe { self.give_back(block, found) };
-        Ok(())
-    }
-
     /// Takes a block out of the table, if a layout that is told fits it.
-    fn take_direct(
+    pub(super) fn take_direct(
         &self,
         guarded: &Guarded,
         block: NonNull<u8>,
@@ -100,7 +84,7 @@ impl Shared {
     /// # Safety
     /// 1. It was in the table with this layout, from which the caller took it.
     /// 2. Nobody uses it any more.
-    unsafe fn give_back(&self, block: NonNull<u8>, layout: Layout) {
+    pub(super) unsafe fn give_back(&self, block: NonNull<u8>, layout: Layout) {
         self.memory.discharge(layout.counted());
         // SAFETY: 1. entered with the layout that the engine gave it for. 2. our own.
         unsafe { memory::give_back(block, layout.size, layout.align) };

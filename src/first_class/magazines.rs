@@ -4,7 +4,7 @@ use core::ptr::{self, NonNull};
 
 use super::class::Class;
 use super::entry::{FIRST, MORE};
-use super::part::{Part, give_back, memory_of, note, slab_at};
+use super::part::{Part, Wrong, give_back, memory_of, note, slab_at};
 use super::sub_slab::{Place, SubSlab};
 use crate::error::Misuse;
 use crate::os::failpoints;
@@ -13,6 +13,14 @@ use crate::units::LINE;
 
 /// A magazine holds at most one of so many parts of what the heap holds.
 const SHARE: usize = 32;
+
+/// Which blocks leave a magazine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// The older half of all but the newest, or that if it is the only one.
+    Half,
+    All,
+}
 
 impl Part {
     /// Enlarges the magazine of a class as far as what the heap holds allows; whether it did.
@@ -28,7 +36,7 @@ impl Part {
         let most = self.memory().held() / SHARE / class.size();
         let Some(more) = MORE
             .into_iter()
-            .find(|more| *more > slots.len() && *more <= most + 2)
+            .find(|more| *more > slots.len() && *more - 1 <= most)
         else {
             return false;
         };
@@ -45,28 +53,26 @@ impl Part {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         entry.install(larger, blocks, entry.newest());
-        self.memory().give_slots_back(slots);
+        self.give_slots_back(slots);
         true
     }
 
-    /// Takes the oldest half out of a magazine, or all. What is no block of a sub-slab of this heap goes to `lost`, and what
-    /// is wrong ends it.
+    /// Takes blocks out of a magazine. What is no block of a sub-slab of this heap goes to `lost`, and what is wrong ends
+    /// it.
     pub(super) fn flush(
         &self,
         class: Class,
-        half: bool,
+        which: Leaving,
         mut lost: impl FnMut(NonNull<u8>) -> Result<(), Misuse>,
-    ) -> Result<(), (Misuse, NonNull<u8>)> {
+    ) -> Result<(), Wrong> {
         let entry = self.entry(class);
         let (slots, blocks) = entry.contents();
         let older = slots.get(2..=blocks).unwrap_or_default();
-        let leaving = if half {
-            older.len().div_ceil(2)
-        } else {
-            older.len()
+        let leaving = match which {
+            Leaving::Half => older.len().div_ceil(2),
+            Leaving::All => older.len(),
         };
-        // The newest goes with all, or if it is the only one.
-        let newest = if half && leaving > 0 {
+        let newest = if which == Leaving::Half && leaving > 0 {
             ptr::null_mut()
         } else {
             entry.newest()
@@ -127,9 +133,7 @@ impl Part {
     }
 
     fn put_own(&self, slab: &SubSlab, distance: usize) -> Result<(), Misuse> {
-        // Others may have freed it, too.
-        slab.is_live(distance)?;
-        let place = slab.used_at(distance)?;
+        let place = slab.live_at(distance)?;
         let entry = self.entry_of(slab);
         if slab.place() == Place::Current {
             if entry.is_checked_out(slab, slab.start() + distance) {
@@ -145,9 +149,18 @@ impl Part {
     }
 
     /// Gives the magazines' slots back: the part is not used any more.
-    pub(super) fn give_slots_back(&self) {
+    pub(super) fn give_all_slots_back(&self) {
         for entry in &self.entries {
-            self.memory().give_slots_back(entry.contents().0);
+            self.give_slots_back(entry.contents().0);
+        }
+    }
+
+    /// Gives slots back that no magazine has any more, unless they are those that lie in the part.
+    fn give_slots_back(&self, slots: &'static [Slot]) {
+        if slots.len() > FIRST {
+            let (array, bytes) = (NonNull::from(&slots[0]).cast(), size_of_val(slots));
+            // SAFETY: 1. charged with this layout in `enlarge`. 2. as the caller says.
+            unsafe { self.memory().give_back(array, bytes, LINE) };
         }
     }
 }

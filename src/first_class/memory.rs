@@ -4,15 +4,12 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::sub_slab::SubSlab;
-use crate::arena;
+use crate::arena::{self, Zeroed};
 use crate::cache;
 use crate::config::Config;
-use crate::sync::{AtomicU32, AtomicUsize, GuardedPtr, GuardedU16, Ordering, Slot};
+use crate::sync::{AtomicU32, AtomicUsize, GuardedPtr, GuardedU16, Ordering};
 use crate::thread_cache::tls;
 use crate::units::LINE;
-
-/// Slots of the magazines that lie in a part.
-pub(super) const FIRST_SLOTS: usize = 2;
 
 /// The options of a program that has no allocator of ours, whose first call to the engine is by a heap.
 pub(super) static CONFIG: Config = Config::new();
@@ -34,17 +31,12 @@ pub(super) struct Memory {
 }
 
 /// A block of the engine, by its layout.
-pub(super) fn block(size: usize, align: usize) -> Result<NonNull<u8>, Refused> {
-    NonNull::new(cache::alloc::<true>(size, align, &CONFIG)).ok_or(Refused::NoMemory)
-}
-
-/// The same, zeroed if so wanted.
-pub(super) fn block_as(size: usize, align: usize, zeroed: bool) -> Result<NonNull<u8>, Refused> {
-    if zeroed {
-        let found = cache::alloc_zeroed::<true>(size, align, &CONFIG);
-        return NonNull::new(found).ok_or(Refused::NoMemory);
-    }
-    block(size, align)
+pub(super) fn block(size: usize, align: usize, wanted: Zeroed) -> Result<NonNull<u8>, Refused> {
+    let found = match wanted {
+        Zeroed::No => cache::alloc::<true>(size, align, &CONFIG),
+        Zeroed::Yes => cache::alloc_zeroed::<true>(size, align, &CONFIG),
+    };
+    NonNull::new(found).ok_or(Refused::NoMemory)
 }
 
 /// Gives a block of the engine back.
@@ -142,7 +134,18 @@ impl Memory {
     /// A block of the engine that counts.
     pub(super) fn charged(&self, size: usize, align: usize) -> Result<NonNull<u8>, Refused> {
         self.charge(size)?;
-        block(size, align).inspect_err(|_| self.uncharge(size))
+        block(size, align, Zeroed::No).inspect_err(|_| self.uncharge(size))
+    }
+
+    /// Gives back what [`charged`](Self::charged) gave.
+    ///
+    /// # Safety
+    /// 1. It is live and of this layout.
+    /// 2. Nobody uses it any more.
+    pub(super) unsafe fn give_back(&self, block: NonNull<u8>, size: usize, align: usize) {
+        // SAFETY: 1. and 2. our own.
+        unsafe { give_back(block, size, align) };
+        self.discharge(size);
     }
 
     /// The block that a sub-slab of so many bytes is cut from.
@@ -150,26 +153,9 @@ impl Memory {
         self.charged(bytes, bytes)
     }
 
-    /// Takes back what [`carrier`](Self::carrier) gave and nothing came of.
-    pub(super) fn take_carrier_back(&self, base: NonNull<u8>, bytes: usize) {
-        // SAFETY: 1. asked for with this layout. 2. nobody has any of it.
-        unsafe { give_back(base, bytes, bytes) };
-        self.uncharge(bytes);
-    }
-
     /// Gives the block of a sub-slab back, of which nobody uses anything.
     pub(super) fn end(&self, slab: &SubSlab) {
         self.discharge(end_uncounted(slab));
-    }
-
-    /// Takes the slots of a magazine back, if they are a block of their own.
-    pub(super) fn give_slots_back(&self, slots: &'static [Slot]) {
-        if slots.len() > FIRST_SLOTS {
-            let bytes = size_of_val(slots);
-            // SAFETY: 1. asked for with this layout. 2. no magazine has them any more.
-            unsafe { give_back(NonNull::from(&slots[0]).cast(), bytes, LINE) };
-            self.discharge(bytes);
-        }
     }
 
     /// A page, not yet begun.

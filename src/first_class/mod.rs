@@ -13,8 +13,8 @@
 //!
 //! Each file names only those before it: `class`, `returned` (what other threads freed), `sub_slab`, `memory` (the
 //! limit), `direct` (the table of long blocks), `owner`, `entry` (what a part has of a class), `part`, `magazines`
-//! (how blocks leave them), `name`, `shared` (what the heap's threads share), `long` (long blocks), `options`; last
-//! `allocator` and `by_address`.
+//! (how blocks leave them), `ownerless`, `name`, `shared` (what the heap's threads share), `long` (long blocks), `whole`
+//! (its beginning and end), `options`; last `allocator` and `by_address`.
 
 mod allocator;
 mod by_address;
@@ -27,17 +27,20 @@ mod memory;
 mod name;
 mod options;
 mod owner;
+mod ownerless;
 mod part;
 mod returned;
 mod shared;
 mod sub_slab;
+mod whole;
 
 use core::fmt;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use core::ptr::{self, NonNull};
 
+use crate::arena::Zeroed;
 use crate::error::Violation;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use crate::thread_cache::tls;
 
 pub use options::{HeapError, HeapOptions, HeapStats};
@@ -52,6 +55,14 @@ const WORTH_A_PART: usize = 64 << 10;
 
 /// What a heap may hold beyond its limit so that a block can become shorter: the longest sub-slab, and pages beside it.
 const BEYOND: usize = 64 << 10;
+
+/// The numbers that heaps had.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
+fn next_number() -> u64 {
+    // ORDERING: a number.
+    NUMBERS.fetch_add(1, Ordering::Relaxed) + 1
+}
 
 /// Memory of one request, tenant, document or index: counted, limited and dropped as one.
 ///
@@ -103,9 +114,10 @@ const BEYOND: usize = 64 << 10;
 /// drop(heap);
 /// drop(numbers);
 /// ```
+#[doc(alias("arena", "region", "zone", "pool", "bump", "mi_heap"))]
 pub struct Heap {
     shared: NonNull<Shared>,
-    /// The heap's number, as it stands in `shared`: a load less for each call.
+    /// A number that no other heap has, and this one not before its last reset. Here it is a load less for each call.
     number: u64,
 }
 
@@ -135,8 +147,7 @@ impl Heap {
 
     fn create(wanted: Wanted<'_>) -> Result<Self, Refused> {
         let shared = Shared::create(wanted)?;
-        // SAFETY: 1. just made.
-        let number = unsafe { shared.as_ref() }.number();
+        let number = next_number();
         Ok(Self { shared, number })
     }
 
@@ -199,7 +210,7 @@ impl Heap {
     pub fn reset(&mut self) {
         // SAFETY: 1. the heap is borrowed alone, and its blocks are used by who borrows it.
         unsafe { self.shared().reset() };
-        self.number = self.shared().number();
+        self.number = next_number();
     }
 
     /// Checks the heap's bitmaps and counts: for tests, and for finding who corrupts memory.
@@ -246,10 +257,10 @@ impl Heap {
                 tls::words().heaps.may_exceed.set(0);
             }
         }
-        self.try_to_alloc(size, align, false).or_else(|_| {
+        self.try_to_alloc(size, align, Zeroed::No).or_else(|_| {
             let _allowance = Allowance;
             tls::words().heaps.may_exceed.set(BEYOND);
-            self.alloc_slow(size, align, false)
+            self.alloc_slow(size, align, Zeroed::No)
         })
     }
 
@@ -257,7 +268,7 @@ impl Heap {
     #[inline(always)]
     fn alloc(&self, size: usize, align: usize) -> Result<NonNull<[u8]>, Refused> {
         if let Some(class) = Class::of(size, align)
-            && let Some(part) = Shared::part_at_hand(self.number)
+            && let Some(part) = self.shared().part_at_hand(self.number)
         {
             let block = match part.take(class) {
                 Some(block) => block,
@@ -265,7 +276,7 @@ impl Heap {
             };
             return Ok(NonNull::slice_from_raw_parts(block, class.size()));
         }
-        self.alloc_slow(size, align, false)
+        self.alloc_slow(size, align, Zeroed::No)
     }
 
     #[cold]
@@ -282,9 +293,9 @@ impl Heap {
         &self,
         size: usize,
         align: usize,
-        zeroed: bool,
+        wanted: Zeroed,
     ) -> Result<NonNull<[u8]>, Refused> {
-        self.try_to_alloc(size, align, zeroed)
+        self.try_to_alloc(size, align, wanted)
             .inspect_err(|refused| self.refuse(*refused, size))
     }
 
@@ -292,7 +303,7 @@ impl Heap {
         &self,
         size: usize,
         align: usize,
-        zeroed: bool,
+        wanted: Zeroed,
     ) -> Result<NonNull<[u8]>, Refused> {
         let shared = self.shared();
         if size == 0 {
@@ -304,13 +315,13 @@ impl Heap {
             ));
         }
         if let Some(class) = Class::of(size, align)
-            && let Some(part) = shared.part()
+            && let Some(part) = shared.part(self.number)
         {
             let block = match part.take(class) {
                 Some(block) => block,
                 None => shared.refill(part, class)?,
             };
-            if zeroed {
+            if wanted == Zeroed::Yes {
                 // SAFETY: 1. a fresh block of at least `size` bytes.
                 unsafe { block.write_bytes(0, size) };
             }
@@ -323,11 +334,11 @@ impl Heap {
             let size = class.size();
             (size, 1 << size.trailing_zeros())
         });
-        shared.alloc_direct(size, align, zeroed).or_else(|refused| {
+        shared.alloc_direct(size, align, wanted).or_else(|refused| {
             // What is free but kept may make room.
-            let part = shared.part().ok_or(refused)?;
+            let part = shared.part(self.number).ok_or(refused)?;
             shared.tidy(part, None);
-            shared.alloc_direct(size, align, zeroed)
+            shared.alloc_direct(size, align, wanted)
         })
     }
 
@@ -349,7 +360,7 @@ impl Heap {
     #[inline(always)]
     unsafe fn free(&self, block: NonNull<u8>, size: usize, align: usize) {
         if let Some(class) = Class::of(size, align)
-            && let Some(part) = Shared::part_at_hand(self.number)
+            && let Some(part) = self.shared().part_at_hand(self.number)
         {
             return self.free_with(part, class, block);
         }
@@ -360,9 +371,9 @@ impl Heap {
     fn part_to_free(&self) -> Option<&Part> {
         let shared = self.shared();
         if shared.memory.held() > WORTH_A_PART {
-            shared.part()
+            shared.part(self.number)
         } else {
-            shared.part_remembered()
+            shared.part_remembered(self.number)
         }
     }
 

@@ -16,7 +16,7 @@ use super::sub_slab::{Place, SubSlab};
 use crate::arena;
 use crate::error::Misuse;
 use crate::os::failpoints;
-use crate::sync::{GuardedPtr, GuardedU8, GuardedUsize, Ordering, Slot};
+use crate::sync::{GuardedPtr, GuardedU8, GuardedUsize, Slot};
 
 /// One thread's. It lies in a [`Page`].
 #[repr(C, align(64))]
@@ -28,19 +28,19 @@ pub(super) struct Part {
     /// Pages with descriptors, this part's own among them, newest first.
     pages: GuardedPtr<Page>,
     /// Descriptors that are not used.
-    unused: GuardedPtr<SubSlab>,
-    returned: Returned<SubSlab>,
+    pub(super) unused: GuardedPtr<SubSlab>,
+    pub(super) returned: Returned<SubSlab>,
     /// Blocks, and their bytes, that the owner freed to other parts, and that came back to this one: what is neither
     /// used nor free.
     pub(super) freed: [GuardedUsize; 2],
-    collected: [GuardedUsize; 2],
+    pub(super) collected: [GuardedUsize; 2],
     /// Sub-slabs begun since it was last looked for parts without an owner.
     begun: GuardedUsize,
     /// 1 in a child of a fork whose parent may have left sub-slabs with a link to a stack that is gone: what others free
     /// there is not pushed.
-    has_stuck: GuardedU8,
+    pub(super) has_stuck: GuardedU8,
     /// Sub-slabs begun since these were last looked for.
-    begun_since: GuardedUsize,
+    pub(super) begun_since: GuardedUsize,
     /// By class, sub-slabs with free blocks that are not the current one.
     listed: [GuardedPtr<SubSlab>; CLASSES],
     /// The slots of every magazine with room for one block: slot 1 of such a one is always null.
@@ -84,7 +84,7 @@ impl Part {
         self.entry(slab.class())
     }
 
-    fn listed(&self, class: Class) -> &GuardedPtr<SubSlab> {
+    pub(super) fn listed(&self, class: Class) -> &GuardedPtr<SubSlab> {
         &self.listed[class.index()]
     }
 
@@ -157,7 +157,7 @@ impl Part {
     }
 
     /// Has no current sub-slab any more.
-    fn retire(&self, entry: &Entry) {
+    pub(super) fn retire(&self, entry: &Entry) {
         entry.check_in();
         let current = entry.current();
         if current.is_used() {
@@ -197,7 +197,8 @@ impl Part {
         let place = ptr::from_ref(slab).cast_mut().cast();
         if !arena::set_tenant(base.addr().get(), bytes, place) {
             slab.link_unused(&self.unused);
-            self.memory().take_carrier_back(base, bytes);
+            // SAFETY: 1. just charged. 2. nobody has any of it.
+            unsafe { self.memory().give_back(base, bytes, bytes) };
             return Err(Refused::NoMemory);
         }
         slab.set_part(self.number());
@@ -260,7 +261,7 @@ impl Part {
         self.returned.take_all(|slab| self.collect_from(slab));
     }
 
-    fn collect_from(&self, slab: &SubSlab) {
+    pub(super) fn collect_from(&self, slab: &SubSlab) {
         if !slab.is_used() {
             return;
         }
@@ -281,22 +282,6 @@ impl Part {
         }
     }
 
-    /// Gives back the sub-slabs that have no used block. By the owner, or under the heap's lock for a part without one.
-    /// What is at hand is not any more.
-    pub(super) fn tidy(
-        &self,
-        mut lost: impl FnMut(NonNull<u8>) -> Result<(), Misuse>,
-    ) -> Result<(), (Misuse, NonNull<u8>)> {
-        self.collect();
-        for (class, entry) in Class::all().zip(&self.entries) {
-            self.flush(class, false, &mut lost)?;
-            if entry.current().is_used() {
-                self.retire(entry);
-            }
-        }
-        Ok(())
-    }
-
     /// Whether a look at so many other parts is paid for by as many sub-slabs that were begun since the last.
     pub(super) fn is_time_to_look(&self, parts: usize) -> bool {
         let is_time = self.begun.get() >= parts;
@@ -310,88 +295,6 @@ impl Part {
         slab.part() == self.number()
     }
 
-    /// Lists its sub-slabs anew, which are among `all` of the heap, by what their bitmaps say: the last owner may have
-    /// gone in the midst of a step. Under the heap's lock, while it has no owner.
-    pub(super) fn rebuild<'a>(&self, all: impl Iterator<Item = &'a SubSlab>) {
-        self.has_stuck.set(1);
-        self.returned.take_all(|_| {});
-        for (class, entry) in Class::all().zip(&self.entries) {
-            let (slots, blocks) = entry.contents();
-            // The newest may be its user's already. Others may be in a bitmap already, too.
-            let older = slots.get(2..=blocks).unwrap_or_default();
-            for block in older {
-                // ORDERING: the owner is gone.
-                let block = NonNull::new(block.load(Ordering::Relaxed));
-                let found = block.and_then(|block| slab_at(block.addr().get()));
-                if let Some((slab, distance)) = found.filter(|(slab, _)| slab.class() == class)
-                    && give_back(slab, distance).is_ok()
-                {
-                    note([1, slab.size()], &self.freed);
-                }
-            }
-            entry.check_in();
-            entry.forget();
-            self.listed(class).set(None);
-        }
-        self.unused.set(None);
-        for slab in all.filter(|slab| self.owns(slab)) {
-            if slab.is_used() {
-                let count = slab.recount();
-                note([count, count * slab.size()], &self.collected);
-                self.adopt(slab);
-            } else {
-                slab.link_unused(&self.unused);
-            }
-        }
-    }
-
-    /// Looks for what others freed in sub-slabs that they could not push.
-    pub(super) fn look_for_stuck<'a>(&self, all: impl Iterator<Item = &'a SubSlab>) {
-        for slab in all.filter(|slab| self.owns(slab)) {
-            self.collect_from(slab);
-        }
-    }
-
-    /// Whether there may be any, and as many sub-slabs were begun as are looked at.
-    pub(super) fn has_stuck(&self) -> bool {
-        if self.has_stuck.get() == 0 {
-            return false;
-        }
-        let sub_slabs: usize = self.entries.iter().map(Entry::count).sum();
-        let is_time = self.begun_since.get() >= sub_slabs;
-        if is_time {
-            self.begun_since.set(0);
-        }
-        is_time
-    }
-
-    /// Takes in a sub-slab that is in no list.
-    fn adopt(&self, slab: &SubSlab) {
-        let entry = self.entry_of(slab);
-        entry.count_one_more();
-        entry.add_used(slab.used());
-        slab.set_place(Place::Full);
-        if slab.free_word().is_some() {
-            self.note_free(entry, slab);
-        }
-    }
-
-    /// Takes over the sub-slabs of `class` that have free blocks from a [tidied](Self::tidy) part without an owner.
-    /// Under the heap's lock, by the owner of this one.
-    pub(super) fn take_over(&self, other: &Self, class: Class) {
-        let (entry, first) = (other.entry(class), other.listed(class));
-        while let Some(listed) = first.get() {
-            // SAFETY: 1. in a list, so a descriptor of this heap.
-            let listed = unsafe { listed.as_ref() };
-            listed.unlink(first);
-            entry.take_used(listed.used());
-            entry.count_one_less();
-            failpoints::at(failpoints::Point::Part);
-            listed.set_part(self.number());
-            self.adopt(listed);
-        }
-    }
-
     /// Every descriptor in the part's pages.
     pub(super) fn sub_slabs(&self) -> impl Iterator<Item = &SubSlab> {
         self.pages().flat_map(|page| {
@@ -401,7 +304,7 @@ impl Part {
     }
 
     /// What the part is known by.
-    fn number(&self) -> *mut u8 {
+    pub(super) fn number(&self) -> *mut u8 {
         ptr::from_ref(self).cast_mut().cast()
     }
 
@@ -419,6 +322,9 @@ pub(super) fn slab_at<'a>(address: usize) -> Option<(&'a SubSlab, usize)> {
     let slab = unsafe { slab.as_ref() }?;
     Some((slab, slab.inside(address)?))
 }
+
+/// A block that something is wrong with.
+pub(super) type Wrong = (Misuse, NonNull<u8>);
 
 /// Whether what a sub-slab says of itself holds while nobody is in a call: in a child of a fork its owner may have
 /// vanished in the midst of a step, and nobody has repaired that yet.

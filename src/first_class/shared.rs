@@ -8,52 +8,42 @@ use core::ptr::{self, NonNull};
 
 use super::class::Class;
 use super::direct::Direct;
+use super::magazines::Leaving;
 use super::memory::{self, CONFIG, Memory, PAGE, Page, Refused};
 use super::name::Name;
-use super::part::{self, Part, why_not};
+use super::part::{self, Part, Wrong, why_not};
 use super::sub_slab::SubSlab;
+use crate::arena::Zeroed;
 use crate::config;
-use crate::error::{Call, Misuse, Violation};
+use crate::error::{Call, Misuse};
 use crate::os::{self, Held, Lock, failpoints};
-use crate::sync::{
-    AtomicU64, AtomicUsize, GuardedPtr, GuardedU8, GuardedU64, GuardedUsize, Ordering,
-};
+use crate::sync::{AtomicUsize, GuardedPtr, GuardedU8, GuardedUsize, Ordering};
 use crate::thread_cache::{ThreadCache, tls};
 use crate::threads;
 
 /// What the lock guards.
 pub(super) struct Guarded {
     /// Parts, newest first.
-    parts: GuardedPtr<Part>,
+    pub(super) parts: GuardedPtr<Part>,
     pub(super) direct: Direct,
 }
 
 /// In front of the first part, in the heap's first page.
 #[repr(C, align(64))]
 pub(super) struct Shared {
-    /// A number that no other heap has, and this one not before its last reset.
-    number: GuardedU64,
     /// 1 if a limit panics.
     panics: GuardedU8,
     /// 1 from when a forked child finds the lock held until it has counted anew.
     torn: GuardedU8,
     pub(super) memory: Memory,
     /// How many parts there are.
-    parts: GuardedUsize,
+    pub(super) parts: GuardedUsize,
     /// Requests that were refused.
     pub(super) refused: AtomicUsize,
     /// Blocks and bytes that were freed by threads without a part.
-    freed: [AtomicUsize; 2],
+    pub(super) freed: [AtomicUsize; 2],
     lock: Lock<Guarded>,
     pub(super) name: Name,
-}
-
-/// The numbers that heaps had.
-static NUMBERS: AtomicU64 = AtomicU64::new(0);
-
-fn next_number() -> u64 {
-    // ORDERING: a number.
-    NUMBERS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// What is said of a heap when it is made.
@@ -65,7 +55,7 @@ pub(super) struct Wanted<'a> {
 }
 
 /// Where the first part lies behind the head of its page.
-const BEFORE_PART: usize = size_of::<Shared>();
+pub(super) const BEFORE_PART: usize = size_of::<Shared>();
 
 impl Shared {
     /// A heap of one page, alone in it.
@@ -73,11 +63,10 @@ impl Shared {
         if wanted.limit < PAGE {
             return Err(Refused::Limit);
         }
-        let page = memory::block(PAGE, PAGE)?;
+        let page = memory::block(PAGE, PAGE, Zeroed::No)?;
         // SAFETY: 1. inside the page, behind its head.
         let shared = unsafe { crate::ptr::advance::<Self>(page, size_of::<Page>()) };
         let fresh = Self {
-            number: GuardedU64::new(next_number()),
             panics: GuardedU8::new(u8::from(wanted.panics)),
             torn: GuardedU8::new(0),
             memory: Memory::new(wanted.limit, PAGE),
@@ -99,7 +88,7 @@ impl Shared {
     }
 
     /// Begins a page with a part behind `before` bytes, and enters that.
-    fn add_part(&self, page: NonNull<u8>, before: usize) -> &Part {
+    pub(super) fn add_part(&self, page: NonNull<u8>, before: usize) -> &Part {
         let begun = Page::begin(page, None, before + size_of::<Part>());
         // SAFETY: 1. inside the page, see what it was told to reserve.
         let part = unsafe { crate::ptr::advance::<Part>(page, size_of::<Page>() + before) };
@@ -110,11 +99,6 @@ impl Shared {
         guarded.parts.set(Some(part.into()));
         self.parts.set(self.parts.get() + 1);
         part
-    }
-
-    #[inline(always)]
-    pub(super) fn number(&self) -> u64 {
-        self.number.get()
     }
 
     pub(super) fn panics(&self) -> bool {
@@ -138,28 +122,28 @@ impl Shared {
         held
     }
 
-    /// The calling thread's part of the heap with this number, which is there, if it is at hand.
+    /// The calling thread's part of this heap, whose number is told, if it is at hand.
     #[inline(always)]
-    pub(super) fn part_at_hand<'a>(number: u64) -> Option<&'a Part> {
+    pub(super) fn part_at_hand(&self, number: u64) -> Option<&Part> {
         let part = tls::words().heaps.part(number)?;
         // SAFETY: 1. kept for this heap's number, which it has had since its last reset: one of its parts.
         Some(unsafe { part.cast::<Part>().as_ref() })
     }
 
     /// The same, if the thread remembers it at all.
-    pub(super) fn part_remembered(&self) -> Option<&Part> {
-        let heaps = &tls::words().heaps;
-        let part = heaps.part(self.number());
-        let part = part.or_else(|| heaps.second(self.number()))?;
-        // SAFETY: 1. as in `part_at_hand`.
-        Some(unsafe { part.cast::<Part>().as_ref() })
+    pub(super) fn part_remembered(&self, number: u64) -> Option<&Part> {
+        self.part_at_hand(number).or_else(|| {
+            let part = tls::words().heaps.second(number)?;
+            // SAFETY: 1. as in `part_at_hand`.
+            Some(unsafe { part.cast::<Part>().as_ref() })
+        })
     }
 
     /// The same, or one that is made the thread's. `None` for a thread without a cache, which is ending, in a process
     /// with safeguards or samples, where the engine serves each block, and without memory.
     #[cold]
-    pub(super) fn part(&self) -> Option<&Part> {
-        if let Some(part) = self.part_remembered() {
+    pub(super) fn part(&self, number: u64) -> Option<&Part> {
+        if let Some(part) = self.part_remembered(number) {
             return Some(part);
         }
         if !threads::prepare(&CONFIG) || !serves_itself() {
@@ -171,11 +155,11 @@ impl Shared {
         let own = ThreadCache::own()?;
         let part = self.part_of(own)?;
         let place = NonNull::from(part).cast();
-        tls::words().heaps.keep(self.number(), place);
+        tls::words().heaps.keep(number, place);
         Some(part)
     }
 
-    fn part_of(&self, own: &ThreadCache) -> Option<&Part> {
+    fn part_of(&self, own: &'static ThreadCache) -> Option<&Part> {
         {
             let guarded = self.lock();
             if let Some(part) = self.parts(&guarded).find(|part| part.owner.is(own)) {
@@ -207,7 +191,7 @@ impl Shared {
         }
     }
 
-    fn parts(&self, guarded: &Guarded) -> impl Iterator<Item = &Part> {
+    pub(super) fn parts(&self, guarded: &Guarded) -> impl Iterator<Item = &Part> {
         let mut next = guarded.parts.get();
         core::iter::from_fn(move || {
             // SAFETY: 1. in the list of parts, which live as long as the heap's memory.
@@ -227,7 +211,7 @@ impl Shared {
         }
     }
 
-    fn tidy_others(&self, part: &Part, class: Option<Class>) -> Result<(), (Misuse, NonNull<u8>)> {
+    fn tidy_others(&self, part: &Part, class: Option<Class>) -> Result<(), Wrong> {
         let Some(own) = ThreadCache::own() else {
             return Ok(());
         };
@@ -240,7 +224,14 @@ impl Shared {
             // Whoever finds this thread gone in the midst of it repairs the part.
             other.owner.set(own);
             failpoints::at(failpoints::Point::Heap);
-            let tidied = other.tidy(|block| self.free_direct_in(&guarded, block, None));
+            // In a process without safeguards, in which nothing is found to be wrong with the block under the lock.
+            let lost = |block| {
+                let found = self.take_direct(&guarded, block, None)?;
+                // SAFETY: 1. and 2. just taken from the table.
+                unsafe { self.give_back(block, found) };
+                Ok(())
+            };
+            let tidied = other.tidy(lost);
             if let (Ok(()), Some(class)) = (tidied, class) {
                 part.take_over(other, class);
             }
@@ -263,7 +254,7 @@ impl Shared {
                 return Ok(block);
             }
         }
-        if part.has_stuck() {
+        if part.is_time_for_stuck() {
             let guarded = self.lock();
             part.look_for_stuck(self.parts(&guarded).flat_map(Part::sub_slabs));
             drop(guarded);
@@ -286,7 +277,7 @@ impl Shared {
     /// Takes back a block whose magazine is full.
     pub(super) fn make_room(&self, part: &Part, class: Class, block: NonNull<u8>) {
         if !part.enlarge(class) {
-            let flushed = part.flush(class, true, |block| self.free_direct(block, None));
+            let flushed = part.flush(class, Leaving::Half, |block| self.free_direct(block, None));
             if let Err((misuse, wrong)) = flushed {
                 die(misuse, Call::Free, wrong);
             }
@@ -343,7 +334,7 @@ impl Shared {
     /// Bytes that the user of a live block may use.
     pub(super) fn length(&self, block: NonNull<u8>, call: Call) -> usize {
         let found = match self.sub_slab(block) {
-            Some((slab, distance)) => slab.is_live(distance).map(|()| slab.size()),
+            Some((slab, distance)) => slab.live_at(distance).map(|_| slab.size()),
             None => {
                 let direct = self.lock().direct.get(block);
                 direct
@@ -352,106 +343,6 @@ impl Shared {
             }
         };
         found.unwrap_or_else(|misuse| die(misuse, call, block))
-    }
-
-    /// Blocks in use, and their bytes.
-    pub(super) fn live(&self) -> [usize; 2] {
-        let guarded = self.lock();
-        let mut all = guarded.direct.live();
-        // ORDERING: counts.
-        let freed = self
-            .freed
-            .each_ref()
-            .map(|freed| freed.load(Ordering::Relaxed));
-        for (sum, freed) in all.iter_mut().zip(freed) {
-            *sum = sum.wrapping_sub(freed);
-        }
-        for part in self.parts(&guarded) {
-            for (sum, used) in all.iter_mut().zip(part.used()) {
-                // OVERFLOW: modulo 2^64; the sum of all is what lives.
-                *sum = sum.wrapping_add(used);
-            }
-        }
-        // While blocks are on their way from thread to thread, a sum may be less than none.
-        all.map(|sum| if sum > isize::MAX as usize { 0 } else { sum })
-    }
-
-    /// Checks every sub-slab. By who has the heap alone.
-    pub(super) fn verify(&self) -> Result<(), Violation> {
-        let guarded = self.lock();
-        let slabs = self.parts(&guarded).flat_map(Part::sub_slabs);
-        for slab in slabs.filter(|slab| slab.is_used() && part::is_settled(slab)) {
-            if let Some(invariant) = slab.fault() {
-                let address = ptr::from_ref(slab).addr();
-                return Err(Violation { invariant, address });
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives all back but the first page.
-    ///
-    /// # Safety
-    /// 1. Nobody uses the heap's blocks any more, and no other thread is in a call.
-    unsafe fn clear(&self) {
-        // First: from here on no thread finds a part.
-        self.number.set(0);
-        let guarded = self.lock();
-        // SAFETY: 1. our own.
-        unsafe { guarded.direct.clear() };
-        for slab in self.parts(&guarded).flat_map(Part::sub_slabs) {
-            memory::end_uncounted(slab);
-        }
-        self.parts(&guarded).for_each(Part::give_slots_back);
-        let first = self.first_page();
-        let mut next = guarded.parts.get();
-        guarded.parts.set(None);
-        while let Some(part) = next {
-            // SAFETY: 1. it was in the list, and its page was not given back yet.
-            let part = unsafe { part.as_ref() };
-            next = part.next.get();
-            for page in part.pages().filter(|page| *page != first) {
-                // SAFETY: 1. as it was asked for. 2. nobody finds what lies there any more: a part lies in the last of
-                // its own pages.
-                unsafe { memory::give_back(page.cast(), PAGE, PAGE) };
-            }
-        }
-    }
-
-    /// Gives all back: the heap is as it was made, under another number.
-    ///
-    /// # Safety
-    /// 1. Nobody uses the heap's blocks any more, and no other thread is in a call.
-    pub(super) unsafe fn reset(&self) {
-        // SAFETY: 1. our own.
-        unsafe { self.clear() };
-        self.parts.set(0);
-        self.freed
-            .iter()
-            .for_each(|freed| freed.store(0, Ordering::Relaxed));
-        self.memory.begin_anew(PAGE);
-        self.number.set(next_number());
-        self.add_part(self.first_page().cast(), BEFORE_PART);
-    }
-
-    fn first_page(&self) -> NonNull<Page> {
-        let place = NonNull::from(self).cast::<u8>();
-        // SAFETY: 1. it lies behind the head of its page.
-        unsafe { place.sub(size_of::<Page>()) }.cast()
-    }
-
-    /// Gives all back, the heap itself too.
-    ///
-    /// # Safety
-    /// 1. Nobody uses the heap or its blocks any more.
-    pub(super) unsafe fn end(shared: NonNull<Self>) {
-        // SAFETY: 1. it is there until the last line.
-        let all = unsafe { shared.as_ref() };
-        // SAFETY: 1. our own.
-        unsafe { all.clear() };
-        let page = all.first_page();
-        // SAFETY: 1. as it was asked for. 2. nobody uses it.
-        unsafe { memory::give_back(page.cast(), PAGE, PAGE) };
     }
 }
 

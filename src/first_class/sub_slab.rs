@@ -21,7 +21,7 @@ use crate::error::Misuse;
 use crate::sync::{
     AtomicPtr, AtomicU64, GuardedPtr, GuardedU8, GuardedU16, GuardedU32, GuardedU64, Ordering,
 };
-use crate::units::LINE;
+use crate::units::{LINE, low_bits};
 
 /// Bits of a word.
 const WORD: usize = u64::BITS as usize;
@@ -72,15 +72,6 @@ const_assert!(core::mem::offset_of!(SubSlab, part) == LINE);
 
 /// Has no block: what is current where there is none.
 pub(super) static NONE: SubSlab = SubSlab::unused();
-
-/// How many blocks there are in a word, or in what is left of them.
-fn low_bits(count: usize) -> u64 {
-    if count >= WORD {
-        u64::MAX
-    } else {
-        (1 << count) - 1
-    }
-}
 
 /// The bit of a block: its word, and its place there.
 #[inline(always)]
@@ -224,9 +215,10 @@ impl SubSlab {
     /// Marks blocks free that were checked out of the word whose first block is at this address. In a child of a fork they
     /// may be that already.
     pub(super) fn check_in(&self, first: usize, bits: u64) {
-        let word = self
-            .inside(first)
-            .map_or(0, |distance| distance / (WORD * self.size()).max(1) % WORDS);
+        let Some(distance) = self.inside(first) else {
+            return;
+        };
+        let word = distance / (WORD * self.size()) % WORDS;
         let before = self.free[word].get();
         self.free[word].set(before | bits);
         self.take_used((bits & !before).count_ones());
@@ -286,7 +278,18 @@ impl SubSlab {
         }
     }
 
-    /// Takes back a block that is [used](Self::used_at), by the owner.
+    /// The same, if nobody else gave it back either.
+    pub(super) fn live_at(&self, distance: usize) -> Result<(usize, u64), Misuse> {
+        let (word, bit) = self.used_at(distance)?;
+        // ORDERING: a check.
+        if self.returned[word].load(Ordering::Relaxed) & bit == 0 {
+            Ok((word, bit))
+        } else {
+            Err(Misuse::Freed)
+        }
+    }
+
+    /// Takes back a block that is [live](Self::live_at), by the owner.
     #[inline(always)]
     pub(super) fn put(&self, (word, bit): (usize, u64)) {
         self.free[word].set(self.free[word].get() | bit);
@@ -338,18 +341,6 @@ impl SubSlab {
         #[expect(clippy::cast_possible_truncation, reason = "at most `MOST`")]
         self.used.set(self.blocks.get() - free as u16);
         count
-    }
-
-    /// Whether the block at this distance is live, as far as its owner and who frees it can tell.
-    pub(super) fn is_live(&self, distance: usize) -> Result<(), Misuse> {
-        let (word, bit) = bit_of(self.block_at(distance)?);
-        // ORDERING: a check.
-        let free = self.free[word].get() | self.returned[word].load(Ordering::Relaxed);
-        if free & bit == 0 {
-            Ok(())
-        } else {
-            Err(Misuse::Freed)
-        }
     }
 
     /// What is wrong with it, by who has the heap alone.

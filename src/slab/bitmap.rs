@@ -5,6 +5,7 @@ use core::ptr;
 
 use crate::os;
 use crate::sync::GuardedU64;
+use crate::units::low_bits;
 
 /// Bits, hence blocks, of a word.
 pub(super) const WORD: usize = 64;
@@ -16,14 +17,6 @@ pub(super) struct Bitmap {
     /// Bit `i` is set when `words[i]` is not 0.
     summary: GuardedU64,
     words: [GuardedU64; WORD],
-}
-
-fn low_bits(count: usize) -> u64 {
-    if count >= WORD {
-        u64::MAX
-    } else {
-        (1 << count) - 1
-    }
 }
 
 impl Bitmap {

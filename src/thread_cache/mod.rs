@@ -122,6 +122,9 @@ unsafe impl Sync for Gap {}
 const NEAR: usize = (size_of::<[Magazine; 1 + SMALL_CLASSES]>() + size_of::<[Record; CLASSES]>())
     .next_multiple_of(size_of::<u64>())
     + size_of::<[u64; WORDS]>();
+/// What a [life](ThreadCache::life) goes up by beside the one when its thread vanished.
+#[cfg(feature = "heaps")]
+const VANISHED: u64 = 1 << 32;
 /// Words between the records and the gap.
 const WORDS: usize = if cfg!(feature = "heaps") { 15 } else { 14 };
 /// Bytes from one cache of a bank to the next.
@@ -188,11 +191,17 @@ impl ThreadCache {
         self.life.load(Ordering::Acquire)
     }
 
+    /// Whether a thread that had the cache vanished between two of its lives.
+    #[cfg(feature = "heaps")]
+    pub(crate) fn vanished(one: u64, other: u64) -> bool {
+        one / VANISHED != other / VANISHED
+    }
+
     /// Its thread vanished in a fork, wherever it stood; its life [ends](Self::end_life) next.
     #[cfg(feature = "heaps")]
     pub(crate) fn note_vanished(&self) {
         // ORDERING: as in `end_life`.
-        self.life.store(self.life() + (1 << 32), Ordering::Release);
+        self.life.store(self.life() + VANISHED, Ordering::Release);
     }
 
     /// Its thread is gone, or is about to be and has forgotten what it had of first-class heaps.
