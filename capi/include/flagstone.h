@@ -95,6 +95,7 @@ struct flagstone_heap_stats {
     size_t blocks; /* how many these are */
     size_t held;   /* these, free memory that the heap keeps, and its tables: the limit's bytes */
     size_t peak;   /* the most that was held since the heap was made or reset */
+    size_t refused; /* requests that were refused since the heap was made */
 };
 
 /* What the heap holds at the moment, into *out. Takes time for each thread that has used the

@@ -31,6 +31,7 @@ pub struct FlagstoneHeapStats {
     blocks: usize,
     held: usize,
     peak: usize,
+    refused: usize,
 }
 
 #[cold]
@@ -276,6 +277,7 @@ pub unsafe extern "C" fn flagstone_heap_get_stats(
         blocks,
         held,
         peak,
+        refused,
         ..
     } = unsafe { behind(heap) }.stats();
     let stats = FlagstoneHeapStats {
@@ -283,6 +285,7 @@ pub unsafe extern "C" fn flagstone_heap_get_stats(
         blocks,
         held,
         peak,
+        refused,
     };
     // SAFETY: 1. the caller's second item.
     unsafe { out.write(stats) };

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use capi_tests::{Link, Program, built, run, without_options};
+use capi_tests::{Exit, Link, Program, built, run, without_options};
 
 const DOUBLE: &str = "double free";
 const FOREIGN: &str = "free of a pointer that was not allocated here";
@@ -54,15 +54,21 @@ fn mistakes_are_named() {
                     assert_eq!(exit.signal, Some(libc::SIGSEGV), "{command:?}: {exit:?}");
                     continue;
                 }
-                let is_named = words.iter().any(|word| exit.stderr.contains(word));
-                assert!(
-                    is_named && exit.signal == Some(libc::SIGABRT),
-                    "{command:?}: {exit:?}"
-                );
-                assert_eq!(exit.stderr.lines().count(), 1, "{command:?}: {exit:?}");
+                expect_named(words, &format!("{command:?}"), &exit);
             }
         }
     }
+}
+
+/// Panics unless the program died by `abort` and said why in one line, in one of these ways.
+#[track_caller]
+fn expect_named(words: &[&str], command: &str, exit: &Exit) {
+    let is_named = words.iter().any(|word| exit.stderr.contains(word));
+    assert!(
+        is_named && exit.signal == Some(libc::SIGABRT),
+        "{command}: {exit:?}"
+    );
+    assert_eq!(exit.stderr.lines().count(), 1, "{command}: {exit:?}");
 }
 
 const OTHER: &str = "of a block of another heap";
@@ -107,12 +113,7 @@ fn mistakes_with_heaps_are_named() {
                     assert_eq!(exit.stdout, "survived\n", "{command:?}: {exit:?}");
                     continue;
                 }
-                let is_named = words.iter().any(|word| exit.stderr.contains(word));
-                assert!(
-                    is_named && exit.signal == Some(libc::SIGABRT),
-                    "{command:?}: {exit:?}"
-                );
-                assert_eq!(exit.stderr.lines().count(), 1, "{command:?}: {exit:?}");
+                expect_named(words, &format!("{command:?}"), &exit);
             }
         }
     }

@@ -179,7 +179,7 @@ static void limits(void) {
         CHECK(first > 0 && first < LIMIT / size);
         struct flagstone_heap_stats full = stats_of(heap);
         CHECK(full.blocks == first && full.live >= first * size);
-        CHECK(full.held >= full.live && full.held <= LIMIT && full.peak >= full.held);
+        CHECK(full.held >= full.live && full.held <= LIMIT && full.peak >= full.held && full.refused > 0);
         flagstone_heap_set_limit(heap, 2 * LIMIT);
         /* How many more is the table's matter in a hardened process, which must grow first. */
         CHECK(fill(heap, size, MANY) > 0);
