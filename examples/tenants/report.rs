@@ -23,7 +23,7 @@ pub(crate) fn table(rows: &[Row]) {
         let limit = row.limit.map_or_else(|| "none".into(), human::bytes);
         print(format_args!(
             "{:>9} {live:>11} {held:>11} {peak:>11} {limit:>11} {:>9}  {}",
-            row.entries, row.refused, row.name
+            row.entries, row.stats.refused, row.name
         ));
     }
     let held = human::bytes(rows.iter().map(|row| row.stats.held).sum());
