@@ -222,7 +222,7 @@ impl Chunk {
             let first = unsafe { crate::ptr::advance::<u8>(start, skipped) };
             // SAFETY: 1. our own metadata. Nothing in it is in use: no unit belongs to a span, and who
             // reads it with a stale link finds zeros, which are a slab without blocks.
-            let _ = unsafe { os::purge(first, whole) };
+            let _ = unsafe { os::discard(first, whole) };
         }
     }
 

@@ -27,7 +27,7 @@ impl Tags {
     /// Gives their memory back; if the kernel refuses, they are as they were: without a live block, all zero.
     pub(super) fn discard(&'static self) {
         // SAFETY: 1. our own metadata, whole pages of zeros; who reads them with a stale pointer finds zeros still.
-        let _ = unsafe { os::purge(NonNull::from(self).cast(), LENGTH) };
+        let _ = unsafe { os::discard(NonNull::from(self).cast(), LENGTH) };
     }
 }
 

@@ -182,6 +182,17 @@ pub(crate) unsafe fn purge(base: NonNull<u8>, length: PageLen) -> bool {
     unsafe { imp::purge(base, length) }
 }
 
+/// [`purge`] for words that are read with stale links, as atomics, by who takes either value: that is no
+/// use of them, and no race with the kernel's zeros.
+///
+/// # Safety
+/// 1. The range is the caller's own mapping, and nobody writes to it.
+#[must_use]
+pub(crate) unsafe fn discard(base: NonNull<u8>, length: PageLen) -> bool {
+    // SAFETY: 1. the same range: the caller's own mapping; a reader finds what stood there, or zeros.
+    unsafe { imp::purge(base, length) }
+}
+
 /// Makes a range read as zero: writes to what is in memory of it, and leaves the rest to the kernel. How much is in
 /// memory then.
 ///
