@@ -18,6 +18,10 @@ pub(crate) const UNITS_PER_CHUNK: usize = CHUNK / UNIT;
 
 const_assert!(UNITS_PER_CHUNK == 64);
 
+/// Bytes of the longest pages that the kernel has, aligned to their own size.
+#[cfg(feature = "heaps")]
+pub(crate) const GIGANTIC: usize = 1 << 30;
+
 /// A number below `bound` that goes with the unit at `address`, spread evenly: what begins at equal places in
 /// different units would collide in the caches' sets.
 pub(crate) fn colour(address: usize, bound: u16) -> u16 {

@@ -67,6 +67,20 @@ flagstone_heap_t *flagstone_heap_new(void);
  *   ENOMEM  without memory */
 flagstone_heap_t *flagstone_heap_new_with(const char *name, size_t limit);
 
+/* What the memory of a heap is to be, for flagstone_heap_new_of. At most one of the first three.
+ * Heaps with the same flags share chunks of 4 MiB, from which they have multiples of 2 KiB. */
+#define FLAGSTONE_HEAP_HUGE_PAGES (1u << 0)     /* asks for huge pages from the first block on */
+#define FLAGSTONE_HEAP_SMALL_PAGES (1u << 1)    /* has no huge pages */
+#define FLAGSTONE_HEAP_GIGANTIC_PAGES (1u << 2) /* pages of 1 GiB that the machine has set aside */
+#define FLAGSTONE_HEAP_NO_CORE_DUMPS (1u << 3)  /* blocks stand in no core dump */
+#define FLAGSTONE_HEAP_MERGEABLE (1u << 4)      /* the kernel may keep equal pages once (KSM) */
+#define FLAGSTONE_HEAP_ON_NODE (1u << 5)        /* from the node of memory of this number, while it has some */
+
+/* As flagstone_heap_new_with. NULL with
+ *   EINVAL   for flags that are unknown or exclude each other, too
+ *   ENOTSUP  where the kernel or the machine has no such memory */
+flagstone_heap_t *flagstone_heap_new_of(const char *name, size_t limit, unsigned flags, unsigned node);
+
 /* Frees all blocks of the heap, and the heap. NULL is none. It takes time for each 2 to 32 KiB
  * of blocks, not for each block. errno stays as it is. */
 void flagstone_heap_drop(flagstone_heap_t *heap);
@@ -87,6 +101,11 @@ size_t flagstone_heap_usable_size(const flagstone_heap_t *heap, const void *bloc
 /* Changes the limit; 0 is none. Where the heap holds more already, it is refused more until it
  * holds less. */
 void flagstone_heap_set_limit(flagstone_heap_t *heap, size_t limit);
+
+/* Gives back what the heap has free, as far as the calling thread may: its own, and what threads
+ * left that ended. Empty sub-slabs go to the allocator, free pages in others to the kernel. How
+ * many bytes. */
+size_t flagstone_heap_purge(flagstone_heap_t *heap);
 
 /* What a heap holds, in bytes but for the blocks. Exact while no other thread is in a call for
  * it. */

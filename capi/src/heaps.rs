@@ -3,10 +3,10 @@
 //! A program has a heap by a *handle*, a block of `malloc`'s. It is not in the heap, which a reset
 //! empties, and of which it would be one block more in every statistic.
 
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_char, c_uint, c_void};
 use core::ptr::{self, NonNull};
 
-use engine::{Heap, HeapError, HeapStats, raw};
+use engine::{Heap, HeapError, HeapOptions, HeapStats, HugePages, raw};
 
 use crate::malloc::{fail, or_enomem};
 
@@ -57,14 +57,44 @@ fn limit(bytes: usize) -> Option<usize> {
     Some(bytes).filter(|bytes| *bytes > 0)
 }
 
-fn create(name: &str, bytes: usize) -> *mut FlagstoneHeap {
+/// The flags of `flagstone_heap_new_of`, by their bits.
+const HUGE_PAGES: c_uint = 1 << 0;
+const SMALL_PAGES: c_uint = 1 << 1;
+const GIGANTIC_PAGES: c_uint = 1 << 2;
+const NO_CORE_DUMPS: c_uint = 1 << 3;
+const MERGEABLE: c_uint = 1 << 4;
+const ON_NODE: c_uint = 1 << 5;
+const ALL: c_uint = (1 << 6) - 1;
+
+/// What flags ask for, if they are known and may stand together.
+fn options(flags: c_uint, node: c_uint) -> Option<HeapOptions<'static>> {
+    let has = |flag| flags & flag != 0;
+    let kinds = flags & (HUGE_PAGES | SMALL_PAGES | GIGANTIC_PAGES);
+    if flags & !ALL != 0 || kinds.count_ones() > 1 {
+        return None;
+    }
+    let wish = match kinds {
+        HUGE_PAGES => HugePages::Advise,
+        SMALL_PAGES => HugePages::Off,
+        _ => HugePages::Auto,
+    };
+    let options = Heap::options()
+        .huge_pages(wish)
+        .gigantic_pages(has(GIGANTIC_PAGES))
+        .core_dumps(!has(NO_CORE_DUMPS))
+        .mergeable(has(MERGEABLE))
+        .node(has(ON_NODE).then_some(node));
+    Some(options)
+}
+
+fn create(options: HeapOptions<'_>, bytes: usize) -> *mut FlagstoneHeap {
     // First, so that a process whose first call this is begins as with `malloc`, not with the
     // options of a heap alone.
     let block = raw::alloc(size_of::<FlagstoneHeap>(), raw::ALIGN);
     let Some(handle) = NonNull::new(block.cast::<FlagstoneHeap>()) else {
         return fail(libc::ENOMEM).cast();
     };
-    match Heap::options().name(name).limit(limit(bytes)).create() {
+    match options.limit(limit(bytes)).create() {
         Ok(heap) => {
             let mut name = [0; NAME];
             let kept = heap.name().as_bytes();
@@ -79,6 +109,7 @@ fn create(name: &str, bytes: usize) -> *mut FlagstoneHeap {
             unsafe { raw::free(block) };
             let why = match error {
                 HeapError::Limit => libc::EINVAL,
+                HeapError::Unsupported => libc::ENOTSUP,
                 _ => libc::ENOMEM,
             };
             fail(why).cast()
@@ -86,10 +117,27 @@ fn create(name: &str, bytes: usize) -> *mut FlagstoneHeap {
     }
 }
 
+/// # Safety
+/// 1. `name` is null or a C string.
+unsafe fn create_named(
+    options: HeapOptions<'_>,
+    name: *const c_char,
+    limit: usize,
+) -> *mut FlagstoneHeap {
+    if name.is_null() {
+        return create(options, limit);
+    }
+    // SAFETY: 1. the caller's.
+    match unsafe { CStr::from_ptr(name) }.to_str() {
+        Ok(name) => create(options.name(name), limit),
+        Err(_) => fail(libc::EINVAL).cast(),
+    }
+}
+
 /// A heap without a name or a limit. Null with `ENOMEM` without memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn flagstone_heap_new() -> *mut FlagstoneHeap {
-    create("", 0)
+    create(Heap::options(), 0)
 }
 
 /// A heap with a name, unless it is null, and a limit in bytes, unless it is 0. Null with `EINVAL`
@@ -103,13 +151,26 @@ pub unsafe extern "C" fn flagstone_heap_new_with(
     name: *const c_char,
     limit: usize,
 ) -> *mut FlagstoneHeap {
-    if name.is_null() {
-        return create("", limit);
-    }
     // SAFETY: 1. the caller's.
-    match unsafe { CStr::from_ptr(name) }.to_str() {
-        Ok(name) => create(name, limit),
-        Err(_) => fail(libc::EINVAL).cast(),
+    unsafe { create_named(Heap::options(), name, limit) }
+}
+
+/// The same, of memory of some kind: [`HeapOptions`] says what each of the flags is. Null with `EINVAL`
+/// for flags that are unknown or exclude each other, too, with `ENOTSUP` where there is no such memory.
+///
+/// # Safety
+/// 1. `name` is null or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flagstone_heap_new_of(
+    name: *const c_char,
+    limit: usize,
+    flags: c_uint,
+    node: c_uint,
+) -> *mut FlagstoneHeap {
+    match options(flags, node) {
+        // SAFETY: 1. the caller's.
+        Some(options) => unsafe { create_named(options, name, limit) },
+        None => fail(libc::EINVAL).cast(),
     }
 }
 
@@ -259,6 +320,16 @@ pub unsafe extern "C" fn flagstone_heap_usable_size(
 pub unsafe extern "C" fn flagstone_heap_set_limit(heap: *mut FlagstoneHeap, bytes: usize) {
     // SAFETY: 1. the caller's.
     unsafe { behind(heap) }.set_limit(limit(bytes));
+}
+
+/// Gives back what a heap has free, as [`Heap::purge`] does; how many bytes.
+///
+/// # Safety
+/// 1. A heap's handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flagstone_heap_purge(heap: *mut FlagstoneHeap) -> usize {
+    // SAFETY: 1. the caller's.
+    unsafe { behind(heap) }.purge()
 }
 
 /// What a heap holds at the moment, into `*out`.

@@ -21,10 +21,10 @@ const SYMBOLS: &str = "
     _ZdaPvSt11align_val_t _ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t
     _ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t
     flagstone_get_stats flagstone_purge flagstone_start_background flagstone_verify flagstone_set_option flagstone_version
-    flagstone_heap_new flagstone_heap_new_with flagstone_heap_drop flagstone_heap_reset
+    flagstone_heap_new flagstone_heap_new_with flagstone_heap_new_of flagstone_heap_drop flagstone_heap_reset
     flagstone_heap_malloc flagstone_heap_calloc flagstone_heap_aligned_alloc
     flagstone_heap_realloc flagstone_heap_free flagstone_heap_usable_size flagstone_heap_set_limit
-    flagstone_heap_get_stats flagstone_heap_name";
+    flagstone_heap_purge flagstone_heap_get_stats flagstone_heap_name";
 
 #[test]
 fn exactly_the_api_is_exported() {

@@ -6,6 +6,7 @@
 use core::ptr::NonNull;
 
 use super::masks::Masks;
+use super::pool::Pool;
 use super::span_use::SpanUse;
 use super::tags::Tags;
 #[cfg(feature = "heaps")]
@@ -31,6 +32,8 @@ pub(crate) enum UnitKind {
     Slab = 2,
     /// A span handed out whole.
     Span = 3,
+    /// A span that first-class heaps have, whole or cut into blocks of theirs.
+    Carved = 4,
 }
 
 impl UnitKind {
@@ -39,6 +42,7 @@ impl UnitKind {
             0 => Self::Free,
             2 => Self::Slab,
             3 => Self::Span,
+            4 => Self::Carved,
             _ => Self::Claimed,
         }
     }
@@ -93,6 +97,8 @@ pub(crate) struct Chunk {
     pub(super) next_of_all: Link<Self>,
     /// In the hardened mode, which blocks are live. Set before the chunk is entered in the owner map.
     pub(super) tags: Link<Tags>,
+    /// The pool that the chunk belongs to, if it has attributes. Set before the chunk is in any list.
+    pub(super) pool: Link<Pool>,
     /// What first-class heaps say of its blocks, once one has some. All null while none has.
     #[cfg(feature = "heaps")]
     pub(super) tenants: Link<Tenants>,
@@ -136,12 +142,40 @@ impl Chunk {
         self.dense.set(u8::from(dense));
     }
 
+    /// Whether it is one of this pool's.
+    #[cfg(feature = "heaps")]
+    pub(crate) fn is_of(&self, pool: &'static Pool) -> bool {
+        crate::sync::same(self.pool.get(), pool)
+    }
+
+    /// Whether the kernel gives and takes its memory in pages that are longer than a chunk.
+    pub(super) fn is_gigantic(&self) -> bool {
+        self.pool.get().is_some_and(Pool::is_gigantic)
+    }
+
+    /// Gives the chunk's addresses back. `false` at the limit of mappings.
+    ///
+    /// # Safety
+    /// 1. The chunk's base, and nothing in the chunk is in use.
+    pub(super) unsafe fn unmap(&self, base: NonNull<u8>) -> bool {
+        match self.pool.get() {
+            // SAFETY: 1. our own.
+            Some(pool) => unsafe { pool.unmap(base) },
+            // SAFETY: 1. our own.
+            None => unsafe { os::unmap(base, PageLen::CHUNK) },
+        }
+    }
+
     /// Before pages of the chunk are purged while others stay: keeps huge pages out from here on. The
     /// kernel would fill the holes again to make one (`khugepaged`). What came in with huge pages
     /// and was never used is dirty now.
     ///
     /// The caller holds units of the chunk, and no lock of the arena or below.
     pub(crate) fn stay_small(&'static self) {
+        if self.pool.get().is_some_and(Pool::wants_huge) {
+            // Units that nobody had stay dirty beside others.
+            return;
+        }
         // Two purgers at once may both ask, which does no harm.
         if let (Some(base), 0) = (self.base(), self.small_pages.get()) {
             self.small_pages.set(1);

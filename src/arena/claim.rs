@@ -1,9 +1,10 @@
 //! Spans from chunks that have room, or from a fresh one.
 
 use super::chunk::{Chunk, UnitKind};
+use super::pool::Pool;
 use super::runs::{Purpose, Want, first_run};
 use super::span::Span;
-use super::{ARENA, Locked, reserve};
+use super::{ARENA, Bins, Locked, reserve};
 use crate::demand::DEMAND;
 use crate::os::failpoints;
 use crate::sync::Link;
@@ -31,48 +32,67 @@ impl Want {
 
 /// A run of units, its pages committed, and whether they are zero.
 pub(crate) fn claim(units: UnitCount, purpose: Purpose) -> Option<(Span, Zeroed)> {
-    claim_wanted(Want {
+    let step = UnitCount::new(1);
+    let want = Want {
         units,
-        step: UnitCount::new(1),
+        step,
         purpose,
-    })
+    };
+    claim_wanted(want, None)
+}
+
+/// The same in a pool, aligned to `align`, a power of two; `None` also if that is more than a chunk's own alignment.
+#[cfg(feature = "heaps")]
+pub(crate) fn claim_in_pool(
+    pool: &'static Pool,
+    units: UnitCount,
+    align: usize,
+) -> Option<(Span, Zeroed)> {
+    claim_wanted(aligned(units, align)?, Some(pool))
 }
 
 /// The same, aligned to `align`, a power of two; `None` also if that is more than a chunk's own alignment.
 pub(crate) fn claim_aligned(units: UnitCount, align: usize) -> Option<(Span, Zeroed)> {
-    let step = UnitCount::holding(align.max(UNIT))?;
-    claim_wanted(Want {
+    claim_wanted(aligned(units, align)?, None)
+}
+
+fn aligned(units: UnitCount, align: usize) -> Option<Want> {
+    Some(Want {
         units,
-        step,
+        step: UnitCount::holding(align.max(UNIT))?,
         purpose: Purpose::More,
     })
 }
 
-fn claim_wanted(want: Want) -> Option<(Span, Zeroed)> {
-    let found = ARENA.lock().claim(want, want.is_dense());
+fn claim_wanted(want: Want, pool: Option<&'static Pool>) -> Option<(Span, Zeroed)> {
+    let claim = |arena: &Locked| match pool {
+        Some(pool) => arena.claim(want, pool.bins(arena)),
+        None => arena.claim(want, arena.bins(want.is_dense())),
+    };
+    let found = claim(&ARENA.lock());
     if found.is_some() {
         return found;
     }
     let making = ARENA.making.lock();
     // What another thread made meanwhile has room for many.
-    let found = ARENA.lock().claim(want, want.is_dense());
+    let found = claim(&ARENA.lock());
     if found.is_some() {
         return found;
     }
-    let fresh = reserve::new_chunk(&making, want);
+    let fresh = reserve::new_chunk(&making, want, pool);
     let arena = ARENA.lock();
     let Some(chunk) = fresh else {
         // Rather beside spans of the other kind than not at all.
-        return arena.claim(want, !want.is_dense());
+        let others = pool.is_none().then(|| arena.bins(!want.is_dense()))?;
+        return arena.claim(want, others);
     };
     arena.insert(chunk);
     arena.claim_in(chunk, want)
 }
 
 impl Locked {
-    /// Claims in a chunk that serves spans of one unit, or in one that serves longer ones.
-    fn claim(&self, want: Want, dense: bool) -> Option<(Span, Zeroed)> {
-        let bins = self.bins(dense);
+    /// Claims in a chunk of these lists.
+    fn claim(&self, want: Want, bins: &Bins) -> Option<(Span, Zeroed)> {
         let unsure = want.units.get().ilog2() as usize;
         let sure = want.sure().next_power_of_two().ilog2() as usize;
         for list in &bins[unsure..sure] {
@@ -103,7 +123,8 @@ impl Locked {
         if want.step.get() > 1 {
             chunk.forget_fronts();
         }
-        let zeroed = if dirty & mask == 0 {
+        let is_whole = chunk.is_gigantic();
+        let zeroed = if dirty & mask == 0 && !is_whole {
             Zeroed::Yes
         } else {
             Zeroed::No
@@ -111,7 +132,11 @@ impl Locked {
         let used = self.used_units.get() + units.get() as usize;
         self.used_units.set(used);
         self.growth.note(want.purpose);
-        self.change(chunk, |masks| masks.claim(mask));
+        if is_whole {
+            self.change(chunk, |masks| masks.claim_whole(mask));
+        } else {
+            self.change(chunk, |masks| masks.claim(mask));
+        }
         DEMAND.note_more_spans(used * UNIT);
         let fresh = mask & !dirty;
         if fresh != 0 {

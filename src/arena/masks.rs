@@ -83,6 +83,20 @@ impl Masks {
         change
     }
 
+    /// The same for a chunk that the kernel takes whole or not at all: its units are dirty once all of them are free.
+    pub(super) fn release_whole(&self, units: u64) -> Change {
+        let free = self.free.get() | units;
+        let change = self.set_dirty(|_| if free == u64::MAX { u64::MAX } else { 0 });
+        self.free.set(free);
+        change
+    }
+
+    /// The same for who claims some.
+    pub(super) fn claim_whole(&self, units: u64) -> Change {
+        self.free.set(self.free.get() & !units);
+        self.set_dirty(|_| 0)
+    }
+
     /// All free units become dirty.
     pub(super) fn soil(&self) -> Change {
         self.set_dirty(|dirty| dirty | self.free.get())

@@ -8,12 +8,17 @@
 mod chunk;
 mod claim;
 mod counts;
+#[cfg(feature = "heaps")]
+mod gigantic;
 mod masks;
 pub(crate) mod meta;
 mod owner_map;
+#[cfg_attr(not(feature = "heaps"), path = "pool_off.rs")]
+mod pool;
 mod price;
 mod purge;
 mod recover;
+mod reservation;
 mod reserve;
 mod runs;
 mod span;
@@ -25,11 +30,15 @@ mod under_way;
 mod verify;
 
 pub(crate) use chunk::{Chunk, UNIT_META, UnitKind};
+#[cfg(feature = "heaps")]
+pub(crate) use claim::claim_in_pool;
 pub(crate) use claim::{Zeroed, claim, claim_aligned};
+#[cfg(feature = "heaps")]
+pub(crate) use pool::{Pool, pool, taken};
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::{Whole, recover};
 pub(crate) use reserve::{advise_by_price, unreserve};
-pub(crate) use runs::Purpose;
+pub(crate) use runs::{Purpose, longest_run};
 pub(crate) use span::Span;
 pub(crate) use span_use::SpanUse;
 #[cfg(feature = "heaps")]
@@ -42,8 +51,9 @@ use self::chunk::Links;
 use self::counts::Counts;
 use self::masks::{Change, Masks};
 use self::owner_map::OwnerMap;
+#[cfg(not(feature = "heaps"))]
+use self::pool::Pool;
 use self::reserve::{Fresh, Growth};
-use self::runs::longest_run;
 use self::under_way::UnderWay;
 use crate::demand::DEMAND;
 use crate::error::Misuse;
@@ -71,6 +81,8 @@ struct Locked {
     newest: Link<Chunk>,
     /// Every descriptor, newest first.
     all: Link<Chunk>,
+    /// The newest of the pools.
+    first_pool: Link<Pool>,
     /// Descriptors without a chunk.
     unused: Link<Chunk>,
     /// Dirty units of all chunks.
@@ -97,6 +109,7 @@ static ARENA: Arena = Arena {
         oldest: Link::none(),
         newest: Link::none(),
         all: Link::none(),
+        first_pool: Link::none(),
         unused: Link::none(),
         dirty_units: GuardedUsize::new(0),
         used_units: GuardedUsize::new(0),
@@ -231,7 +244,11 @@ impl Locked {
         let used = self.used_units.get() - units.get() as usize;
         self.used_units.set(used);
         DEMAND.note_fewer_spans(used * UNIT);
-        self.change(chunk, |masks| masks.release(first.mask(units)));
+        if chunk.is_gigantic() {
+            self.change(chunk, |masks| masks.release_whole(first.mask(units)));
+        } else {
+            self.change(chunk, |masks| masks.release(first.mask(units)));
+        }
         ARENA.counts.add_released(self);
     }
 
@@ -308,7 +325,7 @@ impl Locked {
             return;
         }
         self.unbin(chunk);
-        if let Some(list) = self.bins(chunk.is_dense()).get(bin as usize) {
+        if let Some(list) = self.bins_of(chunk).get(bin as usize) {
             let first = list.get();
             listed.by_run.previous.set(None);
             listed.by_run.next.set(first);
@@ -322,7 +339,7 @@ impl Locked {
 
     fn unbin(&self, chunk: &'static Chunk) {
         let listed = chunk.listed(self);
-        let Some(list) = self.bins(chunk.is_dense()).get(listed.bin.get() as usize) else {
+        let Some(list) = self.bins_of(chunk).get(listed.bin.get() as usize) else {
             return;
         };
         let Links { next, previous } = &listed.by_run;
@@ -334,6 +351,14 @@ impl Locked {
             after.listed(self).by_run.previous.set(previous.get());
         }
         listed.bin.set(NO_BIN);
+    }
+
+    /// The lists that a chunk may be in.
+    fn bins_of(&self, chunk: &'static Chunk) -> &Bins {
+        match chunk.pool.get() {
+            Some(pool) => pool.bins(self),
+            None => self.bins(chunk.is_dense()),
+        }
     }
 
     /// The lists of chunks that serve spans of one unit, or of those that serve longer ones.

@@ -193,7 +193,7 @@ impl Work {
         // The base goes first: in a child of a fork in between, the chunk is lost, not used.
         self.chunk.set_base(core::ptr::null_mut());
         // SAFETY: 1. an empty chunk that no list and no map leads to any more.
-        if !unsafe { os::unmap(base, PageLen::CHUNK) } {
+        if !unsafe { self.chunk.unmap(base) } {
             self.chunk.set_base(base.as_ptr());
             return false;
         }

@@ -64,7 +64,10 @@ impl Locked {
         // Nobody walks the lists meanwhile: they may be empty, but must not lead anywhere.
         self.oldest.set(None);
         self.newest.set(None);
-        self.bins.iter().flatten().for_each(|list| list.set(None));
+        let pools = self.pools().map(|pool| pool.bins(self));
+        for list in self.bins.iter().chain(pools).flatten() {
+            list.set(None);
+        }
         let (mut count, mut dirty_units, mut used_units) = (0, 0, 0);
         for chunk in self.chunks() {
             let listed = chunk.listed(self);

@@ -5,22 +5,19 @@
 use core::ptr::NonNull;
 
 use super::chunk::{Chunk, DESCRIPTOR};
+use super::pool::Pool;
 use super::price::{Extent, Price};
+use super::reservation::Reservation;
 use super::runs::{Purpose, Want};
 use super::tags::Tags;
 use super::{ARENA, Locked, NO_BIN, meta};
 use crate::config::{self, HugePages};
 use crate::hardening::Hardening;
 use crate::os::{self, Access, PageLen, failpoints};
-use crate::sync::{GuardedPtr, GuardedU8, GuardedUsize};
+use crate::sync::{GuardedU8, GuardedUsize};
 use crate::units::{CHUNK, UNITS_PER_CHUNK};
 use crate::valgrind;
 
-/// A reservation is a quarter of the chunks that are there, at least as many as there are, up to the first of these
-/// bounds, and at most the second, but no more than twice its forerunner: a process that needs little asks for little,
-/// where addresses are limited or locked.
-const RESERVATION_MIN: usize = 8;
-const RESERVATION_MAX: usize = 256;
 /// Huge pages are asked for from the chunk on that makes one 2 MiB page an eighth of the heap.
 const HUGE_FROM: usize = 4;
 /// And only while of the spans that were claimed lately at most one in so many is the first slab of its class in its
@@ -197,33 +194,32 @@ fn huge_pages_are_dear() -> bool {
     HIGH.get() != 0
 }
 
-/// What chunks of one kind are cut from. Who makes a chunk holds the lock; a reservation is whole
-/// at each store, so that a child of a fork needs no repair.
-struct Reservation {
-    base: GuardedPtr<u8>,
-    /// Chunks that can be cut from it.
-    left: GuardedUsize,
-    /// Chunks that could, at first: the next has at most twice as many. A kind that is rare takes
-    /// few addresses, however big the heap.
-    size: GuardedUsize,
-}
-
-/// A fresh chunk, in no list yet, made for spans as wanted.
-pub(super) fn new_chunk(fresh: &Fresh, want: Want) -> Option<&'static Chunk> {
+/// A fresh chunk, in no list yet, made for spans as wanted, in a pool or in none.
+pub(super) fn new_chunk(
+    fresh: &Fresh,
+    want: Want,
+    pool: Option<&'static Pool>,
+) -> Option<&'static Chunk> {
     let chunk = new_descriptor()?;
-    let dense = want.is_dense();
-    let reserved = fresh.of(dense);
-    let base = has_tags(chunk).then(|| reserved.new_addresses()).flatten();
+    let dense = pool.is_none() && want.is_dense();
+    let new_addresses = || match pool {
+        Some(pool) => pool.new_addresses(),
+        None => fresh.of(dense).new_addresses(),
+    };
+    let base = has_tags(chunk).then(new_addresses).flatten();
     let Some(base) = base else {
         ARENA.lock().put_unused(chunk);
         return None;
     };
     let was_full = ARENA.lock().growth.was_full();
     let may_be_huge = dense && was_full && ARENA.counts.chunks() >= HUGE_FROM;
-    let is_huge = may_be_huge && fresh.ask_for_huge(chunk, base);
+    let is_huge =
+        pool.is_some_and(Pool::wants_huge) || may_be_huge && fresh.ask_for_huge(chunk, base);
     valgrind::fence_off(base, CHUNK);
+    chunk.pool.set(pool);
     chunk.set_dense(dense);
-    chunk.small_pages.set(0);
+    let is_small = pool.is_some_and(Pool::is_small);
+    chunk.small_pages.set(u8::from(is_small));
     chunk.huge_pages.set(u8::from(is_huge));
     chunk.set_base(base.as_ptr());
     Some(chunk)
@@ -275,103 +271,16 @@ fn has_tags(chunk: &Chunk) -> bool {
     true
 }
 
-impl Reservation {
-    const fn new() -> Self {
-        Self {
-            base: GuardedPtr::null(),
-            left: GuardedUsize::new(0),
-            size: GuardedUsize::new(0),
-        }
-    }
-
-    /// 4 MiB of committed zero memory, with a leaf for it in the owner map.
-    fn new_addresses(&self) -> Option<NonNull<u8>> {
-        if self.left.get() == 0 {
-            self.reserve()?;
-        }
-        let base = self.cut()?;
-        if leaf_for(base) {
-            // SAFETY: 1. cut from our own reservation, for nobody else.
-            if unsafe { os::commit(base, PageLen::CHUNK) } {
-                return Some(base);
-            }
-        }
-        // SAFETY: 1. cut from our own reservation, never used. What stays reserved on failure costs
-        // no memory.
-        let _ = unsafe { os::unmap(base, PageLen::CHUNK) };
-        None
-    }
-
-    /// The next chunk's worth of the reservation.
-    fn cut(&self) -> Option<NonNull<u8>> {
-        let left = self.left.get().checked_sub(1)?;
-        let base = self.base.get()?;
-        // A child of a fork before the next store loses a chunk's worth: `left` shrinks first.
-        self.left.set(left);
-        // SAFETY: 1. `left` counted this chunk.
-        let rest = unsafe { crate::ptr::advance::<u8>(base, CHUNK) };
-        self.base.set(Some(rest));
-        Some(base)
-    }
-
-    /// Reserves address space for more chunks: less where the process may not have so much.
-    fn reserve(&self) -> Option<()> {
-        // Read without the arena's lock: about so many will do.
-        let chunks = ARENA.counts.chunks();
-        let least = chunks.clamp(1, RESERVATION_MIN);
-        let twice = (2 * self.size.get()).max(1);
-        let mut count = (chunks / 4).clamp(least, RESERVATION_MAX).min(twice);
-        let base = loop {
-            if let Some(base) = os::map(PageLen::chunks(count), CHUNK, Access::Reserved) {
-                break base;
-            }
-            count = (count / 2).max(1);
-            if count == 1 {
-                break os::map(PageLen::CHUNK, CHUNK, Access::Reserved)?;
-            }
-        };
-        failpoints::at(failpoints::Point::Reserve);
-        self.base.set(Some(base));
-        self.left.set(count);
-        self.size.set(count);
-        Some(())
-    }
-
-    /// Gives back what no chunk was cut from yet.
-    fn unreserve(&self) {
-        let count = self.left.get();
-        // First: a child of a fork loses what may be gone.
-        self.left.set(0);
-        if count > 0
-            && let Some(base) = self.base.get()
-            // SAFETY: 1. the rest of our own reservation, which nobody was given.
-            && !unsafe { os::unmap(base, PageLen::chunks(count)) }
-        {
-            // Not for want of memory: at the limit of mappings chunks can still be had from it.
-            self.left.set(count);
-        }
-    }
-}
-
 /// Gives back what no chunk was cut from yet. Where the kernel refuses, it waits on.
 pub(crate) fn unreserve() {
     let fresh = ARENA.making.lock();
     fresh.kinds.iter().for_each(Reservation::unreserve);
-}
-
-fn leaf_for(base: NonNull<u8>) -> bool {
-    let address = base.addr().get();
-    if ARENA.owners.has_leaf(address) {
-        return true;
+    // A statement of its own: the lock is not held while they go.
+    let mut next = ARENA.lock().pools().next();
+    while let Some(pool) = next {
+        pool.reservation().unreserve();
+        next = pool.next();
     }
-    let Some(leaf) = ARENA.owners.prepare(address) else {
-        return false;
-    };
-    let arena = ARENA.lock();
-    if !ARENA.owners.has_leaf(address) {
-        ARENA.owners.add_leaf(&arena, address, leaf);
-    }
-    true
 }
 
 #[cfg(test)]

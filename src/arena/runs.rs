@@ -31,7 +31,7 @@ impl Want {
 }
 
 /// Length of the longest run of ones.
-pub(super) fn longest_run(mut word: u64) -> u32 {
+pub(crate) fn longest_run(mut word: u64) -> u32 {
     let mut length = 0;
     while word != 0 {
         word &= word >> 1;

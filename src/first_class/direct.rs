@@ -6,7 +6,9 @@
 
 use core::ptr::NonNull;
 
-use super::memory::{self, Memory, Refused};
+use super::engine::{self, Refused};
+use super::memory::Memory;
+use super::store::Store;
 use crate::sync::{GuardedPtr, GuardedUsize};
 
 /// The layout that the engine knows a block by, and how many bytes of it may be used.
@@ -216,11 +218,11 @@ impl Direct {
     /// Gives all blocks back, and the table.
     ///
     /// # Safety
-    /// 1. Nobody uses the blocks any more.
-    pub(super) unsafe fn clear(&self) {
+    /// 1. Nobody uses the blocks any more, and they are this store's.
+    pub(super) unsafe fn clear(&self, store: Store) {
         for (block, layout) in self.blocks() {
             // SAFETY: 1. entered with the layout that the engine gave it for. 2. our own.
-            unsafe { memory::give_back(block, layout.size, layout.align) };
+            unsafe { store.give_back(block, layout.size, layout.align) };
         }
         self.live.iter().for_each(|live| live.set(0));
         if let Some(head) = self.head.get() {
@@ -228,7 +230,7 @@ impl Direct {
             let shift = unsafe { head.as_ref() }.shift;
             self.head.set(None);
             // SAFETY: 1. `make` had it with this layout. 2. it is not the table any more.
-            unsafe { memory::give_back(head.cast(), bytes(shift), align_of::<Head>()) };
+            unsafe { engine::give_back(head.cast(), bytes(shift), align_of::<Head>()) };
         }
     }
 }

@@ -4,16 +4,14 @@ use core::ptr::NonNull;
 
 use super::class::Class;
 use super::direct::Layout;
-use super::memory::{self, Refused};
+use super::engine::{self, Refused};
+use super::memory::Memory;
 use super::part::why_not;
-use super::shared::{Guarded, Shared, serves_itself};
+use super::shared::{Guarded, Shared};
 use crate::arena::Zeroed;
-use crate::config;
-use crate::error::{Call, Misuse};
-use crate::large;
-use crate::os::{self, failpoints};
+use crate::error::Misuse;
+use crate::os::failpoints;
 use crate::size_class::{Request, classify};
-use crate::units::round_up;
 
 impl Shared {
     /// A block that the engine serves, and how many bytes of it may be used.
@@ -23,20 +21,21 @@ impl Shared {
         align: usize,
         wanted: Zeroed,
     ) -> Result<NonNull<[u8]>, Refused> {
-        let counted = counted(size, align).ok_or(Refused::NoMemory)?;
+        let store = self.memory.store;
+        let counted = store.counted(size, align).ok_or(Refused::NoMemory)?;
         if self.memory.refuses(counted) {
             return Err(Refused::Limit);
         }
         // Counted once it is there, so that what the system refuses is nobody's peak.
-        let block = memory::block(size, align, wanted)?;
+        let block = store.block(size, align, wanted)?;
         let found = (self.memory.charge(counted)).and_then(|()| {
-            let layout = Layout::of(block, size, align);
+            let layout = self.memory.layout(block, size, align);
             self.enter(block, layout)
                 .inspect_err(|_| self.memory.uncharge(counted))
         });
         found.inspect_err(|_| {
             // SAFETY: 1. just served with this layout. 2. nobody has it.
-            unsafe { memory::give_back(block, size, align) };
+            unsafe { store.give_back(block, size, align) };
         })
     }
 
@@ -85,9 +84,13 @@ impl Shared {
     /// 1. It was in the table with this layout, from which the caller took it.
     /// 2. Nobody uses it any more.
     pub(super) unsafe fn give_back(&self, block: NonNull<u8>, layout: Layout) {
-        self.memory.discharge(layout.counted());
+        self.memory.discharge(self.memory.counted(layout));
         // SAFETY: 1. entered with the layout that the engine gave it for. 2. our own.
-        unsafe { memory::give_back(block, layout.size, layout.align) };
+        unsafe {
+            self.memory
+                .store
+                .give_back(block, layout.size, layout.align)
+        };
     }
 
     /// Changes the layout of a block without a copy of it by the caller; `None` if that takes one.
@@ -110,7 +113,8 @@ impl Shared {
         let direct = &guarded.direct;
         let layout = direct.get(block)?;
         // What is short is freed as the block of a sub-slab.
-        let becomes_short = serves_itself() && Class::of(size, align).is_some();
+        let store = self.memory.store;
+        let becomes_short = store.cuts() && Class::of(size, align).is_some();
         if align > layout.align || old.0 > layout.length || becomes_short {
             return None;
         }
@@ -119,59 +123,47 @@ impl Shared {
         }
         // Only what the kernel moves without a copy: the lock is held, as another thread may be given the old address.
         let is_long = |size| classify(size, layout.align) == Request::Large;
-        if !serves_itself() || !is_long(size) || !is_long(layout.size) {
+        if !store.cuts() || !store.resizes() || !is_long(size) || !is_long(layout.size) {
             return None;
         }
         // A place is left by the block itself.
         let _ = direct.make_room(&self.memory);
-        let counted = counted(size, layout.align)?;
-        let more = counted.saturating_sub(layout.counted());
+        let counted = store.counted(size, layout.align)?;
+        let before = self.memory.counted(layout);
+        let more = counted.saturating_sub(before);
         self.memory.charge(more).ok()?;
         // First: a child of a fork in between has lost the block, not given it back twice.
         direct.remove(block);
         failpoints::at(failpoints::Point::Heap);
         // By all that its user may have written: as many pages.
         // SAFETY: 1. live, of this layout. 2. our own.
-        let resized = unsafe { memory::resize(block, layout.length, layout.align, size) };
+        let resized = unsafe { engine::resize(block, layout.length, layout.align, size) };
         let Some(resized) = resized else {
             direct.insert(block, layout);
             self.memory.uncharge(more);
             return None;
         };
         failpoints::at(failpoints::Point::Heap);
-        self.memory.discharge(layout.counted() + more - counted);
-        let layout = Layout::of(resized, size, layout.align);
+        self.memory.discharge(before + more - counted);
+        let layout = self.memory.layout(resized, size, layout.align);
         direct.insert(resized, layout);
         Some(NonNull::slice_from_raw_parts(resized, layout.length))
     }
 }
 
-/// Bytes that a block of the engine counts for: of a span only what its user may have, as the rest is not touched.
-fn counted(size: usize, align: usize) -> Option<usize> {
-    match classify(size, align) {
-        Request::Block(class) => Some(class.size()),
-        Request::Span(_) | Request::Large => round_up(size, os::page_size()),
-    }
-}
-
-impl Layout {
-    /// That of a block that the engine just gave. Safeguards keep what is behind its size.
-    fn of(block: NonNull<u8>, size: usize, align: usize) -> Self {
-        let counted = counted(size, align).unwrap_or(size);
-        let length = match classify(size, align) {
-            _ if !config::mode().is_plain() => size,
-            Request::Block(_) => counted,
-            // A span may begin some lines behind its first page.
-            Request::Span(_) | Request::Large => large::length(block, Call::Alloc).min(counted),
-        };
-        Self {
+impl Memory {
+    /// That of a block that the store just gave.
+    fn layout(&self, block: NonNull<u8>, size: usize, align: usize) -> Layout {
+        let counted = self.store.counted(size, align).unwrap_or(size);
+        Layout {
             size,
             align,
-            length,
+            length: self.store.length(block, (size, align), counted),
         }
     }
 
-    fn counted(self) -> usize {
-        counted(self.size, self.align).unwrap_or(self.size)
+    fn counted(&self, layout: Layout) -> usize {
+        let counted = self.store.counted(layout.size, layout.align);
+        counted.unwrap_or(layout.size)
     }
 }

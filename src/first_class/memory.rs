@@ -1,26 +1,14 @@
 //! The memory of a heap: what the engine gave it, counted against its limit.
 
-use core::fmt;
 use core::ptr::NonNull;
 
+use super::engine::{self, Refused};
+use super::store::Store;
 use super::sub_slab::SubSlab;
 use crate::arena::{self, Zeroed};
-use crate::cache;
-use crate::config::Config;
 use crate::sync::{AtomicU32, AtomicUsize, GuardedPtr, GuardedU16, Ordering};
 use crate::thread_cache::tls;
 use crate::units::LINE;
-
-/// The options of a program that has no allocator of ours, whose first call to the engine is by a heap.
-pub(super) static CONFIG: Config = Config::new();
-
-/// Why a request was not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// The heap would hold more than it may.
-    Limit,
-    NoMemory,
-}
 
 /// What a heap holds, in bytes: all that the engine gave it, its own tables included.
 pub(super) struct Memory {
@@ -28,48 +16,17 @@ pub(super) struct Memory {
     /// The most that was held when something went back: the most of all, but for what is held now.
     peak: AtomicUsize,
     limit: AtomicUsize,
-}
-
-/// A block of the engine, by its layout.
-pub(super) fn block(size: usize, align: usize, wanted: Zeroed) -> Result<NonNull<u8>, Refused> {
-    let found = match wanted {
-        Zeroed::No => cache::alloc::<true>(size, align, &CONFIG),
-        Zeroed::Yes => cache::alloc_zeroed::<true>(size, align, &CONFIG),
-    };
-    NonNull::new(found).ok_or(Refused::NoMemory)
-}
-
-/// Gives a block of the engine back.
-///
-/// # Safety
-/// 1. It is live and of this layout.
-/// 2. Nobody uses it any more.
-pub(super) unsafe fn give_back(block: NonNull<u8>, size: usize, align: usize) {
-    // SAFETY: 1. and 2. our own.
-    unsafe { cache::free(block, size, align, &CONFIG) };
-}
-
-/// Changes the size of a block of the engine, in place or by moving it.
-///
-/// # Safety
-/// 1. It is live and of this layout, and `new` is not 0.
-/// 2. On success nobody uses the old block any more.
-pub(super) unsafe fn resize(
-    block: NonNull<u8>,
-    size: usize,
-    align: usize,
-    new: usize,
-) -> Option<NonNull<u8>> {
-    // SAFETY: 1. and 2. our own.
-    NonNull::new(unsafe { cache::realloc_slow(block, size, align, new, &CONFIG) })
+    /// Where blocks come from; the heap's own tables are the engine's.
+    pub(super) store: Store,
 }
 
 impl Memory {
-    pub(super) const fn new(limit: usize, held: usize) -> Self {
+    pub(super) const fn new(limit: usize, held: usize, store: Store) -> Self {
         Self {
             held: AtomicUsize::new(held),
             peak: AtomicUsize::new(held),
             limit: AtomicUsize::new(limit),
+            store,
         }
     }
 
@@ -133,8 +90,18 @@ impl Memory {
 
     /// A block of the engine that counts.
     pub(super) fn charged(&self, size: usize, align: usize) -> Result<NonNull<u8>, Refused> {
+        self.charged_from(Store::Engine, size, align)
+    }
+
+    fn charged_from(
+        &self,
+        store: Store,
+        size: usize,
+        align: usize,
+    ) -> Result<NonNull<u8>, Refused> {
         self.charge(size)?;
-        block(size, align, Zeroed::No).inspect_err(|_| self.uncharge(size))
+        let block = store.block(size, align, Zeroed::No);
+        block.inspect_err(|_| self.uncharge(size))
     }
 
     /// Gives back what [`charged`](Self::charged) gave.
@@ -144,36 +111,36 @@ impl Memory {
     /// 2. Nobody uses it any more.
     pub(super) unsafe fn give_back(&self, block: NonNull<u8>, size: usize, align: usize) {
         // SAFETY: 1. and 2. our own.
-        unsafe { give_back(block, size, align) };
+        unsafe { engine::give_back(block, size, align) };
         self.discharge(size);
     }
 
     /// The block that a sub-slab of so many bytes is cut from.
     pub(super) fn carrier(&self, bytes: usize) -> Result<NonNull<u8>, Refused> {
-        self.charged(bytes, bytes)
+        self.charged_from(self.store, bytes, bytes)
     }
 
     /// Gives the block of a sub-slab back, of which nobody uses anything.
     pub(super) fn end(&self, slab: &SubSlab) {
-        self.discharge(end_uncounted(slab));
+        self.discharge(self.end_uncounted(slab));
+    }
+
+    /// The same, for who counts anew; how many bytes went.
+    pub(super) fn end_uncounted(&self, slab: &SubSlab) -> usize {
+        let Some((base, bytes)) = slab.end() else {
+            return 0;
+        };
+        // There is a table, as it has a tenant.
+        let _ = arena::set_tenant(base.addr().get(), bytes, core::ptr::null_mut());
+        // SAFETY: 1. from `carrier`, for as many bytes. 2. nobody uses it, as the caller says.
+        unsafe { self.store.give_back(base, bytes, bytes) };
+        bytes
     }
 
     /// A page, not yet begun.
     pub(super) fn page(&self) -> Result<NonNull<u8>, Refused> {
         self.charged(PAGE, PAGE)
     }
-}
-
-/// As [`Memory::end`], for who counts anew; how many bytes went.
-pub(super) fn end_uncounted(slab: &SubSlab) -> usize {
-    let Some((base, bytes)) = slab.end() else {
-        return 0;
-    };
-    // There is a table, as it has a tenant.
-    let _ = arena::set_tenant(base.addr().get(), bytes, core::ptr::null_mut());
-    // SAFETY: 1. from `carrier`, for as many bytes. 2. nobody uses it, as the caller says.
-    unsafe { give_back(base, bytes, bytes) };
-    bytes
 }
 
 /// Bytes of a page with descriptors: an empty heap has one.
@@ -240,15 +207,6 @@ impl Page {
         let whole = NonNull::from(self).cast::<u8>();
         // SAFETY: 1. inside the page: `index` is below `room`.
         unsafe { crate::ptr::advance(whole, offset) }
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Limit => "the heap's limit is reached",
-            Self::NoMemory => "out of memory",
-        })
     }
 }
 

@@ -11,15 +11,17 @@
 //!           a block of its magazine, else the lowest bit of a word          push it to the magazine
 //! ```
 //!
-//! Each file names only those before it: `class`, `returned` (what other threads freed), `sub_slab`, `memory` (the
-//! limit), `direct` (the table of long blocks), `owner`, `entry` (what a part has of a class), `part`, `magazines`
+//! Each file names only those before it: `engine`, `carve` (memory with attributes), `store` (which of the two),
+//! `class`, `returned` (what other threads freed), `sub_slab`, `memory` (the limit), `direct` (the table of long blocks), `owner`, `entry` (what a part has of a class), `part`, `magazines`
 //! (how blocks leave them), `ownerless`, `name`, `shared` (what the heap's threads share), `long` (long blocks), `whole`
-//! (its beginning and end), `options`; last `allocator` and `by_address`.
+//! (its beginning and end), `purge`, `options`; last `allocator` and `by_address`.
 
 mod allocator;
 mod by_address;
+mod carve;
 mod class;
 mod direct;
+mod engine;
 mod entry;
 mod long;
 mod magazines;
@@ -29,8 +31,10 @@ mod options;
 mod owner;
 mod ownerless;
 mod part;
+mod purge;
 mod returned;
 mod shared;
+mod store;
 mod sub_slab;
 mod whole;
 
@@ -46,9 +50,9 @@ use crate::thread_cache::tls;
 pub use options::{HeapError, HeapOptions, HeapStats};
 
 use class::Class;
-use memory::Refused;
+use engine::Refused;
 use part::Part;
-use shared::{Shared, Wanted, serves_itself};
+use shared::{Shared, Wanted};
 
 /// What a heap holds from which on a thread has a part for its frees alone: some parts' worth.
 const WORTH_A_PART: usize = 64 << 10;
@@ -213,6 +217,31 @@ impl Heap {
         self.number = next_number();
     }
 
+    /// Gives back what is free, as far as the calling thread may: its own, and what threads left that ended. Sub-slabs
+    /// without a block go to the allocator, which [`Flagstone::purge`](crate::Flagstone::purge) has give its own to the
+    /// kernel; free pages in others go to the kernel at once. How many bytes that were, in all. Takes time for all
+    /// sub-slabs that have free blocks.
+    ///
+    /// ```
+    /// use flagstone::{Flagstone, Heap};
+    /// use flagstone::allocator_api2::boxed::Box;
+    ///
+    /// let heap = Heap::new()?;
+    /// let pages: Vec<_> = (0..1_000).map(|_| Box::new_in([0_u8; 4096], &heap)).collect();
+    /// // One in four stays.
+    /// let kept: Vec<_> = pages.into_iter().step_by(4).collect();
+    /// assert!(heap.purge() > 1_000_000);
+    /// Flagstone::purge();
+    /// assert_eq!(kept.len(), 250);
+    /// # Ok::<(), flagstone::HeapError>(())
+    /// ```
+    pub fn purge(&self) -> usize {
+        let shared = self.shared();
+        shared
+            .part(self.number)
+            .map_or(0, |part| shared.purge(part))
+    }
+
     /// Checks the heap's bitmaps and counts: for tests, and for finding who corrupts memory.
     ///
     /// # Errors
@@ -329,7 +358,7 @@ impl Heap {
         }
         // Without a part: who frees a short block may keep it for its class, so it is as long as those are.
         // For any layout of the class: as aligned as its blocks.
-        let short = Class::of(size, align).filter(|_| serves_itself());
+        let short = Class::of(size, align).filter(|_| shared.memory.store.cuts());
         let (size, align) = short.map_or((size, align), |class| {
             let size = class.size();
             (size, 1 << size.trailing_zeros())

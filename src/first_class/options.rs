@@ -4,8 +4,10 @@
 use core::fmt;
 
 use super::Heap;
-use super::memory::Refused;
+use super::engine::Refused;
 use super::shared::Wanted;
+use crate::config::HugePages;
+use crate::os::Attributes;
 
 /// How a [`Heap`] is to be made; [`Heap::options`] begins one.
 ///
@@ -23,6 +25,7 @@ pub struct HeapOptions<'a> {
     name: &'a str,
     limit: Option<usize>,
     panics: bool,
+    attributes: Attributes,
 }
 
 impl Default for HeapOptions<'_> {
@@ -38,6 +41,7 @@ impl<'a> HeapOptions<'a> {
             name: "",
             limit: None,
             panics: false,
+            attributes: Attributes::NONE,
         }
     }
 
@@ -78,17 +82,85 @@ impl<'a> HeapOptions<'a> {
         self
     }
 
+    /// Whether the heap's memory has huge pages: [`HugePages::Advise`] asks for them from the first block on,
+    /// [`HugePages::Off`] keeps them out. [`HugePages::Auto`], the default, is what the process does with all its memory.
+    /// A wish: the kernel may have none to give.
+    ///
+    /// Heaps with the same options of this kind (this one and those that follow) share chunks of 4 MiB. What such a heap
+    /// has beyond its tables comes in multiples of 2 KiB and, from 64 KiB on, of pages; above 1 MiB a block that grows is
+    /// copied. Safeguards and samples of a hardened process hold for its blocks above 1 MiB only. Under valgrind
+    /// these options do nothing.
+    pub const fn huge_pages(mut self, advice: HugePages) -> Self {
+        self.attributes.huge_pages = advice;
+        self
+    }
+
+    /// Whether the heap's memory is made of pages of 1 GiB, which who runs the machine has set aside
+    /// (`/sys/kernel/mm/hugepages/hugepages-1048576kB`). The kernel gives and takes them whole, and so they stay in memory
+    /// until all that lies in them is freed. A child of a fork that writes to one needs another, and is ended by the
+    /// kernel if there is none. `false` by default; [`huge_pages`](Self::huge_pages) means nothing beside it.
+    pub const fn gigantic_pages(mut self, are_wanted: bool) -> Self {
+        self.attributes.is_gigantic = are_wanted;
+        self
+    }
+
+    /// Whether the heap's blocks stand in the process's core dumps, which they do by default. Its own tables do anyway.
+    ///
+    /// ```
+    /// use flagstone::{Heap, HeapError};
+    /// use flagstone::allocator_api2::vec::Vec;
+    ///
+    /// match Heap::options().name("keys").core_dumps(false).create() {
+    ///     Ok(heap) => {
+    ///         let mut key = Vec::new_in(&heap);
+    ///         key.extend_from_slice(b"not for the dump");
+    ///     }
+    ///     Err(HeapError::Unsupported) => println!("no such memory here"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), HeapError>(())
+    /// ```
+    #[doc(alias("madvise", "MADV_DONTDUMP"))]
+    pub const fn core_dumps(mut self, are_allowed: bool) -> Self {
+        self.attributes.is_dumped = are_allowed;
+        self
+    }
+
+    /// Whether the kernel may keep equal pages of this heap and of others once ("kernel samepage merging", KSM, where it
+    /// runs). It costs the kernel time, and tells by the time that a write takes whether an equal page was there: not for
+    /// secrets. `false` by default.
+    #[doc(alias("ksm", "MADV_MERGEABLE"))]
+    pub const fn mergeable(mut self, is_allowed: bool) -> Self {
+        self.attributes.is_merged = is_allowed;
+        self
+    }
+
+    /// The node of memory (NUMA) that the heap's blocks are to lie in, by the kernel's number. Once that has no more,
+    /// they lie in others. `None`, the default, is that of the processor that touches a page first.
+    #[doc(alias("numa", "mbind"))]
+    pub fn node(mut self, number: impl Into<Option<u32>>) -> Self {
+        self.attributes.node = number.into();
+        self
+    }
+
     /// Makes the heap.
     ///
     /// # Errors
     ///
     /// [`HeapError::Limit`] for a limit below 4096 bytes, which a heap holds when it is empty;
-    /// [`HeapError::NoMemory`] if there is no memory for these.
+    /// [`HeapError::NoMemory`] if there is no memory for these; [`HeapError::Unsupported`] if the kernel or the machine
+    /// has no memory of the kind that is asked for: no such node, no pages of 1 GiB to spare, no merging, or none of
+    /// those.
     pub fn create(self) -> Result<Heap, HeapError> {
+        let mut attributes = self.attributes;
+        if attributes.is_gigantic {
+            attributes.huge_pages = HugePages::Auto;
+        }
         let made = Heap::create(Wanted {
             name: self.name,
             limit: self.limit.unwrap_or(usize::MAX),
             panics: self.panics,
+            attributes,
         });
         made.map_err(HeapError::from)
     }
@@ -102,6 +174,8 @@ pub enum HeapError {
     Limit,
     /// The system has no memory, or the process's own limit is reached.
     NoMemory,
+    /// The kernel or the machine has no memory of the kind that the options ask for.
+    Unsupported,
 }
 
 impl From<Refused> for HeapError {
@@ -109,6 +183,7 @@ impl From<Refused> for HeapError {
         match refused {
             Refused::Limit => Self::Limit,
             Refused::NoMemory => Self::NoMemory,
+            Refused::Unsupported => Self::Unsupported,
         }
     }
 }
@@ -118,6 +193,7 @@ impl fmt::Display for HeapError {
         out.write_str(match self {
             Self::Limit => "the heap's limit is too low for what it would hold",
             Self::NoMemory => "out of memory",
+            Self::Unsupported => "no memory of the kind that the options ask for",
         })
     }
 }

@@ -8,8 +8,9 @@
 use core::ptr::{self, NonNull};
 
 use super::class::{CLASSES, Class};
+use super::engine::Refused;
 use super::entry::{Entry, FIRST};
-use super::memory::{self, Memory, Page, Refused};
+use super::memory::{self, Memory, Page};
 use super::owner::Owner;
 use super::returned::Returned;
 use super::sub_slab::{Place, SubSlab};

@@ -8,15 +8,16 @@ use core::ptr::{self, NonNull};
 
 use super::class::Class;
 use super::direct::Direct;
+use super::engine::{self, CONFIG, Refused};
 use super::magazines::Leaving;
-use super::memory::{self, CONFIG, Memory, PAGE, Page, Refused};
+use super::memory::{Memory, PAGE, Page};
 use super::name::Name;
 use super::part::{self, Part, Wrong, why_not};
+use super::store::Store;
 use super::sub_slab::SubSlab;
 use crate::arena::Zeroed;
-use crate::config;
 use crate::error::{Call, Misuse};
-use crate::os::{self, Held, Lock, failpoints};
+use crate::os::{self, Attributes, Held, Lock, failpoints};
 use crate::sync::{AtomicUsize, GuardedPtr, GuardedU8, GuardedUsize, Ordering};
 use crate::thread_cache::{ThreadCache, tls};
 use crate::threads;
@@ -52,6 +53,7 @@ pub(super) struct Wanted<'a> {
     pub(super) name: &'a str,
     pub(super) limit: usize,
     pub(super) panics: bool,
+    pub(super) attributes: Attributes,
 }
 
 /// Where the first part lies behind the head of its page.
@@ -63,13 +65,14 @@ impl Shared {
         if wanted.limit < PAGE {
             return Err(Refused::Limit);
         }
-        let page = memory::block(PAGE, PAGE, Zeroed::No)?;
+        let store = Store::of(wanted.attributes)?;
+        let page = engine::block(PAGE, PAGE, Zeroed::No)?;
         // SAFETY: 1. inside the page, behind its head.
         let shared = unsafe { crate::ptr::advance::<Self>(page, size_of::<Page>()) };
         let fresh = Self {
             panics: GuardedU8::new(u8::from(wanted.panics)),
             torn: GuardedU8::new(0),
-            memory: Memory::new(wanted.limit, PAGE),
+            memory: Memory::new(wanted.limit, PAGE, store),
             parts: GuardedUsize::new(0),
             refused: AtomicUsize::new(0),
             freed: [const { AtomicUsize::new(0) }; 2],
@@ -146,7 +149,7 @@ impl Shared {
         if let Some(part) = self.part_remembered(number) {
             return Some(part);
         }
-        if !threads::prepare(&CONFIG) || !serves_itself() {
+        if !threads::prepare(&CONFIG) || !self.memory.store.cuts() {
             return None;
         }
         if ThreadCache::own().is_none() {
@@ -344,12 +347,6 @@ impl Shared {
         };
         found.unwrap_or_else(|misuse| die(misuse, call, block))
     }
-}
-
-/// Whether heaps cut blocks of the engine into their own. With safeguards, samples or valgrind each block is one of the
-/// engine's, and is looked after as all are.
-pub(super) fn serves_itself() -> bool {
-    config::mode().is_plain() && !crate::valgrind::is_running()
 }
 
 #[cold]

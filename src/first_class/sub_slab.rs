@@ -57,6 +57,8 @@ pub(super) struct SubSlab {
     used: GuardedU16,
     class: GuardedU8,
     place: GuardedU8,
+    /// What the free blocks were when its free pages were purged, in one number; 0 once it gave one out since.
+    purged: GuardedU32,
     free: [GuardedU64; WORDS],
     /// The part that it belongs to. Written by others from here on.
     part: AtomicPtr<u8>,
@@ -97,6 +99,7 @@ impl SubSlab {
             used: GuardedU16::new(0),
             class: GuardedU8::new(0),
             place: GuardedU8::new(Place::Unused as u8),
+            purged: GuardedU32::new(0),
             free: [const { GuardedU64::new(0) }; WORDS],
             part: AtomicPtr::new(ptr::null_mut()),
             next: GuardedPtr::null(),
@@ -185,6 +188,21 @@ impl SubSlab {
 
     pub(super) fn set_place(&self, place: Place) {
         self.place.set(place as u8);
+        if place == Place::Current {
+            self.purged.set(0);
+        }
+    }
+
+    /// Whether its free pages are to be purged: not if they were, and the same blocks have been free since. From here on
+    /// they were.
+    pub(super) fn is_to_be_purged(&self) -> bool {
+        let digest = self.free.iter().fold(1, |digest: u64, word| {
+            (digest ^ word.get()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
+        let digest = (digest >> 32) as u32 | 1;
+        let is_new = self.purged.get() != digest;
+        self.purged.set(digest);
+        is_new
     }
 
     /// The part that it belongs to.
@@ -242,8 +260,19 @@ impl SubSlab {
     }
 
     pub(super) fn start(&self) -> usize {
+        self.base().map_or(0, |base| base.addr().get())
+    }
+
+    /// The first byte, if it has any.
+    pub(super) fn base(&self) -> Option<NonNull<u8>> {
         // ORDERING: as in `inside`.
-        self.base.load(Ordering::Relaxed).addr()
+        NonNull::new(self.base.load(Ordering::Relaxed))
+    }
+
+    /// Whether a block is free as far as its owner knows, or there is no such block.
+    pub(super) fn is_free(&self, block: usize) -> bool {
+        let (word, bit) = bit_of(block);
+        block >= self.blocks() || self.free[word].get() & bit != 0
     }
 
     /// How far `address` lies behind the first byte, if it lies inside.

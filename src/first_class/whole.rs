@@ -2,7 +2,8 @@
 
 use core::ptr::{self, NonNull};
 
-use super::memory::{self, PAGE, Page};
+use super::engine;
+use super::memory::{PAGE, Page};
 use super::part::{self, Part};
 use super::shared::{BEFORE_PART, Shared};
 use crate::error::Violation;
@@ -51,9 +52,9 @@ impl Shared {
     unsafe fn clear(&self) {
         let guarded = self.lock();
         // SAFETY: 1. our own.
-        unsafe { guarded.direct.clear() };
+        unsafe { guarded.direct.clear(self.memory.store) };
         for slab in self.parts(&guarded).flat_map(Part::sub_slabs) {
-            memory::end_uncounted(slab);
+            self.memory.end_uncounted(slab);
         }
         self.parts(&guarded).for_each(Part::give_all_slots_back);
         let first = self.first_page();
@@ -66,7 +67,7 @@ impl Shared {
             for page in part.pages().filter(|page| *page != first) {
                 // SAFETY: 1. as it was asked for. 2. nobody finds what lies there any more: a part lies in the last of
                 // its own pages.
-                unsafe { memory::give_back(page.cast(), PAGE, PAGE) };
+                unsafe { engine::give_back(page.cast(), PAGE, PAGE) };
             }
         }
     }
@@ -103,6 +104,6 @@ impl Shared {
         unsafe { all.clear() };
         let page = all.first_page();
         // SAFETY: 1. as it was asked for. 2. nobody uses it.
-        unsafe { memory::give_back(page.cast(), PAGE, PAGE) };
+        unsafe { engine::give_back(page.cast(), PAGE, PAGE) };
     }
 }

@@ -44,6 +44,8 @@ cfg_if! {
     }
 }
 
+#[cfg(feature = "heaps")]
+mod attributes;
 mod background;
 mod cgroup;
 mod fork;
@@ -63,6 +65,16 @@ cfg_if! {
 }
 
 cfg_if! {
+    if #[cfg(not(feature = "heaps"))] {
+    } else if #[cfg(any(miri, flagstone_portable))] {
+        #[path = "told_off.rs"]
+        mod told;
+    } else {
+        mod told;
+    }
+}
+
+cfg_if! {
     if #[cfg(flagstone_tsan)] {
         mod tsan;
     } else {
@@ -71,6 +83,8 @@ cfg_if! {
     }
 }
 
+#[cfg(feature = "heaps")]
+pub(crate) use attributes::Attributes;
 pub(crate) use background::{
     name_thread, prepare_threads, sleep_ms, start_thread, wait, wait_at_most, wait_ms, wake,
 };
@@ -88,6 +102,8 @@ pub(crate) use imp::{
 };
 pub(crate) use pages_in_memory::{InMemory, about_resident, resident};
 pub(crate) use posix::{ThreadKey, abort, cpus, env, write};
+#[cfg(feature = "heaps")]
+pub(crate) use told::map_gigantic;
 
 /// The process that the memory belongs to.
 static HOME: AtomicUsize = AtomicUsize::new(0);

@@ -11,6 +11,7 @@ use flagstone::allocator_api2::vec::Vec as HeapVec;
 use flagstone::failpoints::{self, Callback, Point};
 
 use crate::common::process::{begin, verify};
+use crate::kinds;
 
 /// Stops the thread that is to be stopped at its point, once it was there so often.
 static CALLBACK: Callback = stop;
@@ -124,7 +125,9 @@ fn examine(heap: &mut Heap, own: &[Box<usize, &Heap>], most: usize) {
 fn a_child_uses_its_copy_wherever_a_thread_stood() {
     let _turn = begin();
     failpoints::at_points(Some(&CALLBACK));
-    for point in [1, 2] {
+    // Parts are the same in both kinds of heaps.
+    let [plain, apart] = kinds();
+    for (point, options) in [(1, plain), (1, apart), (2, plain)] {
         let mut stops = 0;
         // All of the first, then fewer and fewer.
         for stop_at in 0.. {
@@ -133,7 +136,7 @@ fn a_child_uses_its_copy_wherever_a_thread_stood() {
             STOP_AT.store(stop_at, Ordering::Relaxed);
             STANDS.store(false, Ordering::Relaxed);
             GOES_ON.store(false, Ordering::Relaxed);
-            let mut heap = Heap::new().expect("memory");
+            let mut heap = options.create().expect("memory");
             let shared: &'static Heap = {
                 let heap: *const Heap = &raw const heap;
                 // SAFETY: it outlives all that is done with it below.

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attributes;
 mod fork;
 mod limits;
 mod misuse;
@@ -12,7 +13,12 @@ mod oom;
 mod small;
 mod threads;
 
-use flagstone::{Background, Config, Flagstone};
+use flagstone::{Background, Config, Flagstone, HeapOptions};
 
 #[global_allocator]
 static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
+
+/// Options of heaps whose memory comes from the engine, and of such whose memory has attributes.
+fn kinds() -> [HeapOptions<'static>; 2] {
+    [HeapOptions::new(), HeapOptions::new().core_dumps(false)]
+}

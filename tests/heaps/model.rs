@@ -3,13 +3,14 @@
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-use flagstone::Heap;
 use flagstone::allocator_api2::alloc::Allocator;
+use flagstone::{Heap, HeapOptions};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::common::child::{run_child_with, scenario};
 use crate::common::process::{begin, expect_flat, verify};
+use crate::kinds;
 
 /// A live block and the byte that it is full of.
 struct Live {
@@ -177,37 +178,42 @@ impl<'a> Model<'a> {
 #[test]
 fn every_block_keeps_its_bytes() {
     let _turn = begin();
-    expect_flat(|| {
-        let mut heap = Heap::new().expect("memory");
-        for seed in 0..4 {
-            let mut model = Model::new(&heap, seed);
-            for step in 0..3_000 {
-                model.step();
-                if step % 500 == 0 {
-                    model.expect_counts();
-                }
-            }
-            model.expect_counts();
-            if seed % 2 == 0 {
-                model.free_all();
+    for options in kinds() {
+        expect_flat(|| keep_bytes(options.create().expect("memory")));
+    }
+}
+
+fn keep_bytes(mut heap: Heap) {
+    for seed in 0..4 {
+        let mut model = Model::new(&heap, seed);
+        for step in 0..3_000 {
+            model.step();
+            if step % 500 == 0 {
                 model.expect_counts();
             }
-            // What is left goes with the heap.
-            drop(model);
-            heap.verify().expect("a sound heap");
-            verify();
-            if seed == 1 {
-                heap.reset();
-                assert_eq!(heap.stats().blocks, 0);
-            }
         }
-    });
+        model.expect_counts();
+        if seed % 2 == 0 {
+            model.free_all();
+            model.expect_counts();
+        }
+        // What is left goes with the heap.
+        drop(model);
+        heap.verify().expect("a sound heap");
+        verify();
+        if seed == 1 {
+            heap.reset();
+            assert_eq!(heap.stats().blocks, 0);
+        }
+    }
 }
 
 #[test]
 fn two_heaps_share_nothing() {
     let _turn = begin();
-    let mut heaps = [(); 20].map(|()| Heap::new().expect("memory"));
+    let mut kinds = kinds().into_iter().cycle();
+    let mut heap = || kinds.next().expect("endless").create().expect("memory");
+    let mut heaps = [(); 20].map(|()| heap());
     let mut models: Vec<_> = heaps
         .iter()
         .zip(0..)
@@ -231,8 +237,8 @@ fn two_heaps_share_nothing() {
 #[test]
 fn hardened_and_sampled_processes_have_heaps_too() {
     const NAME: &str = "model::hardened_and_sampled_processes_have_heaps_too";
-    let work = || {
-        let mut heap = Heap::options().limit(1 << 30).create().expect("memory");
+    let work = |options: HeapOptions<'_>| {
+        let mut heap = options.limit(1 << 30).create().expect("memory");
         for seed in 0..2 {
             let mut model = Model::new(&heap, seed);
             (0..2_000).for_each(|_| model.step());
@@ -249,7 +255,7 @@ fn hardened_and_sampled_processes_have_heaps_too() {
         verify();
     };
     if scenario().is_some() {
-        return work();
+        return kinds().into_iter().for_each(work);
     }
     let _turn = begin();
     for options in [("FLAGSTONE_HARDENED", "all"), ("FLAGSTONE_SAMPLE", "1/50")] {

@@ -4,9 +4,10 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 
 use flagstone::allocator_api2::alloc::Allocator;
-use flagstone::{Flagstone, Heap, failpoints};
+use flagstone::{Flagstone, Heap, HeapOptions, failpoints};
 
 use crate::common::process::{begin, live, verify};
+use crate::kinds;
 
 const ROOM: usize = 300;
 
@@ -62,7 +63,13 @@ impl Kept {
 
 /// Uses a heap for all that it does; refusals.
 fn program() -> usize {
-    let Ok(mut heap) = Heap::new() else { return 1 };
+    kinds().into_iter().map(use_one).sum()
+}
+
+fn use_one(options: HeapOptions<'_>) -> usize {
+    let Ok(mut heap) = options.create() else {
+        return 1;
+    };
     let mut kept = Kept {
         blocks: [const { None }; ROOM],
         count: 0,

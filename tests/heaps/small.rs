@@ -5,7 +5,7 @@ use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as HeapVec;
 use flagstone::{Flagstone, Heap};
 
-use crate::common::process::{begin, expect_flat, live, verify};
+use crate::common::process::{begin, expect_flat, live, resident, verify};
 
 #[test]
 fn an_empty_heap_holds_4096_bytes() {
@@ -221,4 +221,53 @@ fn empty_sub_slabs_make_room() {
         bytes.push(1);
     }
     assert_eq!(heap.stats().refused, 0);
+}
+
+#[test]
+fn purge_reaches_into_used_sub_slabs() {
+    let _turn = begin();
+    let heap = Heap::new().expect("memory");
+    let fill = || -> Vec<_> {
+        (0..4_000_usize)
+            .map(|number| {
+                let mut bytes = HeapVec::with_capacity_in(2_000, &heap);
+                bytes.resize(2_000, u8::try_from(number % 251).expect("a byte"));
+                bytes
+            })
+            .collect()
+    };
+    let mut kept = fill();
+    // One of 16 stays, and three of four pages have nothing in them.
+    let mut number = 0;
+    kept.retain(|_| {
+        number += 1;
+        number % 16 == 0
+    });
+    let (before, held) = (resident(), heap.stats().held);
+    let purged = heap.purge();
+    let after = resident();
+    assert!(purged >= 4_000 * 2_000 / 2, "{purged} of {held}");
+    assert!(after + purged / 2 <= before, "{after} {before} {purged}");
+    let is_whole = |(place, bytes): (usize, &HeapVec<u8, &Heap>)| {
+        let mark = ((place + 1) * 16 - 1) % 251;
+        bytes.iter().all(|byte| usize::from(*byte) == mark)
+    };
+    assert!(kept.iter().enumerate().all(is_whole));
+    assert_eq!(heap.purge(), 0, "nobody touched it since");
+    // What threads left that ended, too.
+    std::thread::scope(|scope| {
+        let held = scope.spawn(fill).join().expect("no panic");
+        kept.extend(held.into_iter().step_by(16));
+    });
+    assert!(heap.purge() >= 4_000 * 2_000 / 2);
+    let more = fill();
+    drop(fill());
+    assert!(heap.purge() >= 4_000 * 2_000 / 2, "all of it was touched");
+    assert!(kept[..250].iter().enumerate().all(is_whole));
+    drop((kept, more));
+    assert_eq!(heap.stats().blocks, 0);
+    // Nothing is left for a second one, but for what threads keep.
+    heap.purge();
+    assert_eq!(heap.purge(), 0);
+    verify();
 }

@@ -4,11 +4,12 @@ use core::cell::RefCell;
 use std::sync::mpsc;
 use std::thread;
 
-use flagstone::Heap;
 use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as HeapVec;
+use flagstone::{Heap, HeapOptions};
 
 use crate::common::process::{begin, expect_flat, verify};
+use crate::kinds;
 use crate::model::Model;
 
 #[test]
@@ -134,7 +135,11 @@ fn what_is_freed_when_all_owners_are_gone_is_used_again() {
 #[test]
 fn models_on_many_threads() {
     let _turn = begin();
-    let mut heap = Heap::new().expect("memory");
+    kinds().into_iter().for_each(models);
+}
+
+fn models(options: HeapOptions<'_>) {
+    let mut heap = options.create().expect("memory");
     thread::scope(|scope| {
         for seed in 0..4 {
             let heap = &heap;

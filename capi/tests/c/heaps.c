@@ -158,6 +158,51 @@ static void names(void) {
     flagstone_heap_drop(NULL);
 }
 
+/* Memory of some kind, where there is such. */
+static void kinds(void) {
+    unsigned flags[] = {FLAGSTONE_HEAP_HUGE_PAGES, FLAGSTONE_HEAP_SMALL_PAGES,
+                        FLAGSTONE_HEAP_GIGANTIC_PAGES, FLAGSTONE_HEAP_NO_CORE_DUMPS,
+                        FLAGSTONE_HEAP_MERGEABLE, FLAGSTONE_HEAP_ON_NODE};
+    unsigned count = sizeof flags / sizeof *flags, all = 0;
+    for (unsigned i = 0; i < count; i++) {
+        errno = 0;
+        flagstone_heap_t *heap = flagstone_heap_new_of("kind", 1 << 24, flags[i], 0);
+        CHECK(heap || errno == ENOTSUP);
+        all |= flags[i];
+        if (!heap) continue;
+        for (size_t size = 16; size < 4 << 20; size *= 4) {
+            char *block = flagstone_heap_malloc(heap, size);
+            CHECK(block);
+            memset(block, 1, size);
+            CHECK(flagstone_heap_realloc(heap, block, 2 * size));
+        }
+        CHECK(stats_of(heap).blocks == 9);
+        flagstone_heap_reset(heap);
+        CHECK(stats_of(heap).held == 4096);
+        flagstone_heap_drop(heap);
+    }
+    errno = 0;
+    CHECK(!flagstone_heap_new_of(NULL, 0, all, 0) && errno == EINVAL);
+    errno = 0;
+    CHECK(!flagstone_heap_new_of(NULL, 0, all + 1, 0) && errno == EINVAL);
+    errno = 0;
+    CHECK(!flagstone_heap_new_of(NULL, 0, FLAGSTONE_HEAP_ON_NODE, 100000) && errno == ENOTSUP);
+}
+
+/* What is free goes back when it is asked for. */
+static void purges(void) {
+    enum { COUNT = 1000, SIZE = 4096 };
+    flagstone_heap_t *heap = flagstone_heap_new();
+    void *blocks[COUNT];
+    for (int i = 0; i < COUNT; i++) CHECK((blocks[i] = flagstone_heap_malloc(heap, SIZE)));
+    for (int i = 0; i < COUNT; i++)
+        if (i % 8) flagstone_heap_free(heap, blocks[i]);
+    /* In a hardened process each block went by itself. */
+    CHECK(flagstone_heap_purge(heap) > COUNT * SIZE / 4 || stats_of(heap).held < COUNT * SIZE / 4);
+    CHECK(flagstone_heap_purge(heap) == 0);
+    flagstone_heap_drop(heap);
+}
+
 /* How many blocks a heap has until it refuses one. */
 static size_t fill(flagstone_heap_t *heap, size_t size, size_t most) {
     for (size_t count = 0; count < most; count++) {
@@ -307,6 +352,8 @@ int main(void) {
     CHECK(stats_of(heap).blocks == 0 && stats_of(heap).live == 0);
     flagstone_heap_drop(heap);
     names();
+    kinds();
+    purges();
     limits();
     drops();
     threads();

@@ -1,0 +1,74 @@
+//! The engine, as a heap knows it: blocks by their layouts.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use crate::arena::Zeroed;
+use crate::cache;
+use crate::config::Config;
+use crate::reclaim;
+
+/// The options of a program that has no allocator of ours, whose first call to the engine is by a heap.
+pub(super) static CONFIG: Config = Config::new();
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The heap would hold more than it may.
+    Limit,
+    NoMemory,
+    /// There is no memory of that kind here.
+    Unsupported,
+}
+
+/// A block of the engine, by its layout.
+pub(super) fn block(size: usize, align: usize, wanted: Zeroed) -> Result<NonNull<u8>, Refused> {
+    let found = match wanted {
+        Zeroed::No => cache::alloc::<true>(size, align, &CONFIG),
+        Zeroed::Yes => cache::alloc_zeroed::<true>(size, align, &CONFIG),
+    };
+    NonNull::new(found).ok_or(Refused::NoMemory)
+}
+
+/// Gives a block of the engine back.
+///
+/// # Safety
+/// 1. It is live and of this layout.
+/// 2. Nobody uses it any more.
+pub(super) unsafe fn give_back(block: NonNull<u8>, size: usize, align: usize) {
+    // SAFETY: 1. and 2. our own.
+    unsafe { cache::free(block, size, align, &CONFIG) };
+}
+
+/// Changes the size of a block of the engine, in place or by moving it.
+///
+/// # Safety
+/// 1. It is live and of this layout, and `new` is not 0.
+/// 2. On success nobody uses the old block any more.
+pub(super) unsafe fn resize(
+    block: NonNull<u8>,
+    size: usize,
+    align: usize,
+    new: usize,
+) -> Option<NonNull<u8>> {
+    // SAFETY: 1. and 2. our own.
+    NonNull::new(unsafe { cache::realloc_slow(block, size, align, new, &CONFIG) })
+}
+
+/// What `attempt` gives, or gives once all that nobody uses went back to the kernel, as for blocks of the engine.
+pub(super) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<T, Refused> {
+    let found = reclaim::or_reclaim(attempt);
+    found
+        .unwrap_or_else(|wrong| wrong.report())
+        .ok_or(Refused::NoMemory)
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Limit => "the heap's limit is reached",
+            Self::NoMemory => "out of memory",
+            Self::Unsupported => "no memory of that kind",
+        })
+    }
+}
