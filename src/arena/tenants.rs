@@ -4,7 +4,7 @@
 use core::ptr;
 
 use super::{meta, owner};
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Link, Ordering};
 use crate::units::CHUNK;
 
 /// What may have a tenant is a multiple of so many bytes, at a multiple of them.
@@ -31,23 +31,24 @@ pub(crate) fn set_tenant(address: usize, bytes: usize, tenant: *mut u8) -> bool 
     let Some(chunk) = owner(address) else {
         return false;
     };
-    if chunk.tenants.get().is_none() {
-        let Some(table) = meta::alloc(size_of::<Tenants>()) else {
-            return false;
-        };
-        // SAFETY: 1. zeroed metadata of this size, aligned to a line, never freed; all zero is no tenant.
-        let table: &'static Tenants = unsafe { table.cast().as_ref() };
-        // Of two at once the second loses its table: addresses that were never touched.
-        chunk.tenants.set_first(table);
-    }
+    let Some(tenants) = chunk.tenants.get().or_else(|| begin(&chunk.tenants)) else {
+        return false;
+    };
     let first = address % CHUNK / GRANULE;
-    let places = chunk
-        .tenants
-        .get()
-        .map(|tenants| &tenants.0[first..first + bytes / GRANULE]);
-    for place in places.into_iter().flatten() {
+    for place in &tenants.0[first..first + bytes / GRANULE] {
         // ORDERING: before the first block leaves, or after the last came back; see `tenant`.
         place.store(tenant, Ordering::Relaxed);
     }
     true
+}
+
+/// Gives a chunk its table.
+#[cold]
+fn begin(place: &Link<Tenants>) -> Option<&'static Tenants> {
+    let table = meta::alloc(size_of::<Tenants>())?;
+    // SAFETY: 1. zeroed metadata of this size, aligned to a line, never freed; all zero is no tenant.
+    let table: &'static Tenants = unsafe { table.cast().as_ref() };
+    // Of two at once the second loses its table: addresses that were never touched.
+    place.set_first(table);
+    place.get()
 }

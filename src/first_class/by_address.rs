@@ -114,3 +114,25 @@ impl Heap {
         NonNull::new(block).map_or(0, |block| self.shared().length(block, Call::UsableSize))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena;
+
+    #[test]
+    fn what_a_heap_gave_back_has_no_tenant() {
+        let mut heap = Heap::new().expect("memory");
+        let tenant = |block: *mut u8| arena::tenant(block.addr());
+        let blocks = |heap: &Heap| [16, 500, 5_000].map(|size| heap.raw_alloc(size, 8));
+        for _ in 0..3 {
+            let found = blocks(&heap);
+            assert!(found.iter().all(|block| !tenant(*block).is_null()));
+            heap.reset();
+            assert!(found.iter().all(|block| tenant(*block).is_null()));
+        }
+        let found = blocks(&heap);
+        drop(heap);
+        assert!(found.iter().all(|block| tenant(*block).is_null()));
+    }
+}

@@ -103,6 +103,15 @@ impl Entry {
         true
     }
 
+    /// The same for a current sub-slab that was just begun: a word's worth of its blocks.
+    pub(super) fn check_out_fresh(&self, slab: &SubSlab) {
+        // ORDERING: the owner's own.
+        self.first.store(slab.first_of(0), Ordering::Relaxed);
+        self.bits.set(slab.fresh_word());
+        failpoints::at(failpoints::Point::Part);
+        slab.check_out_fresh();
+    }
+
     /// Marks what was checked out free.
     pub(super) fn check_in(&self) {
         let bits = self.bits.get();

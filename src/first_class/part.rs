@@ -178,7 +178,7 @@ impl Part {
         self.begun_since.set(self.begun_since.get() + 1);
         let entry = self.entry(class);
         self.replace(entry, slab);
-        entry.check_out();
+        entry.check_out_fresh(slab);
         entry.take(class).ok_or(Refused::NoMemory)
     }
 

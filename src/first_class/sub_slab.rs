@@ -115,9 +115,11 @@ impl SubSlab {
         #[expect(clippy::cast_possible_truncation, reason = "at most the bytes, 32 KiB")]
         let blocks = ((bytes as u64 * u64::from(reciprocal)) >> 32) as u16;
         let mut left = usize::from(blocks);
-        for (word, returned) in self.free.iter().zip(&self.returned) {
+        for word in &self.free {
             word.set(low_bits(left));
             left = left.saturating_sub(WORD);
+        }
+        for returned in &self.returned {
             // ORDERING: nobody has a block yet.
             returned.store(0, Ordering::Relaxed);
         }
@@ -221,6 +223,18 @@ impl SubSlab {
     pub(super) fn free_word(&self) -> Option<(usize, u64)> {
         let words = self.free.iter().map(GuardedU64::get).enumerate();
         words.into_iter().find(|(_, bits)| *bits != 0)
+    }
+
+    /// The blocks of the first word of one that was just begun: all of them are free.
+    pub(super) fn fresh_word(&self) -> u64 {
+        low_bits(self.blocks())
+    }
+
+    /// Marks these used: its owner has them at hand.
+    pub(super) fn check_out_fresh(&self) {
+        self.free[0].set(0);
+        #[expect(clippy::cast_possible_truncation, reason = "64")]
+        self.used.set(self.blocks.get().min(WORD as u16));
     }
 
     /// Marks all blocks of a word used: its owner has them at hand.
