@@ -149,7 +149,7 @@ impl Chunk {
     }
 
     /// Whether the kernel gives and takes its memory in pages that are longer than a chunk.
-    pub(super) fn is_gigantic(&self) -> bool {
+    pub(crate) fn is_gigantic(&self) -> bool {
         self.pool.get().is_some_and(Pool::is_gigantic)
     }
 

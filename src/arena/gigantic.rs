@@ -100,7 +100,7 @@ impl Gigantic {
         }
         let page = unused(&pages)?;
         let (base, length) = os::map_gigantic(count.div_ceil(SLOTS))?;
-        if !attributes.give_to(base, length) {
+        if attributes.give_to(base, length).is_err() {
             // SAFETY: 1. our own, just mapped, and in nobody's use. What the kernel refuses to take is lost.
             let _ = unsafe { os::unmap(base, length) };
             return None;

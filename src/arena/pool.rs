@@ -112,7 +112,7 @@ impl Pool {
         } else {
             self.reservation.new_addresses()?
         };
-        let is_told = self.is_gigantic() || self.attributes.give_to(base, PageLen::CHUNK);
+        let is_told = self.is_gigantic() || self.attributes.give_to(base, PageLen::CHUNK).is_ok();
         if is_told && leaf_for(base) {
             return Some(base);
         }

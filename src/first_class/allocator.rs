@@ -83,8 +83,11 @@ impl Heap {
             }
         }
         let moved = if new.size() < old.size() {
-            self.alloc_shorter(new.size(), new.align())
-                .map_err(|_| AllocError)?
+            let shorter = self.alloc_shorter(new.size(), new.align());
+            match shorter.map_err(|_| AllocError)? {
+                Some(moved) => moved,
+                None => return Ok(NonNull::slice_from_raw_parts(block, old.size())),
+            }
         } else {
             self.allocate(new)?
         };

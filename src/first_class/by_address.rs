@@ -90,13 +90,14 @@ impl Heap {
         }
         let moved = Self::fallibly(|| {
             if size < length {
-                self.alloc_shorter(size, align)
+                let shorter = self.alloc_shorter(size, align)?;
+                Ok(shorter.unwrap_or(NonNull::slice_from_raw_parts(old, length)))
             } else {
                 self.alloc(size, align)
             }
         });
         let moved = moved.map_or(ptr::null_mut(), |block| block.cast().as_ptr());
-        if let Some(target) = NonNull::new(moved) {
+        if let Some(target) = NonNull::new(moved).filter(|target| *target != old) {
             // SAFETY: 1. both are as long, and different.
             unsafe { target.copy_from_nonoverlapping(old, length.min(size)) };
             // SAFETY: 1. live, of this heap. 2. its contents were moved.

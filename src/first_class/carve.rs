@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use super::engine::{CONFIG, Refused};
 use crate::arena::{self, Chunk, GRANULE, Pool, Span, UNIT_META, UnitKind, Zeroed, longest_run};
-use crate::os::{self, Attributes, Held, Lock, PageLen, failpoints};
+use crate::os::{self, Attributes, Held, Lock, NotGranted, PageLen, failpoints};
 use crate::sync::{GuardedPtr, GuardedU8, GuardedU64, Link};
 use crate::threads;
 use crate::units::{UNIT, UnitCount, UnitIndex, low_bits};
@@ -90,9 +90,10 @@ impl Carver {
             }
             next = carver.next.get();
         }
-        if !attributes.are_supported() {
-            return Err(Refused::Unsupported);
-        }
+        attributes.try_out().map_err(|why| match why {
+            NotGranted::NoMemory => Refused::NoMemory,
+            NotGranted::Unknown => Refused::Unsupported,
+        })?;
         let pool = arena::pool(attributes).ok_or(Refused::NoMemory)?;
         let place = arena::meta::alloc(size_of::<Self>()).ok_or(Refused::NoMemory)?;
         let place = place.cast::<Self>();
@@ -311,8 +312,14 @@ impl Carver {
                 arena::claim_in_pool(self.pool, UnitCount::holding(bytes)?, align)?;
             let block = span.base();
             if wanted == Zeroed::Yes && zeroed == Zeroed::No {
-                // SAFETY: 1. our own, just claimed, in nobody's use.
-                let _ = unsafe { os::zero(block, PageLen::kept(bytes)) };
+                if self.attributes().is_gigantic {
+                    // The kernel takes back no part of such a page, and says that it did.
+                    // SAFETY: 1. our own, just claimed, in nobody's use.
+                    unsafe { block.write_bytes(0, bytes) };
+                } else {
+                    // SAFETY: 1. as above.
+                    let _ = unsafe { os::zero(block, PageLen::kept(bytes)) };
+                }
             }
             clear(&span);
             span.become_kind(UnitKind::Carved);

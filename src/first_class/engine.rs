@@ -7,6 +7,7 @@ use crate::arena::Zeroed;
 use crate::cache;
 use crate::config::Config;
 use crate::reclaim;
+use crate::threads;
 
 /// The options of a program that has no allocator of ours, whose first call to the engine is by a heap.
 pub(super) static CONFIG: Config = Config::new();
@@ -57,6 +58,8 @@ pub(super) unsafe fn resize(
 
 /// What `attempt` gives, or gives once all that nobody uses went back to the kernel, as for blocks of the engine.
 pub(super) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<T, Refused> {
+    // A pool's locks are not the engine's alone: in a child nothing of it is whole before this.
+    threads::begin(&CONFIG);
     let found = reclaim::or_reclaim(attempt);
     found
         .unwrap_or_else(|wrong| wrong.report())

@@ -120,6 +120,17 @@ impl Memory {
         self.charged_from(self.store, bytes, bytes)
     }
 
+    /// Takes back what [`carrier`](Self::carrier) gave.
+    ///
+    /// # Safety
+    /// 1. It is live and of so many bytes.
+    /// 2. Nobody uses it any more.
+    pub(super) unsafe fn give_carrier_back(&self, base: NonNull<u8>, bytes: usize) {
+        // SAFETY: 1. and 2. our own.
+        unsafe { self.store.give_back(base, bytes, bytes) };
+        self.discharge(bytes);
+    }
+
     /// Gives the block of a sub-slab back, of which nobody uses anything.
     pub(super) fn end(&self, slab: &SubSlab) {
         self.discharge(self.end_uncounted(slab));

@@ -278,19 +278,28 @@ impl Heap {
     }
 
     /// A block in the place of one that is longer and about to be freed: if the limit forbids it, beyond that, by what a
-    /// sub-slab may take.
-    fn alloc_shorter(&self, size: usize, align: usize) -> Result<NonNull<[u8]>, Refused> {
+    /// sub-slab may take. `None` if the longer one will do instead.
+    fn alloc_shorter(&self, size: usize, align: usize) -> Result<Option<NonNull<[u8]>>, Refused> {
         struct Allowance;
         impl Drop for Allowance {
             fn drop(&mut self) {
                 tls::words().heaps.may_exceed.set(0);
             }
         }
-        self.try_to_alloc(size, align, Zeroed::No).or_else(|_| {
+        let found = self.try_to_alloc(size, align, Zeroed::No).or_else(|_| {
             let _allowance = Allowance;
             tls::words().heaps.may_exceed.set(BEYOND);
-            self.alloc_slow(size, align, Zeroed::No)
-        })
+            self.try_to_alloc(size, align, Zeroed::No)
+        });
+        match found {
+            Ok(block) => Ok(Some(block)),
+            // What is short is freed as the block of a sub-slab.
+            Err(_) if Class::of(size, align).is_none() => Ok(None),
+            Err(refused) => {
+                self.refuse(refused, size);
+                Err(refused)
+            }
+        }
     }
 
     /// A block of at least `size` bytes, and how many there are.

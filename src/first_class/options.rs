@@ -98,13 +98,15 @@ impl<'a> HeapOptions<'a> {
     /// Whether the heap's memory is made of pages of 1 GiB, which who runs the machine has set aside
     /// (`/sys/kernel/mm/hugepages/hugepages-1048576kB`). The kernel gives and takes them whole, and so they stay in memory
     /// until all that lies in them is freed. A child of a fork that writes to one needs another, and is ended by the
-    /// kernel if there is none. `false` by default; [`huge_pages`](Self::huge_pages) means nothing beside it.
+    /// kernel if there is none. Blocks aligned to more than 4 MiB are refused. `false` by default;
+    /// [`huge_pages`](Self::huge_pages) means nothing beside it.
     pub const fn gigantic_pages(mut self, are_wanted: bool) -> Self {
         self.attributes.is_gigantic = are_wanted;
         self
     }
 
     /// Whether the heap's blocks stand in the process's core dumps, which they do by default. Its own tables do anyway.
+    /// Blocks of more than 1 MiB are written with zeros when they are freed, as their memory is anyone's afterwards.
     ///
     /// ```
     /// use flagstone::{Heap, HeapError};

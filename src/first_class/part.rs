@@ -199,7 +199,7 @@ impl Part {
         if !arena::set_tenant(base.addr().get(), bytes, place) {
             slab.link_unused(&self.unused);
             // SAFETY: 1. just charged. 2. nobody has any of it.
-            unsafe { self.memory().give_back(base, bytes, bytes) };
+            unsafe { self.memory().give_carrier_back(base, bytes) };
             return Err(Refused::NoMemory);
         }
         slab.set_part(self.number());

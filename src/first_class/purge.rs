@@ -31,8 +31,11 @@ impl SubSlab {
 
     fn purge_run(&self, distance: usize, length: PageLen) -> usize {
         let Some(base) = self.base() else { return 0 };
-        if let Some(chunk) = arena::owner(base.addr().get()) {
-            chunk.stay_small();
+        match arena::owner(base.addr().get()) {
+            // The kernel takes back no part of such a page, and says that it did.
+            Some(chunk) if chunk.is_gigantic() => return 0,
+            Some(chunk) => chunk.stay_small(),
+            None => {}
         }
         // SAFETY: 1. inside the sub-slab.
         let first = unsafe { crate::ptr::advance::<u8>(base, distance) };
@@ -40,6 +43,7 @@ impl SubSlab {
         if unsafe { os::purge(first, length) } {
             length.bytes()
         } else {
+            self.is_not_purged();
             0
         }
     }

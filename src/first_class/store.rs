@@ -63,7 +63,7 @@ impl Store {
         };
         if classify(size, align) != Request::Large && size <= CHUNK {
             Kind::Carver(carver)
-        } else if carver.attributes().is_gigantic && align <= CHUNK {
+        } else if carver.attributes().is_gigantic {
             Kind::Gigantic(carver)
         } else {
             Kind::Mapping(carver.attributes())
@@ -80,11 +80,13 @@ impl Store {
         match self.kind(size, align) {
             Kind::Engine => engine::block(size, align, wanted),
             Kind::Carver(carver) => engine::or_reclaim(|| carver.block(size, align, wanted)),
+            // Slots are aligned to chunks, and no more.
+            Kind::Gigantic(_) if align > CHUNK => Err(Refused::NoMemory),
             Kind::Gigantic(carver) => engine::or_reclaim(|| carver.long(size)),
             Kind::Mapping(attributes) => {
                 let block = engine::block(size, align, wanted)?;
                 let (base, length) = pages(block, size);
-                if attributes.give_to(base, length) {
+                if attributes.give_to(base, length).is_ok() {
                     return Ok(block);
                 }
                 attributes.take_from(base, length);
@@ -109,6 +111,9 @@ impl Store {
             Kind::Gigantic(carver) => return unsafe { carver.free_long(block, size) },
             Kind::Mapping(attributes) => {
                 let (base, length) = pages(block, size);
+                if !attributes.is_dumped {
+                    erase(block, size);
+                }
                 attributes.take_from(base, length);
             }
         }
@@ -141,6 +146,19 @@ impl Store {
             // A span may begin some lines behind its first page.
             _ => large::length(block, Call::Alloc).min(counted),
         }
+    }
+}
+
+/// Writes zeros to a block that nobody uses any more, but that may stand in dumps from here on. Safeguards look at what
+/// is behind it.
+fn erase(block: NonNull<u8>, size: usize) {
+    if config::mode().is_plain() {
+        let (base, length) = pages(block, size);
+        // SAFETY: 1. the pages of a mapping whose block is in nobody's use.
+        let _ = unsafe { os::zero(base, length) };
+    } else {
+        // SAFETY: 1. the block, which nobody uses.
+        unsafe { block.write_bytes(0, size) };
     }
 }
 

@@ -191,8 +191,13 @@ impl SubSlab {
     pub(super) fn set_place(&self, place: Place) {
         self.place.set(place as u8);
         if place == Place::Current {
-            self.purged.set(0);
+            self.is_not_purged();
         }
+    }
+
+    /// The next purge is to try again.
+    pub(super) fn is_not_purged(&self) {
+        self.purged.set(0);
     }
 
     /// Whether its free pages are to be purged: not if they were, and the same blocks have been free since. From here on

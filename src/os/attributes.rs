@@ -1,5 +1,6 @@
 //! What memory can be, beside readable and writable.
 
+use core::ffi::c_int;
 use core::ptr::NonNull;
 
 use super::told::{advise, map_gigantic, set_node};
@@ -20,6 +21,14 @@ pub(crate) struct Attributes {
     pub(crate) node: Option<u32>,
 }
 
+/// Why memory cannot have attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotGranted {
+    NoMemory,
+    /// The kernel or the machine has no such memory.
+    Unknown,
+}
+
 impl Attributes {
     /// Those of any memory.
     pub(crate) const NONE: Self = Self {
@@ -30,43 +39,58 @@ impl Attributes {
         node: None,
     };
 
-    /// Gives them to a range. Huge pages are a wish; whether all else was granted.
-    pub(crate) fn give_to(self, base: NonNull<u8>, length: PageLen) -> bool {
+    /// Gives them to a range. Huge pages are a wish; all else may be refused, by the kernel's number.
+    pub(crate) fn give_to(self, base: NonNull<u8>, length: PageLen) -> Result<(), c_int> {
         match self.huge_pages {
             HugePages::Advise => super::advise_huge(base, length),
             HugePages::Off => super::refuse_huge(base, length),
             HugePages::Auto => {}
         }
-        let is_as_dumped = self.is_dumped || advise(base, length, libc::MADV_DONTDUMP);
-        let is_as_merged = !self.is_merged || advise(base, length, libc::MADV_MERGEABLE);
-        let is_at_node = self.node.is_none() || set_node(base, length, self.node);
-        is_as_dumped && is_as_merged && is_at_node
+        if !self.is_dumped {
+            advise(base, length, libc::MADV_DONTDUMP)?;
+        }
+        if self.is_merged {
+            advise(base, length, libc::MADV_MERGEABLE)?;
+        }
+        if self.node.is_some() {
+            set_node(base, length, self.node)?;
+        }
+        Ok(())
     }
 
-    /// Whether the kernel and the machine have such memory: asked with a page that is mapped for that.
-    pub(crate) fn are_supported(self) -> bool {
+    /// Tries them on a page that is mapped for that.
+    pub(crate) fn try_out(self) -> Result<(), NotGranted> {
         let page = PageLen::pages(1);
-        let mapped = if self.is_gigantic {
-            map_gigantic(1)
+        let (base, length) = if self.is_gigantic {
+            // The kernel does not tell a machine without such pages from one that has none to spare.
+            map_gigantic(1).ok_or(NotGranted::Unknown)?
         } else {
             let base = super::map(page, page.bytes(), Access::Committed);
-            base.map(|base| (base, page))
+            (base.ok_or(NotGranted::NoMemory)?, page)
         };
-        let Some((base, length)) = mapped else {
-            return false;
-        };
-        let is_granted = self.give_to(base, length);
+        let granted = self.give_to(base, length);
         // SAFETY: 1. our own, just mapped, and in nobody's use. What the kernel refuses to take is lost.
         let _ = unsafe { super::unmap(base, length) };
-        // The kernel says that it merges these, and does not.
-        is_granted && !(self.is_gigantic && self.is_merged)
+        match granted {
+            Err(libc::ENOMEM | libc::EAGAIN) => Err(NotGranted::NoMemory),
+            Err(_) => Err(NotGranted::Unknown),
+            // The kernel says that it merges these, and does not.
+            Ok(()) if self.is_gigantic && self.is_merged => Err(NotGranted::Unknown),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Takes them from a range again that the engine goes on with, but for a wish. Where the kernel refuses, it keeps some,
     /// which changes nothing that is stored there.
     pub(crate) fn take_from(self, base: NonNull<u8>, length: PageLen) {
-        let _ = self.is_dumped || advise(base, length, libc::MADV_DODUMP);
-        let _ = !self.is_merged || advise(base, length, libc::MADV_UNMERGEABLE);
-        let _ = self.node.is_none() || set_node(base, length, None);
+        if !self.is_dumped {
+            let _ = advise(base, length, libc::MADV_DODUMP);
+        }
+        if self.is_merged {
+            let _ = advise(base, length, libc::MADV_UNMERGEABLE);
+        }
+        if self.node.is_some() {
+            let _ = set_node(base, length, None);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel is told of a range. Each may be refused.
+//! What the kernel is told of a range. It may refuse, by its number.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
@@ -9,12 +9,14 @@ use crate::units::GIGANTIC;
 
 /// Nodes that the kernel can have.
 const NODES: usize = 1024;
+/// Linux's own number, which the C library's crate does not name.
+const MPOL_MF_MOVE: usize = 1 << 1;
 const NODE_BITS: usize = u64::BITS as usize;
 
 /// Advice that changes no byte, but may be refused.
-pub(super) fn advise(base: NonNull<u8>, length: PageLen, advice: c_int) -> bool {
+pub(super) fn advise(base: NonNull<u8>, length: PageLen, advice: c_int) -> Result<(), c_int> {
     if failpoints::refuses() {
-        return false;
+        return Err(libc::ENOMEM);
     }
     let arguments = [
         base.as_ptr().cast(),
@@ -22,20 +24,20 @@ pub(super) fn advise(base: NonNull<u8>, length: PageLen, advice: c_int) -> bool 
         word(advice as usize),
     ];
     // SAFETY: 1. changes no byte, whatever is mapped there.
-    unsafe { call(libc::SYS_madvise, arguments) }.is_ok()
+    unsafe { call(libc::SYS_madvise, arguments) }.map(|_| ())
 }
 
 /// Says which node fresh pages of a range come from, while it has some: `None` for that of who touches them first.
-pub(super) fn set_node(base: NonNull<u8>, length: PageLen, node: Option<u32>) -> bool {
+pub(super) fn set_node(base: NonNull<u8>, length: PageLen, node: Option<u32>) -> Result<(), c_int> {
     if failpoints::refuses() {
-        return false;
+        return Err(libc::ENOMEM);
     }
     let mut mask = [0_u64; NODES / NODE_BITS];
     let mode = match node {
         Some(node) => {
             let node = node as usize;
             let Some(bits) = mask.get_mut(node / NODE_BITS) else {
-                return false;
+                return Err(libc::EINVAL);
             };
             *bits = 1 << (node % NODE_BITS);
             libc::MPOL_PREFERRED
@@ -49,10 +51,11 @@ pub(super) fn set_node(base: NonNull<u8>, length: PageLen, node: Option<u32>) ->
         mask.as_mut_ptr().cast(),
         // The kernel reads one bit less.
         word(NODES + 1),
-        word(0),
+        // What a mapping brings along of another node moves.
+        word(MPOL_MF_MOVE),
     ];
     // SAFETY: 1. changes no byte, and reads a mask of so many bits.
-    unsafe { call(libc::SYS_mbind, arguments) }.is_ok()
+    unsafe { call(libc::SYS_mbind, arguments) }.map(|_| ())
 }
 
 /// So many gigantic pages, zero and aligned to their size, or `None`: the machine has no more of them to spare.

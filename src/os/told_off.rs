@@ -6,12 +6,12 @@ use core::ptr::NonNull;
 
 use super::PageLen;
 
-pub(super) fn advise(_: NonNull<u8>, _: PageLen, _: c_int) -> bool {
-    false
+pub(super) fn advise(_: NonNull<u8>, _: PageLen, _: c_int) -> Result<(), c_int> {
+    Err(libc::EINVAL)
 }
 
-pub(super) fn set_node(_: NonNull<u8>, _: PageLen, _: Option<u32>) -> bool {
-    false
+pub(super) fn set_node(_: NonNull<u8>, _: PageLen, _: Option<u32>) -> Result<(), c_int> {
+    Err(libc::EINVAL)
 }
 
 pub(crate) fn map_gigantic(_: usize) -> Option<(NonNull<u8>, PageLen)> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use core::mem::ManuallyDrop;
 use flagstone::allocator_api2::vec::Vec as HeapVec;
-use flagstone::{Flagstone, Heap, HeapError, HeapOptions, HugePages};
+use flagstone::{Flagstone, Heap, HeapError, HeapOptions, HugePages, failpoints};
 
 use crate::common::process::{begin, expect_flat, live, verify};
 
@@ -243,4 +243,57 @@ fn heaps_with_attributes_leave_nothing_behind() {
     });
     Flagstone::purge();
     verify();
+}
+
+/// Whatever runs out when a sub-slab begins, its memory goes back where it came from.
+#[test]
+fn without_memory_for_tables_nothing_goes_astray() {
+    let _turn = begin();
+    let heap = Heap::options().core_dumps(false);
+    let heap = heap.create().expect("memory");
+    let mut refusals = 0;
+    for _ in 0..400 {
+        // A chunk in which no sub-slab is yet.
+        for size in [1 << 20, 1 << 20, 1 << 20, 960 << 10] {
+            assert!(!heap.raw_alloc(size, 16).is_null());
+        }
+        failpoints::refuse_after(0, true);
+        for _ in 0..8 {
+            let block = heap.raw_alloc(8_000, 16);
+            if !block.is_null() {
+                // SAFETY: fresh, and so long.
+                unsafe { block.write_bytes(1, 8_000) };
+            }
+        }
+        refusals += failpoints::refuse_none();
+        let outside = [2, 4, 8, 16, 32].map(|kib| Vec::<u8>::with_capacity(kib << 10));
+        let astray = outside
+            .iter()
+            .find(|block| has(block.as_ptr().addr(), "dd"));
+        assert!(astray.is_none(), "the engine has {astray:?} of the pool");
+        if refusals > 3 {
+            break;
+        }
+    }
+    assert!(refusals > 0, "nothing was refused");
+    verify();
+}
+
+#[test]
+fn what_was_kept_out_of_dumps_is_erased() {
+    let _turn = begin();
+    const SIZE: usize = 3 << 20;
+    let heap = Heap::options().core_dumps(false);
+    let heap = heap.create().expect("memory");
+    let block = heap.raw_alloc(SIZE, 16);
+    // SAFETY: fresh, and so long.
+    unsafe { block.write_bytes(0x5a, SIZE) };
+    // SAFETY: live, and not used any more.
+    unsafe { heap.raw_free(block) };
+    // The mapping is kept, outside of the heap.
+    let again = Vec::<u8>::with_capacity(SIZE);
+    assert!(!has(again.as_ptr().addr(), "dd"));
+    // SAFETY: inside a block that nobody has written to.
+    let found = |place: usize| unsafe { again.as_ptr().add(place).read_volatile() };
+    assert!((0..SIZE).step_by(512).all(|place| found(place) != 0x5a));
 }

@@ -26,6 +26,7 @@ fn number(point: Point) -> u32 {
     match point {
         Point::Heap => 1,
         Point::Part => 2,
+        Point::Claim => 3,
         _ => 0,
     }
 }
@@ -196,4 +197,36 @@ fn a_child_drops_and_makes_heaps() {
     assert_eq!(heap.stats().blocks, 1);
     drop(numbers);
     heap.verify().expect("a sound heap");
+}
+
+/// A child whose first call is for a span, while another thread of the parent had the lock under which these are claimed.
+#[test]
+fn a_child_begins_with_a_span_of_a_pool() {
+    let _turn = begin();
+    let [_, apart] = kinds();
+    failpoints::at_points(Some(&CALLBACK));
+    let (heap, other) = (
+        apart.create().expect("memory"),
+        apart.create().expect("memory"),
+    );
+    let span = |heap: &Heap| drop(HeapVec::<u8, _>::with_capacity_in(200_000, heap));
+    span(&heap);
+    POINT.store(3, Ordering::Relaxed);
+    VISITS.store(0, Ordering::Relaxed);
+    STOP_AT.store(0, Ordering::Relaxed);
+    STANDS.store(false, Ordering::Relaxed);
+    GOES_ON.store(false, Ordering::Relaxed);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            ACTOR.store(this_thread(), Ordering::Relaxed);
+            span(&other);
+        });
+        while !STANDS.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        assert_eq!(in_child(|| span(&heap)), 0);
+        GOES_ON.store(true, Ordering::Release);
+    });
+    failpoints::at_points(None);
+    verify();
 }

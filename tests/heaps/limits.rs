@@ -10,6 +10,7 @@ use flagstone::allocator_api2::vec::Vec as HeapVec;
 use flagstone::{Heap, HeapError};
 
 use crate::common::process::{begin, expect_flat};
+use crate::kinds;
 
 const LIMIT: usize = 256 << 10;
 
@@ -225,4 +226,24 @@ fn short_blocks_served_one_by_one_fit_their_class() {
     thread::scope(|scope| scope.spawn(move || drop(aligned)).join().expect("no panic"));
     drop(filled);
     assert_eq!(heap.stats().blocks, 0);
+}
+
+#[test]
+fn long_blocks_become_shorter_at_the_limit() {
+    let _turn = begin();
+    for options in kinds() {
+        for (limit, size, shorter) in [
+            (16 << 20, 12 << 20, 5 << 20),
+            (1 << 20, 900 << 10, 300 << 10),
+        ] {
+            let heap = options.limit(limit).panics(true).create().expect("memory");
+            let mut bytes = HeapVec::<u8, _>::with_capacity_in(size, &heap);
+            bytes.resize(shorter, 7);
+            bytes.shrink_to_fit();
+            assert!(bytes.iter().all(|byte| *byte == 7));
+            let held = heap.stats().held;
+            drop(bytes);
+            assert!(heap.stats().blocks == 0 && heap.stats().held < held);
+        }
+    }
 }

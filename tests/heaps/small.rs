@@ -3,9 +3,10 @@
 use core::mem::ManuallyDrop;
 use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as HeapVec;
-use flagstone::{Flagstone, Heap};
+use flagstone::{Flagstone, Heap, failpoints};
 
 use crate::common::process::{begin, expect_flat, live, resident, verify};
+use crate::kinds;
 
 #[test]
 fn an_empty_heap_holds_4096_bytes() {
@@ -270,4 +271,28 @@ fn purge_reaches_into_used_sub_slabs() {
     heap.purge();
     assert_eq!(heap.purge(), 0);
     verify();
+}
+
+#[test]
+fn a_purge_that_was_refused_is_tried_again() {
+    let _turn = begin();
+    for options in kinds() {
+        let heap = options.create().expect("memory");
+        let mut kept: Vec<_> = (0..400)
+            .map(|_| HeapVec::<u8, _>::with_capacity_in(4_096, &heap))
+            .collect();
+        let mut number = 0;
+        kept.retain(|_| {
+            number += 1;
+            number % 4 == 0
+        });
+        // What is wholly free goes to the engine first.
+        heap.purge();
+        kept.truncate(kept.len() / 2);
+        failpoints::refuse_after(0, true);
+        heap.purge();
+        failpoints::refuse_none();
+        assert!(heap.purge() > 0);
+        assert_eq!(heap.purge(), 0);
+    }
 }
