@@ -21,6 +21,7 @@
 //! | `counters` | off | counts the locks taken, for this project's benchmarks |
 //! | `dynamic-tls` | off | for libraries that programs load while they run: no static thread-local storage, at some instructions for each call |
 //! | `heaps` | off | `Heap`: memory of one request, tenant or document, counted, limited and dropped as one |
+//! | `mapped` | off | `Mapped`: a heap in memory that processes share, with `heaps` |
 //! | `nightly` | off | the same for std's own `Allocator`; needs a nightly compiler |
 //! | `failpoints` | off | hooks for this package's own tests: refused kernel calls, critical sections |
 //! | `valgrind` | off | tells valgrind's memcheck what is a block; costs some instructions for each call without it |
@@ -47,11 +48,15 @@ cfg_if::cfg_if! {
         mod brief;
         #[path = "first_class/returned.rs"]
         mod returned;
+        #[path = "mapped/slab.rs"]
+        mod slab;
         mod sync;
     } else {
         // In layer order: a module names only what stands below it here.
         mod global; // `Flagstone`, the `GlobalAlloc`
         pub mod raw; // blocks freed by address alone
+        #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
+        mod mapped; // `Mapped`: a heap in memory that processes share
         #[cfg(feature = "heaps")]
         mod first_class; // `Heap`: memory that is counted, limited and dropped as one
         mod cache; // fast and slow paths of every call
@@ -89,6 +94,7 @@ cfg_if::cfg_if! {
         /// [fork]: algorithm::fork
         /// [purging]: algorithm::purging
         /// [heaps]: algorithm::heaps
+        /// [mapped]: algorithm::mapped
         /// [hardening]: algorithm::hardening
         /// [states]: algorithm::states
         /// [locks-and-atomics]: algorithm::locks_and_atomics
@@ -110,6 +116,8 @@ cfg_if::cfg_if! {
             pub mod purging {}
             #[doc = include_str!("../docs/heaps.md")]
             pub mod heaps {}
+            #[doc = include_str!("../docs/mapped.md")]
+            pub mod mapped {}
             #[doc = include_str!("../docs/hardening.md")]
             pub mod hardening {}
             #[doc = include_str!("../docs/states.md")]
@@ -137,6 +145,8 @@ cfg_if::cfg_if! {
         pub use allocator_api2;
         #[cfg(feature = "heaps")]
         pub use first_class::{Heap, HeapError, HeapOptions, HeapStats};
+        #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
+        pub use mapped::{Handle, Mapped, MappedError, MappedStats};
         pub use global::Flagstone;
         pub use hardening::Hardening;
         #[cfg(feature = "counters")]

@@ -10,7 +10,7 @@ use crate::reclaim;
 use crate::threads;
 
 /// The options of a program that has no allocator of ours, whose first call to the engine is by a heap.
-pub(super) static CONFIG: Config = Config::new();
+pub(crate) static CONFIG: Config = Config::new();
 
 /// Why a request was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

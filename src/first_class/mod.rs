@@ -47,7 +47,11 @@ use crate::error::Violation;
 use crate::sync::{AtomicU64, Ordering};
 use crate::thread_cache::tls;
 
+#[cfg(feature = "mapped")]
+pub(crate) use engine::CONFIG;
 pub use options::{HeapError, HeapOptions, HeapStats};
+#[cfg(feature = "mapped")]
+pub(crate) use owner::Owner;
 
 use class::Class;
 use engine::Refused;

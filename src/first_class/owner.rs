@@ -6,7 +6,7 @@ use crate::sync::{GuardedU32, GuardedU64, Link, same};
 use crate::thread_cache::ThreadCache;
 
 /// The thread that has this cache in its `life`th life, or nobody. All zero is nobody. Guarded by the lock of the heap.
-pub(super) struct Owner {
+pub(crate) struct Owner {
     cache: Link<ThreadCache>,
     life: GuardedU64,
     /// The process whose thread it is.
@@ -15,18 +15,18 @@ pub(super) struct Owner {
 
 impl Owner {
     /// Whether it is the thread of this cache.
-    pub(super) fn is(&self, own: &ThreadCache) -> bool {
+    pub(crate) fn is(&self, own: &ThreadCache) -> bool {
         same(self.cache.get(), own) && self.life.get() == own.life()
     }
 
     /// Whether its thread is gone, or nobody is.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         let cache = self.cache.get();
         cache.is_none_or(|cache| cache.life() != self.life.get())
     }
 
     /// It is the thread of this cache from here on, which asks.
-    pub(super) fn set(&self, own: &'static ThreadCache) {
+    pub(crate) fn set(&self, own: &'static ThreadCache) {
         // In a child of a fork in between it is nobody.
         self.leave();
         self.life.set(own.life());
@@ -35,17 +35,17 @@ impl Owner {
     }
 
     /// It is nobody from here on.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.cache.set(None);
     }
 
     /// Whether it is one of this process, or the last was.
-    pub(super) fn is_of_this_process(&self) -> bool {
+    pub(crate) fn is_of_this_process(&self) -> bool {
         self.generation.get() == os::fork_generation().number()
     }
 
     /// Whether it, or one that had the cache since, vanished in a fork, so perhaps in the midst of a step.
-    pub(super) fn has_vanished(&self) -> bool {
+    pub(crate) fn has_vanished(&self) -> bool {
         let cache = self.cache.get();
         cache.is_some_and(|cache| ThreadCache::vanished(cache.life(), self.life.get()))
     }

@@ -54,6 +54,8 @@ mod lock;
 mod lock_word;
 mod pages;
 mod posix;
+#[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
+pub(crate) mod shared;
 
 cfg_if! {
     if #[cfg(feature = "failpoints")] {
@@ -117,6 +119,12 @@ pub(crate) fn be_at_home() {
 /// Whether this is the process that the memory belongs to, not a child that shares it.
 pub(crate) fn is_at_home() -> bool {
     HOME.load(Ordering::Relaxed) == imp::process_id()
+}
+
+/// The number of this process, for people.
+#[cfg(feature = "mapped")]
+pub(crate) fn process_number() -> u32 {
+    u32::try_from(imp::process_id()).unwrap_or(0)
 }
 
 /// Bytes of a page, or 0 before the first call of [`page_size`].

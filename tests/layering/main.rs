@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// The modules of `src/`, highest layer first. A file may name its own module and the modules of the
 /// lines below its own; modules of one line are independent of each other. `lib.rs` may name them all.
 const LAYERS: &[&[&str]] = &[
+    &["mapped"],
     &["global", "raw", "first_class"],
     &["cache"],
     &["reclaim"],

@@ -1,0 +1,225 @@
+//! What a process knows of a heap: its mapping, its slot, and the parts of its threads. Never unmapped: a handle may come
+//! at any time.
+
+use core::ptr::NonNull;
+
+use super::area::Area;
+use super::error::MappedError;
+use super::part::Part;
+use super::processes::Kept;
+use super::source::refused;
+use super::words::{MOST_PARTS, Process};
+use crate::arena::meta;
+use crate::first_class::CONFIG;
+use crate::os::shared::{self, NO_MEMORY};
+use crate::os::{self, Held, Lock, PageLen};
+use crate::sync::{AtomicU32, AtomicU64, GuardedPtr, GuardedU32, Link, Ordering};
+use crate::thread_cache::ThreadCache;
+use crate::threads;
+
+pub(super) struct Attachment {
+    pub(super) area: Area,
+    /// The slot of this process, and above it the number of forks before the process that has it: a child has none.
+    process: AtomicU64,
+    /// 1 once the heap was closed here.
+    closed: AtomicU32,
+    /// Frees that were wrong, and did nothing.
+    pub(super) refused: AtomicU32,
+    /// What keeps that slot locked.
+    kept: GuardedPtr<u8>,
+    parts: Lock<Parts>,
+    next: Link<Self>,
+}
+
+/// The parts of this process's threads.
+struct Parts {
+    first: GuardedPtr<Part>,
+    count: GuardedU32,
+    /// The process whose parts they are.
+    generation: GuardedU32,
+}
+
+/// The newest of all, and the lock under which one is entered.
+static NEWEST: Link<Attachment> = Link::none();
+static ENTERING: Lock<()> = Lock::new(());
+
+impl Attachment {
+    /// Remembers a heap that was just mapped.
+    pub(super) fn enter(area: Area) -> Result<&'static Self, MappedError> {
+        let place = meta::alloc(size_of::<Self>()).ok_or(refused(NO_MEMORY))?;
+        let place = place.cast::<Self>();
+        let fresh = Self {
+            area,
+            process: AtomicU64::new(0),
+            kept: GuardedPtr::null(),
+            closed: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
+            parts: Lock::new(Parts {
+                first: GuardedPtr::null(),
+                count: GuardedU32::new(0),
+                generation: GuardedU32::new(0),
+            }),
+            next: Link::none(),
+        };
+        // SAFETY: 1. metadata of this size, aligned to a line, that nobody else has.
+        unsafe { place.write(fresh) };
+        // SAFETY: 1. just written, and never freed.
+        let fresh: &'static Self = unsafe { place.as_ref() };
+        ENTERING.break_inherited();
+        let _held = ENTERING.lock();
+        fresh.next.set(NEWEST.get());
+        NEWEST.set(Some(fresh));
+        Ok(fresh)
+    }
+
+    /// That of the heap at this address.
+    pub(super) fn at(base: usize) -> Option<&'static Self> {
+        let mut next = NEWEST.get();
+        while let Some(attachment) = next {
+            if attachment.area.base().addr().get() == base {
+                return Some(attachment);
+            }
+            next = attachment.next.get();
+        }
+        None
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        // ORDERING: a flag; who closes sees to it that nobody is in a call.
+        self.closed.load(Ordering::Relaxed) != 0
+    }
+
+    /// The lock of the parts. In a forked child the parent's parts are forgotten.
+    fn parts(&self) -> Held<'_, Parts> {
+        threads::begin(&CONFIG);
+        self.parts.break_inherited();
+        let parts = self.parts.lock();
+        let own = os::fork_generation().number();
+        if parts.generation.get() != own {
+            // Their pages are zero here, or their first stores are lost with who made them.
+            parts.first.set(None);
+            parts.count.set(0);
+            parts.generation.set(own);
+        }
+        parts
+    }
+
+    /// The slot of this process, which is claimed if it has none.
+    pub(super) fn process(&self) -> Result<Process, MappedError> {
+        threads::begin(&CONFIG);
+        if self.is_closed() {
+            return Err(MappedError::Closed);
+        }
+        let own = os::fork_generation().number();
+        // ORDERING: a number that does not change in a process once it is there.
+        if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
+            return Ok(process);
+        }
+        let _held = self.parts();
+        if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
+            return Ok(process);
+        }
+        if self.is_closed() {
+            return Err(MappedError::Closed);
+        }
+        let (process, kept) = self.area.join()?;
+        self.kept.set(Some(kept.page()));
+        let word = u64::from(process.bits()) | (u64::from(own) << u32::BITS);
+        self.process.store(word, Ordering::Relaxed);
+        Ok(process)
+    }
+
+    /// The calling thread's part, or one that is made its own.
+    pub(super) fn part(&'static self) -> Result<&'static Part, MappedError> {
+        let process = self.process()?;
+        if ThreadCache::own().is_none() {
+            drop(threads::lock_own(&CONFIG));
+        }
+        // A thread that is ending has none.
+        let own = ThreadCache::own().ok_or(MappedError::Closed)?;
+        let parts = self.parts();
+        if self.is_closed() {
+            return Err(MappedError::Closed);
+        }
+        let found = all(parts.first.get()).find(|part| part.thread.is(own));
+        if let Some(part) =
+            found.or_else(|| all(parts.first.get()).find(|part| part.thread.is_gone()))
+        {
+            part.thread.set(own);
+            return Ok(part);
+        }
+        let number = parts.count.get() + 1;
+        if number > MOST_PARTS {
+            return Err(MappedError::NoSpace);
+        }
+        let page = PageLen::pages(1);
+        let place = shared::map_wiped(page).ok_or(refused(NO_MEMORY))?;
+        // SAFETY: 1. a page of its own, zero, that is never unmapped.
+        let part = unsafe { Part::begin_at(place.cast(), &self.area, process.part(number)) };
+        part.next.set(parts.first.get());
+        part.thread.set(own);
+        parts.count.set(number);
+        parts.first.set(Some(part.into()));
+        Ok(part)
+    }
+
+    /// Has the parts of threads that ended give up what they own.
+    pub(super) fn give_up_gone(&self) {
+        let parts = self.parts();
+        for part in all(parts.first.get()).filter(|part| part.thread.is_gone()) {
+            part.give_up();
+        }
+    }
+
+    /// Looks for processes that are gone, and frees the units that they were claiming or freeing; whether there were some.
+    pub(super) fn reap(&self, process: Process) -> bool {
+        let found = self.area.reap(process);
+        if found {
+            self.area.lock(process).make_free_anew();
+        }
+        found
+    }
+
+    /// Gives up all that this process owns, and puts a private copy in the mapping's place.
+    ///
+    /// # Safety
+    /// 1. No other thread of this process is in a call for the heap.
+    pub(super) unsafe fn close(&self) -> Result<(), MappedError> {
+        {
+            let parts = self.parts();
+            if self.is_closed() {
+                return Err(MappedError::Closed);
+            }
+            self.closed.store(1, Ordering::Relaxed);
+            all(parts.first.get()).for_each(Part::give_up);
+        }
+        let own = os::fork_generation().number();
+        if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
+            self.area.leave(process);
+            if let Some(page) = self.kept.get() {
+                Kept::of(page).let_go();
+            }
+        }
+        let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
+        // SAFETY: 1. our own mapping of this file.
+        unsafe { self.area.source.file.map_private_over(base, length) }.map_err(refused)?;
+        self.area.source.file.close();
+        Ok(())
+    }
+}
+
+fn process_of(word: u64, generation: u32) -> Option<Process> {
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    let bits = word as u32;
+    Process::from_bits(bits).filter(|_| word >> u32::BITS == u64::from(generation))
+}
+
+fn all(first: Option<NonNull<Part>>) -> impl Iterator<Item = &'static Part> {
+    let mut next = first;
+    core::iter::from_fn(move || {
+        // SAFETY: 1. in the list of parts, whose pages are never unmapped.
+        let part: &'static Part = unsafe { next?.as_ref() };
+        next = part.next.get();
+        Some(part)
+    })
+}

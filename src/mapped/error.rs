@@ -1,0 +1,74 @@
+//! What can go wrong with a heap over a mapping.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+use super::header::Unfit;
+
+/// Why there is no heap over a mapping, or it does not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MappedError {
+    /// The capacity is no multiple of 64 KiB, too little for the heap's own tables, or more than there can be.
+    Capacity,
+    /// Something else lies at the address that the heap has in every process.
+    BaseBusy {
+        /// That address.
+        base: usize,
+    },
+    /// What the descriptor leads to is no heap.
+    NoHeap,
+    /// It is a heap of another version, or of a machine with another order of bytes.
+    Version,
+    /// It is a heap whose tables contradict each other.
+    Damaged,
+    /// As many processes use the heap as can, 512.
+    TooManyProcesses,
+    /// The heap has no room for what was asked.
+    NoSpace,
+    /// As many things have names as can, 64, or a name is empty or longer than 48 bytes.
+    Name,
+    /// The address is none of the heap's.
+    Foreign,
+    /// The heap was closed in this process.
+    Closed,
+    /// The kernel refused a call.
+    System {
+        /// Its number, `errno`.
+        errno: i32,
+    },
+}
+
+impl From<Unfit> for MappedError {
+    fn from(why: Unfit) -> Self {
+        match why {
+            Unfit::NoHeap => Self::NoHeap,
+            Unfit::Version => Self::Version,
+            Unfit::Damaged => Self::Damaged,
+        }
+    }
+}
+
+impl fmt::Display for MappedError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Capacity => "the capacity is no multiple of 64 KiB, too little, or too much",
+            Self::BaseBusy { base } => {
+                return write!(out, "something else lies at the heap's address, {base:#x}");
+            }
+            Self::NoHeap => "there is no heap",
+            Self::Version => "a heap of another version or byte order",
+            Self::Damaged => "the heap is damaged",
+            Self::TooManyProcesses => "too many processes use the heap",
+            Self::NoSpace => "the heap has no room",
+            Self::Name => "too many names, or one that is empty or too long",
+            Self::Foreign => "the address is none of the heap's",
+            Self::Closed => "the heap was closed",
+            Self::System { errno } => {
+                return write!(out, "the kernel refused a call: errno {errno}");
+            }
+        })
+    }
+}
+
+impl core::error::Error for MappedError {}

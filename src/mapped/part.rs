@@ -1,0 +1,253 @@
+//! What a thread has of a heap: which slab of each class is its current one. It owns others, of which the mapping knows.
+//!
+//! It lies on a page that the kernel wipes in forked children: there it has no slabs, and leads to the slow path.
+
+use core::ptr::NonNull;
+
+use super::area::Area;
+use super::geometry::CLASSES;
+use super::slab::{Freed, Slab};
+use super::words::{Owner, Process, Unit};
+use crate::first_class;
+use crate::size_class::SizeClass;
+use crate::sync::{GuardedPtr, GuardedU32, GuardedU64, Ordering};
+use crate::units::UNIT;
+
+/// Slabs of no use to the thread, at which a look for one stops: each costs a line or two of memory.
+const TRIES: usize = 64;
+
+/// All zero is one without slabs.
+#[repr(C)]
+pub(super) struct Part {
+    area: GuardedPtr<Area>,
+    owner: GuardedU64,
+    pub(super) thread: first_class::Owner,
+    pub(super) next: GuardedPtr<Self>,
+    /// Units that it claimed.
+    pub(super) claims: GuardedU32,
+    current: [Current; CLASSES],
+}
+
+// SAFETY: 1. `area` leads to what is `Sync`; all else is the thread's, or guarded as the fields say.
+unsafe impl Sync for Part {}
+
+/// The current slab of a class.
+struct Current {
+    /// 0 for none.
+    unit: GuardedU32,
+    /// The word in which blocks are looked for.
+    word: GuardedU32,
+    /// The unit at which the last look for another slab ended.
+    looked: GuardedU32,
+}
+
+/// Blocks of a slab of a class.
+#[inline(always)]
+pub(super) fn blocks_of(class: SizeClass) -> usize {
+    UNIT / class.size()
+}
+
+impl Part {
+    /// # Safety
+    /// 1. A page of zeros that nobody else has, and that is never unmapped.
+    pub(super) unsafe fn begin_at(
+        place: NonNull<Self>,
+        area: &'static Area,
+        owner: Owner,
+    ) -> &'static Self {
+        // SAFETY: 1. our own. All zero is one without slabs.
+        let part: &'static Self = unsafe { place.as_ref() };
+        part.owner.set(owner.bits());
+        part.area.set(Some(area.into()));
+        part
+    }
+
+    /// The heap's mapping; `None` in a forked child.
+    #[inline(always)]
+    pub(super) fn area(&self) -> Option<&'static Area> {
+        // SAFETY: 1. set by `begin_at`, never unmapped.
+        self.area.get().map(|area| unsafe { area.as_ref() })
+    }
+
+    fn owner(&self) -> Owner {
+        Owner::from_bits(self.owner.get())
+    }
+
+    /// The process whose part it is.
+    fn process(&self) -> Option<Process> {
+        self.owner().process()
+    }
+
+    fn current(&self, class: SizeClass) -> Option<&Current> {
+        self.current.get(class.index())
+    }
+
+    /// A block of the current slab's current word.
+    #[inline(always)]
+    pub(super) fn take(&self, class: SizeClass) -> Option<NonNull<u8>> {
+        let current = self.current(class)?;
+        let unit = current.unit.get();
+        if unit == 0 {
+            return None;
+        }
+        let area = self.area()?;
+        let block = area.slab(unit).take(current.word.get() as usize)?;
+        let distance = block * class.size();
+        // Bits beyond the blocks are somebody else's doing.
+        if distance + class.size() > UNIT {
+            return None;
+        }
+        // SAFETY: 1. a block of the unit.
+        Some(unsafe { crate::ptr::advance(area.start(unit), distance) })
+    }
+
+    /// A block of a class, of whose current word none is free; `None` if the heap has no room.
+    pub(super) fn refill(&self, class: SizeClass) -> Option<NonNull<u8>> {
+        let (current, area) = (self.current(class)?, self.area()?);
+        let unit = current.unit.get();
+        let goes_on = |slab: &Slab| {
+            let from = current.word.get() as usize;
+            let word = slab
+                .next_word(from)
+                .or_else(|| slab.collect(blocks_of(class)))?;
+            Self::set_word(current, word);
+            Some(())
+        };
+        if unit != 0 && goes_on(area.slab(unit)).is_some() {
+            return self.take(class);
+        }
+        let unit = self
+            .look(area, class, current)
+            .or_else(|| self.claim(area, class))?;
+        current.unit.set(unit);
+        current.word.set(0);
+        goes_on(area.slab(unit))?;
+        self.take(class)
+    }
+
+    fn set_word(current: &Current, word: usize) {
+        #[expect(clippy::cast_possible_truncation, reason = "some tens")]
+        current.word.set(word as u32);
+    }
+
+    /// A slab with free blocks that is this part's, or was nobody's.
+    fn look(&self, area: &Area, class: SizeClass, current: &Current) -> Option<u32> {
+        let mut left = TRIES;
+        for unit in area.hinted(class.index(), current.looked.get()) {
+            let Unit::Slab {
+                class: found,
+                owner,
+            } = area.unit(unit)
+            else {
+                continue;
+            };
+            let slab = area.slab(unit);
+            if usize::from(found) == class.index() && unit != current.unit.get() {
+                let is_own = owner == self.owner();
+                if is_own || !area.lives(owner) && self.adopt(area, unit, class, owner) {
+                    area.clear_hint(class.index(), unit);
+                    slab.collect(blocks_of(class));
+                    if slab.next_word(0).is_some() {
+                        current.looked.set(unit);
+                        return Some(unit);
+                    }
+                    continue;
+                }
+            }
+            left -= 1;
+            if left == 0 {
+                current.looked.set(unit);
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Takes over a slab whose owner does not live; `false` if another did, or it is none any more.
+    fn adopt(&self, area: &Area, unit: u32, class: SizeClass, owner: Owner) -> bool {
+        let Some(word) = area.word(unit) else {
+            return false;
+        };
+        let slab = |owner| {
+            #[expect(clippy::cast_possible_truncation, reason = "`CLASSES` fits a byte")]
+            let class = class.index() as u8;
+            Unit::Slab { class, owner }.bits()
+        };
+        let (from, to) = (slab(owner), slab(self.owner()));
+        // ORDERING: acquire: what the last owner did to its bitmap is seen. Release: with `lives`, should this one go soon.
+        let adopted = word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+        if adopted.is_ok() {
+            area.slab(unit).finish(blocks_of(class));
+        }
+        adopted.is_ok()
+    }
+
+    /// A fresh slab.
+    fn claim(&self, area: &Area, class: SizeClass) -> Option<u32> {
+        let held = area.lock(self.process()?);
+        #[expect(clippy::cast_possible_truncation, reason = "`CLASSES` fits a byte")]
+        let number = class.index() as u8;
+        let begin = |unit| area.slab(unit).begin(blocks_of(class));
+        let unit = held.claim_slab(number, self.owner(), begin)?;
+        self.claims.set(self.claims.get().wrapping_add(1));
+        Some(unit)
+    }
+
+    /// Takes back a block of one of its slabs.
+    pub(super) fn put(&self, unit: u32, class: SizeClass, block: usize) -> Result<(), Freed> {
+        let (Some(area), Some(current)) = (self.area(), self.current(class)) else {
+            return Ok(());
+        };
+        let (slab, blocks) = (area.slab(unit), blocks_of(class));
+        let is_word_free = slab.put(block, blocks)?;
+        if unit == current.unit.get() {
+            return Ok(());
+        }
+        if is_word_free && slab.is_empty(blocks) {
+            self.release(area, unit, class);
+        } else {
+            area.set_hint(class.index(), unit);
+        }
+        Ok(())
+    }
+
+    fn release(&self, area: &Area, unit: u32, class: SizeClass) {
+        if let Some(process) = self.process() {
+            area.lock(process).release_slab(unit);
+        }
+        area.clear_hint(class.index(), unit);
+    }
+
+    pub(super) fn owns(&self, owner: Owner) -> bool {
+        self.owner() == owner
+    }
+
+    /// Gives up all that it owns. By its thread, or for one that is gone.
+    pub(super) fn give_up(&self) {
+        let Some(area) = self.area() else { return };
+        self.current.iter().for_each(|current| current.unit.set(0));
+        for unit in area.touched() {
+            let Unit::Slab { class, owner } = area.unit(unit) else {
+                continue;
+            };
+            if owner != self.owner() {
+                continue;
+            }
+            let (slab, size) = (area.slab(unit), SizeClass::new(class.into()));
+            slab.collect(blocks_of(size));
+            if slab.is_empty(blocks_of(size)) {
+                self.release(area, unit, size);
+                continue;
+            }
+            if let Some(word) = area.word(unit) {
+                let nobody = Unit::Slab {
+                    class,
+                    owner: Owner::NOBODY,
+                };
+                // ORDERING: release: pairs with `adopt`.
+                word.store(nobody.bits(), Ordering::Release);
+            }
+            area.set_hint(class.into(), unit);
+        }
+    }
+}

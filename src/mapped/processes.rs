@@ -1,0 +1,147 @@
+//! Who lives: processes by the slots that they have locked. See docs/mapped.md, "Who lives".
+
+use core::ptr::NonNull;
+
+use super::area::Area;
+use super::error::MappedError;
+use super::header::{Line, SLOTS};
+use super::source::refused;
+use super::words::Process;
+use crate::os::{self, PageLen};
+use crate::sync::Ordering;
+
+/// Where the bytes lie that slots are locked by: behind whatever a file holds.
+const LOCKS: u64 = 1 << 60;
+
+/// The page that keeps a process's slot locked.
+pub(super) struct Kept(NonNull<u8>);
+
+impl Kept {
+    pub(super) fn page(&self) -> NonNull<u8> {
+        self.0
+    }
+
+    pub(super) fn of(page: NonNull<u8>) -> Self {
+        Self(page)
+    }
+
+    /// Lets go of the lock.
+    pub(super) fn let_go(self) {
+        // SAFETY: 1. our own, and nobody reaches it. If the kernel refuses, the slot stays this process's until it ends.
+        let _ = unsafe { os::unmap(self.0, PageLen::pages(1)) };
+    }
+}
+
+fn slots() -> impl Iterator<Item = u32> {
+    #[expect(clippy::cast_possible_truncation, reason = "some hundred")]
+    (1..=SLOTS as u32)
+}
+
+impl Line {
+    fn is_used(&self) -> bool {
+        // ORDERING: a hint: the lock of the byte decides.
+        self.is_used.load(Ordering::Relaxed) != 0
+    }
+
+    /// Changes hands. By who has locked the slot's byte.
+    fn next_generation(&self) -> u32 {
+        let next = Process::generation_after(self.generation.load(Ordering::Relaxed));
+        // ORDERING: release: pairs with `is_current`. What the last process left is anyone's from here on.
+        self.generation.store(next, Ordering::Release);
+        next
+    }
+}
+
+impl Area {
+    /// Whether a process has its slot still, as far as anyone noticed.
+    pub(super) fn is_current(&self, process: Process) -> bool {
+        // ORDERING: pairs with `next_generation`.
+        let is_of = |line: &Line| line.generation.load(Ordering::Acquire) == process.generation();
+        self.line(process.slot()).is_some_and(is_of)
+    }
+
+    /// Claims a slot for this process: the kernel drops it when its memory goes.
+    pub(super) fn join(&self) -> Result<(Process, Kept), MappedError> {
+        let own = self.source.open_anew()?;
+        // Those first that nobody has, as far as one can tell.
+        let free = slots().filter(|slot| self.line(*slot).is_some_and(|line| !line.is_used()));
+        for slot in free.chain(slots()) {
+            let Some(line) = self.line(slot) else {
+                continue;
+            };
+            match own.try_lock_byte(LOCKS + u64::from(slot)) {
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(errno) => {
+                    own.close();
+                    return Err(refused(errno));
+                }
+            }
+            let process = Process::new(slot, line.next_generation());
+            let was_used = line.is_used();
+            line.process.store(os::process_number(), Ordering::Relaxed);
+            line.is_used.store(1, Ordering::Relaxed);
+            let kept = own.keep_open();
+            own.close();
+            let kept = match kept {
+                Ok(page) => Kept(page),
+                Err(errno) => {
+                    line.is_used.store(0, Ordering::Relaxed);
+                    return Err(refused(errno));
+                }
+            };
+            if was_used {
+                self.set_all_hints();
+            }
+            return Ok((process, kept));
+        }
+        own.close();
+        Err(MappedError::TooManyProcesses)
+    }
+
+    /// Looks for processes that are gone, but for this one; whether there were some.
+    pub(super) fn reap(&self, own: Process) -> bool {
+        let others = || slots().filter(|slot| *slot != own.slot());
+        let used = |slot: &u32| self.line(*slot).is_some_and(Line::is_used);
+        if !others().any(|slot| used(&slot)) {
+            return false;
+        }
+        let Ok(file) = self.source.open_anew() else {
+            return false;
+        };
+        let mut found = false;
+        for slot in others().filter(used) {
+            if let (Some(line), Ok(true)) =
+                (self.line(slot), file.try_lock_byte(LOCKS + u64::from(slot)))
+            {
+                line.next_generation();
+                line.is_used.store(0, Ordering::Relaxed);
+                found = true;
+            }
+        }
+        file.close();
+        if found {
+            self.set_all_hints();
+        }
+        found
+    }
+
+    /// Gives this process's slot up; its slabs are anyone's.
+    pub(super) fn leave(&self, process: Process) {
+        if let Some(line) = self
+            .line(process.slot())
+            .filter(|_| self.is_current(process))
+        {
+            line.next_generation();
+            line.is_used.store(0, Ordering::Relaxed);
+            self.set_all_hints();
+        }
+    }
+
+    /// Processes that have a slot.
+    pub(super) fn processes(&self) -> usize {
+        slots()
+            .filter(|slot| self.line(*slot).is_some_and(Line::is_used))
+            .count()
+    }
+}

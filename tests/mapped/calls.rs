@@ -1,0 +1,394 @@
+//! One process: every block keeps its bytes, and what is wrong is refused.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use std::thread;
+
+use flagstone::allocator_api2::alloc::Allocator;
+use flagstone::allocator_api2::boxed::Box;
+use flagstone::allocator_api2::vec::Vec as MappedVec;
+use flagstone::{Handle, Mapped, MappedError};
+use hashbrown::HashMap;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::common::process::{begin, verify};
+
+/// A live block and the byte that it is full of.
+struct Live {
+    block: NonNull<u8>,
+    layout: Layout,
+    length: usize,
+    mark: u8,
+}
+
+/// Blocks of a heap, and what is known of them.
+pub(crate) struct Model {
+    handle: Handle,
+    live: Vec<Live>,
+    random: SmallRng,
+}
+
+impl Model {
+    pub(crate) fn new(handle: Handle, seed: u64) -> Self {
+        Self {
+            handle,
+            live: Vec::new(),
+            random: SmallRng::seed_from_u64(seed),
+        }
+    }
+
+    fn layout(&mut self) -> Layout {
+        let size = match self.random.random_range(0..100) {
+            0..70 => self.random.random_range(1..=256),
+            70..90 => self.random.random_range(1..=4_096),
+            90..99 => self.random.random_range(1..=40_000),
+            _ => self.random.random_range(1..=1_500_000),
+        };
+        let shift = match self.random.random_range(0..10) {
+            0..8 => self.random.random_range(0..=4),
+            _ => self.random.random_range(0..=17),
+        };
+        Layout::from_size_align(size, 1 << shift).expect("a layout")
+    }
+
+    fn enter(&mut self, found: NonNull<[u8]>, layout: Layout) {
+        let block = found.cast::<u8>();
+        assert!(found.len() >= layout.size() && block.addr().get().is_multiple_of(layout.align()));
+        let mark = self.random.random();
+        // SAFETY: as long as it says.
+        unsafe { block.write_bytes(mark, found.len()) };
+        self.live.push(Live {
+            block,
+            layout,
+            length: found.len(),
+            mark,
+        });
+    }
+
+    fn check(live: &Live, length: usize) {
+        // SAFETY: live, and so long.
+        let bytes = unsafe { core::slice::from_raw_parts(live.block.as_ptr(), length) };
+        let is_whole = bytes.iter().all(|byte| *byte == live.mark);
+        assert!(is_whole, "a block of {} changed", live.layout.size());
+    }
+
+    fn pick(&mut self) -> Option<Live> {
+        let count = self.live.len();
+        (count > 0).then(|| self.live.swap_remove(self.random.random_range(0..count)))
+    }
+
+    fn free(&mut self) {
+        if let Some(live) = self.pick() {
+            Self::check(&live, live.length);
+            // SAFETY: live, and not used any more.
+            unsafe { self.handle.deallocate(live.block, live.layout) };
+        }
+    }
+
+    /// Allocates, frees or resizes; `false` if the heap had no room.
+    pub(crate) fn step(&mut self) -> bool {
+        let most = 300;
+        match self.random.random_range(0..10) {
+            0..5 if self.live.len() < most => {
+                let layout = self.layout();
+                let Ok(found) = self.handle.allocate(layout) else {
+                    return false;
+                };
+                self.enter(found, layout);
+            }
+            0..8 => self.free(),
+            _ => {
+                let Some(live) = self.pick() else { return true };
+                Self::check(&live, live.length);
+                let align = live.layout.align();
+                let new = Layout::from_size_align(self.layout().size(), align).expect("a layout");
+                let kept = new.size().min(live.layout.size());
+                let (block, old) = (live.block, live.layout);
+                let resized = if new.size() < old.size() {
+                    // SAFETY: live, and not used any more where another is returned; here and below.
+                    unsafe { self.handle.shrink(block, old, new) }
+                } else {
+                    // SAFETY: as above.
+                    unsafe { self.handle.grow(block, old, new) }
+                };
+                let Ok(resized) = resized else {
+                    self.live.push(live);
+                    return false;
+                };
+                let moved = Live {
+                    block: resized.cast(),
+                    ..live
+                };
+                Self::check(&moved, kept);
+                self.enter(resized, new);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn free_all(&mut self) {
+        while !self.live.is_empty() {
+            self.free();
+        }
+    }
+}
+
+#[test]
+fn every_block_keeps_its_bytes() {
+    let _turn = begin();
+    let heap = Mapped::create(256 << 20).expect("a heap");
+    for seed in 0..3 {
+        let mut model = Model::new(heap.handle(), seed);
+        for _ in 0..10_000 {
+            assert!(model.step(), "no room");
+        }
+        heap.verify().expect("a sound heap");
+        model.free_all();
+        let stats = heap.stats();
+        assert_eq!((stats.live, stats.refused), (0, 0), "{stats:?}");
+        // A current slab of each class stays.
+        assert!(stats.held <= 80 << 16, "{stats:?}");
+    }
+    verify();
+}
+
+#[test]
+fn threads_share_a_heap() {
+    let _turn = begin();
+    let heap = Mapped::create(1 << 30).expect("a heap");
+    for round in 0..3 {
+        let (sender, receiver) = std::sync::mpsc::channel::<Box<[u64; 9], Handle>>();
+        thread::scope(|scope| {
+            for seed in 0..4 {
+                let (handle, sender) = (heap.handle(), sender.clone());
+                scope.spawn(move || {
+                    let mut model = Model::new(handle, round * 10 + seed);
+                    for number in 0..5_000 {
+                        assert!(model.step());
+                        let _ = sender.send(Box::new_in([number; 9], handle));
+                    }
+                    model.free_all();
+                });
+            }
+            drop(sender);
+            // What the others allocated is freed here.
+            assert!(
+                receiver
+                    .into_iter()
+                    .all(|numbers| numbers.iter().all(|n| *n == numbers[0]))
+            );
+        });
+        heap.verify().expect("a sound heap");
+        assert_eq!(heap.stats().live, 0);
+    }
+    // What threads left that ended is used again.
+    let held = heap.stats().held;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut model = Model::new(heap.handle(), 99);
+            (0..5_000).for_each(|_| assert!(model.step()));
+            model.free_all();
+        });
+    });
+    assert!(
+        heap.stats().held <= held + (80 << 16),
+        "{held} {:?}",
+        heap.stats()
+    );
+}
+
+#[test]
+fn collections_lie_in_it() {
+    let _turn = begin();
+    let heap = Mapped::create_named(c"collections", 64 << 20).expect("a heap");
+    let handle = heap.handle();
+    let mut map: HashMap<u64, MappedVec<u8, Handle>, _, Handle> =
+        HashMap::with_hasher_in(std::hash::RandomState::new(), handle);
+    for number in 0..20_000_u64 {
+        let mut bytes = MappedVec::new_in(handle);
+        bytes.extend_from_slice(&number.to_le_bytes());
+        assert!(heap.contains(bytes.as_ptr()));
+        map.insert(number, bytes);
+    }
+    map.retain(|number, _| number % 3 == 0);
+    assert!(
+        map.iter()
+            .all(|(number, bytes)| bytes[..] == number.to_le_bytes())
+    );
+    drop(map);
+    assert_eq!(heap.stats().live, 0);
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("a list");
+    assert!(maps.contains("/memfd:collections"));
+}
+
+#[test]
+fn a_full_heap_refuses_and_goes_on() {
+    let _turn = begin();
+    let heap = Mapped::create(4 << 20).expect("a heap");
+    for size in [24, 700, 5_000, 40_000, 300_000] {
+        let mut kept = Vec::new();
+        loop {
+            let mut bytes = MappedVec::<u8, _>::new_in(heap.handle());
+            if bytes.try_reserve_exact(size).is_err() {
+                break;
+            }
+            bytes.resize(size, 7);
+            kept.push(bytes);
+        }
+        let most = (4 << 20) / size;
+        assert!(
+            kept.len() <= most && kept.len() * 3 >= most,
+            "{size}: {}",
+            kept.len()
+        );
+        assert!(kept.iter().all(|bytes| bytes.iter().all(|byte| *byte == 7)));
+        heap.verify().expect("a sound heap");
+        drop(kept);
+        assert_eq!(heap.stats().live, 0);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused() {
+    let _turn = begin();
+    for capacity in [0, 1, 65_536, (1 << 20) + 1, usize::MAX, !0xffff] {
+        let error = Mapped::create(capacity).err();
+        assert_eq!(error, Some(MappedError::Capacity), "{capacity}");
+    }
+    let heap = Mapped::create(16 << 20).expect("a heap");
+    let handle = heap.handle();
+    let layout = |size| Layout::from_size_align(size, 8).expect("a layout");
+    let mut refused = 0;
+    for size in [40, 100_000] {
+        let block = handle.allocate(layout(size)).expect("memory").cast::<u8>();
+        let outside = NonNull::from(&mut refused).cast::<u8>();
+        // SAFETY: inside the block.
+        let inside = unsafe { block.add(8) };
+        for wrong in [inside, outside] {
+            // SAFETY: not a block: nothing happens.
+            unsafe { handle.deallocate(wrong, layout(size)) };
+            refused += 1;
+            assert_eq!(heap.stats().refused, refused);
+        }
+        // SAFETY: live, and not used any more.
+        unsafe { handle.deallocate(block, layout(size)) };
+        assert_eq!(heap.stats().refused, refused);
+        // SAFETY: no block any more: nothing happens.
+        unsafe { handle.deallocate(block, layout(size)) };
+        refused += 1;
+        assert_eq!(heap.stats().refused, refused);
+    }
+    let huge = Layout::from_size_align(1 << 60, 8).expect("a layout");
+    assert!(handle.allocate(huge).is_err() && handle.allocate(layout(32 << 20)).is_err());
+    let aligned = Layout::from_size_align(8, 8 << 20).expect("a layout");
+    assert!(handle.allocate(aligned).is_err());
+    heap.verify().expect("a sound heap");
+}
+
+#[test]
+fn things_have_names() {
+    let _turn = begin();
+    let heap = Mapped::create(4 << 20).expect("a heap");
+    let numbers = [1_u32, 2].map(|number| Box::new_in(number, heap.handle()));
+    assert_eq!(heap.root("one"), None);
+    for name in ["", "a\0b", &"n".repeat(49)] {
+        assert_eq!(
+            heap.set_root(name, &raw const *numbers[0], 0),
+            Err(MappedError::Name)
+        );
+    }
+    assert_eq!(
+        heap.set_root("stack", &raw const numbers, 0),
+        Err(MappedError::Foreign)
+    );
+    let longest = "n".repeat(48);
+    heap.set_root(&longest, &raw const *numbers[0], 7)
+        .expect("room");
+    heap.set_root("two", &raw const *numbers[1], 8)
+        .expect("room");
+    let at = |name: &str| {
+        heap.root(name)
+            .map(|(place, kind)| (place.as_ptr().cast_const(), kind))
+    };
+    assert_eq!(at(&longest), Some(((&raw const *numbers[0]).cast(), 7)));
+    heap.set_root(&longest, &raw const *numbers[1], 9)
+        .expect("room");
+    assert_eq!(at(&longest), Some(((&raw const *numbers[1]).cast(), 9)));
+    assert_eq!(heap.remove_root("two"), Ok(true));
+    assert_eq!((heap.remove_root("two"), at("two")), (Ok(false), None));
+    for number in 0..63 {
+        heap.set_root(&format!("{number}"), &raw const *numbers[0], number)
+            .expect("room");
+    }
+    assert_eq!(
+        heap.set_root("one more", &raw const *numbers[0], 0),
+        Err(MappedError::Name)
+    );
+    assert!((0..63).all(|number| at(&format!("{number}")).is_some_and(|(_, kind)| kind == number)));
+}
+
+#[test]
+fn a_closed_heap_is_a_private_copy() {
+    let _turn = begin();
+    let heap = Mapped::create(4 << 20).expect("a heap");
+    let handle = heap.handle();
+    let mut numbers = MappedVec::new_in(handle);
+    numbers.extend(0..1_000_u32);
+    // SAFETY: nobody else is there.
+    unsafe { heap.close() }.expect("the first time");
+    assert!(
+        numbers
+            .iter()
+            .zip(0..)
+            .all(|(number, place)| *number == place)
+    );
+    numbers[7] = 70;
+    assert!(numbers.try_reserve(10_000).is_err());
+    assert!(handle.allocate(Layout::new::<u64>()).is_err());
+    // SAFETY: as above.
+    assert_eq!(unsafe { heap.close() }, Err(MappedError::Closed));
+    assert_eq!(heap.verify(), Err(MappedError::Closed));
+    // It is freed in vain.
+    drop(numbers);
+    let other = Mapped::create(4 << 20).expect("another heap");
+    drop(MappedVec::<u8, _>::with_capacity_in(100, other.handle()));
+    assert_eq!(other.stats().live, 0);
+}
+
+/// Bytes of the file that are in memory.
+fn in_memory(heap: &Mapped) -> u64 {
+    // SAFETY: all zero is one.
+    let mut found: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: the structure is writable.
+    assert_eq!(unsafe { libc::fstat(heap.as_raw_fd(), &raw mut found) }, 0);
+    found.st_blocks.unsigned_abs() * 512
+}
+
+#[test]
+fn memory_goes_back() {
+    let _turn = begin();
+    let heap = Mapped::create(512 << 20).expect("a heap");
+    let fill = |size: usize, count: usize| -> Vec<_> {
+        (0..count)
+            .map(|_| {
+                let mut bytes = MappedVec::new_in(heap.handle());
+                bytes.resize(size, 1_u8);
+                bytes
+            })
+            .collect()
+    };
+    for (size, count) in [(1_000, 200_000), (100_000, 2_000), (20 << 20, 10)] {
+        let blocks = fill(size, count);
+        let full = in_memory(&heap);
+        assert!(full >= 190 << 20, "{size}: {full}");
+        drop(blocks);
+        // A share of what was in use may stay.
+        let freed = in_memory(&heap);
+        assert!(freed <= full / 8 + (24 << 20), "{size}: {freed} of {full}");
+        heap.purge().expect("a heap");
+        let purged = in_memory(&heap);
+        assert!(purged <= 16 << 20, "{size}: {purged} of {full}");
+    }
+    heap.verify().expect("a sound heap");
+}

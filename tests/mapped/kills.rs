@@ -1,0 +1,92 @@
+//! Processes that are killed in the midst of whatever they are at: the others go on.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::thread;
+
+use flagstone::Mapped;
+use flagstone::allocator_api2::boxed::Box;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::calls::Model;
+use crate::children::{end_of, start};
+use crate::common::process::begin;
+
+fn kill(child: libc::pid_t) {
+    // SAFETY: our own child, not yet waited for.
+    assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
+    assert_eq!(end_of(child) & 0x7f, libc::SIGKILL);
+}
+
+#[test]
+fn survivors_go_on() {
+    let _turn = begin();
+    let heap = Mapped::create(1 << 30).expect("a heap");
+    let handle = heap.handle();
+    let mut random = SmallRng::seed_from_u64(7);
+    // Steps that children made, in the heap.
+    let steps: &AtomicU64 = Box::leak(Box::new_in(AtomicU64::new(0), handle));
+    let worker = |seed: u64| {
+        start(|| {
+            let mut model = Model::new(handle, seed);
+            loop {
+                model.step();
+                steps.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    let mut workers: Vec<_> = (0..4).map(worker).collect();
+    let kills = if cfg!(debug_assertions) { 60 } else { 200 };
+    for number in 0..kills {
+        thread::sleep(Duration::from_micros(random.random_range(100..8_000)));
+        let place = random.random_range(0..workers.len());
+        kill(workers[place]);
+        workers[place] = worker(100 + number);
+        if number % 20 == 0 {
+            // All others are alive, and at work.
+            let before = steps.load(Ordering::Relaxed);
+            while steps.load(Ordering::Relaxed) < before + 1_000 {
+                thread::yield_now();
+            }
+            heap.verify().expect("a sound heap");
+        }
+    }
+    workers.into_iter().for_each(kill);
+    heap.verify().expect("a sound heap");
+    // This process uses what they left: all that is not allocated.
+    let mut model = Model::new(handle, 1);
+    (0..20_000).for_each(|_| assert!(model.step()));
+    model.free_all();
+    heap.verify().expect("a sound heap");
+    let stats = heap.stats();
+    assert_eq!(stats.processes, 1, "{stats:?}");
+    assert_eq!(stats.refused, 0);
+}
+
+/// A process that ends gives nothing up: who needs memory finds that it is gone.
+#[test]
+fn what_the_dead_had_free_is_the_livings() {
+    let _turn = begin();
+    let heap = Mapped::create(32 << 20).expect("a heap");
+    let handle = heap.handle();
+    for _ in 0..20 {
+        // More than half of the heap is its own, and free.
+        let child = start(|| {
+            let mut kept = Vec::new();
+            for _ in 0..300_000 {
+                kept.push(Box::new_in([0_u8; 64], handle));
+            }
+            // A current slab stays, and one block.
+            kept.truncate(1);
+            let _ = core::mem::ManuallyDrop::new(kept);
+        });
+        assert_eq!(end_of(child), 0);
+        let kept: Vec<_> = (0..300_000)
+            .map(|_| Box::try_new_in([1_u8; 64], handle))
+            .collect();
+        assert!(kept.iter().all(Result::is_ok));
+    }
+    heap.verify().expect("a sound heap");
+    assert_eq!(heap.stats().live, 20 * 64);
+}

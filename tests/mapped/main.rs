@@ -1,0 +1,17 @@
+//! Without this, a heap that processes share could hand a block out twice, lose memory with a process, or hang.
+#![cfg(not(any(miri, flagstone_portable)))]
+
+#[expect(dead_code, reason = "each test uses a part of what the tests share")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attach;
+mod calls;
+mod children;
+mod kills;
+mod refused;
+
+use flagstone::{Background, Config, Flagstone};
+
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
