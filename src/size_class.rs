@@ -253,6 +253,7 @@ impl ClassInfo {
     }
 
     /// The block that holds the byte at `offset` of its slab, and the offset inside that block.
+    #[inline]
     pub(crate) fn locate(&self, offset: usize) -> (usize, usize) {
         // OVERFLOW: offsets are below 2^22 and reciprocals below 2^37.
         let block = ((offset as u64 * self.reciprocal) >> RECIPROCAL_SHIFT) as usize;

@@ -67,6 +67,16 @@ impl Area {
         is_one.then(|| unsafe { self.at(place) })
     }
 
+    /// The word of a unit of the heap; that of a table's is Free.
+    #[inline(always)]
+    pub(super) fn raw_word(&self, unit: u32) -> u64 {
+        let place = self.geometry.words + unit as usize * size_of::<AtomicU64>();
+        // SAFETY: 1. one of the units' words.
+        let word: &AtomicU64 = unsafe { self.at(place) };
+        // ORDERING: as in `unit`.
+        word.load(Ordering::Acquire)
+    }
+
     /// What a unit is. Acquire: of a slab, its owner's bitmaps are seen.
     pub(super) fn unit(&self, unit: u32) -> Unit {
         // ORDERING: pairs with the releases by which units become something, and owners give up.

@@ -123,14 +123,10 @@ impl Handle {
 
     /// Takes a block back; nothing happens for what is none.
     #[inline(always)]
-    fn free(self, block: NonNull<u8>) {
-        if let Some(part) = self.part_at_hand()
-            && let Some(area) = part.area()
-            && let Some((unit, distance)) = area.locate(block.addr().get())
-            && let Unit::Slab { class, owner } = area.unit(unit)
-            && part.owns(owner)
-            && let Ok((class, block)) = block_at(class, distance)
-            && part.put(unit, class, block).is_ok()
+    fn free(self, block: NonNull<u8>, size: usize, align: usize) {
+        if let Some(class) = table_class(size, align)
+            && let Some(part) = self.part_at_hand()
+            && part.put(class, block)
         {
             return;
         }
@@ -163,7 +159,6 @@ impl Handle {
 }
 
 /// The block of a slab that begins at this distance.
-#[inline(always)]
 fn block_at(class: u8, distance: usize) -> Result<(SizeClass, usize), Freed> {
     let class = SizeClass::of_table(class.into());
     let (block, rest) = class.info().locate(distance);
@@ -243,7 +238,7 @@ unsafe impl Allocator for Handle {
     #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() != 0 {
-            self.free(block);
+            self.free(block, layout.size(), layout.align());
         }
     }
 

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use super::area::Area;
 use super::geometry::CLASSES;
-use super::slab::{Freed, Slab};
+use super::slab::Slab;
 use super::words::{Owner, Process, Unit};
 use crate::first_class;
 use crate::size_class::SizeClass;
@@ -41,6 +41,15 @@ struct Current {
     looked: GuardedU32,
 }
 
+/// The class as it stands in words.
+#[inline(always)]
+fn number(class: SizeClass) -> u8 {
+    #[expect(clippy::cast_possible_truncation, reason = "`CLASSES` fits a byte")]
+    {
+        class.index() as u8
+    }
+}
+
 /// Blocks of a slab of a class.
 #[inline(always)]
 pub(super) fn blocks_of(class: SizeClass) -> usize {
@@ -69,6 +78,7 @@ impl Part {
         self.area.get().map(|area| unsafe { area.as_ref() })
     }
 
+    #[inline(always)]
     fn owner(&self) -> Owner {
         Owner::from_bits(self.owner.get())
     }
@@ -78,6 +88,7 @@ impl Part {
         self.owner().process()
     }
 
+    #[inline(always)]
     fn current(&self, class: SizeClass) -> Option<&Current> {
         self.current.get(class.index())
     }
@@ -168,12 +179,7 @@ impl Part {
         let Some(word) = area.word(unit) else {
             return false;
         };
-        let slab = |owner| {
-            #[expect(clippy::cast_possible_truncation, reason = "`CLASSES` fits a byte")]
-            let class = class.index() as u8;
-            Unit::Slab { class, owner }.bits()
-        };
-        let (from, to) = (slab(owner), slab(self.owner()));
+        let (from, to) = (owner.slab(number(class)), self.owner().slab(number(class)));
         // ORDERING: acquire: what the last owner did to its bitmap is seen. Release: with `lives`, should this one go soon.
         let adopted = word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
         if adopted.is_ok() {
@@ -185,30 +191,44 @@ impl Part {
     /// A fresh slab.
     fn claim(&self, area: &Area, class: SizeClass) -> Option<u32> {
         let held = area.lock(self.process()?);
-        #[expect(clippy::cast_possible_truncation, reason = "`CLASSES` fits a byte")]
-        let number = class.index() as u8;
         let begin = |unit| area.slab(unit).begin(blocks_of(class));
-        let unit = held.claim_slab(number, self.owner(), begin)?;
+        let unit = held.claim_slab(number(class), self.owner(), begin)?;
         self.claims.set(self.claims.get().wrapping_add(1));
         Some(unit)
     }
 
-    /// Takes back a block of one of its slabs.
-    pub(super) fn put(&self, unit: u32, class: SizeClass, block: usize) -> Result<(), Freed> {
+    /// Takes back a block of one of its slabs of this class; `false` if it is none.
+    #[inline(always)]
+    pub(super) fn put(&self, class: SizeClass, block: NonNull<u8>) -> bool {
         let (Some(area), Some(current)) = (self.area(), self.current(class)) else {
-            return Ok(());
+            return false;
         };
-        let (slab, blocks) = (area.slab(unit), blocks_of(class));
-        let is_word_free = slab.put(block, blocks)?;
-        if unit == current.unit.get() {
-            return Ok(());
+        let Some((unit, distance)) = area.locate(block.addr().get()) else {
+            return false;
+        };
+        if area.raw_word(unit) != self.owner().slab(number(class)) {
+            return false;
         }
-        if is_word_free && slab.is_empty(blocks) {
+        let (block, rest) = class.info().locate(distance);
+        if rest != 0 || distance + class.size() > UNIT || area.slab(unit).put(block).is_err() {
+            return false;
+        }
+        if unit != current.unit.get() {
+            self.note_free(area, unit, class, block);
+        }
+        true
+    }
+
+    /// Sees to a slab that is not current, of which a block came back.
+    #[cold]
+    #[inline(never)]
+    fn note_free(&self, area: &Area, unit: u32, class: SizeClass, block: usize) {
+        let (slab, blocks) = (area.slab(unit), blocks_of(class));
+        if slab.is_word_free(block, blocks) && slab.is_empty(blocks) {
             self.release(area, unit, class);
         } else {
             area.set_hint(class.index(), unit);
         }
-        Ok(())
     }
 
     fn release(&self, area: &Area, unit: u32, class: SizeClass) {
@@ -216,10 +236,6 @@ impl Part {
             area.lock(process).release_slab(unit);
         }
         area.clear_hint(class.index(), unit);
-    }
-
-    pub(super) fn owns(&self, owner: Owner) -> bool {
-        self.owner() == owner
     }
 
     /// Gives up all that it owns. By its thread, or for one that is gone.

@@ -66,8 +66,9 @@ impl Slab {
         (from..WORDS).chain(0..from).find(has_some)
     }
 
-    /// Takes a block back, by the owner; whether all blocks of its word are free then.
-    pub(super) fn put(&self, block: usize, blocks: usize) -> Result<bool, Freed> {
+    /// Takes a block back, by the owner.
+    #[inline(always)]
+    pub(super) fn put(&self, block: usize) -> Result<(), Freed> {
         let (word, bit) = (block / BITS % WORDS, 1 << (block % BITS));
         let bits = self.own[word].load(Ordering::Relaxed);
         // ORDERING: a check.
@@ -75,7 +76,14 @@ impl Slab {
             return Err(Freed);
         }
         self.own[word].store(bits | bit, Ordering::Relaxed);
-        Ok(bits | bit == all_of(word, blocks))
+        Ok(())
+    }
+
+    /// Whether all blocks of a block's word are free, as far as they were collected. By the owner.
+    #[cfg(not(all(test, loom)))]
+    pub(super) fn is_word_free(&self, block: usize, blocks: usize) -> bool {
+        let word = block / BITS % WORDS;
+        self.own[word].load(Ordering::Relaxed) == all_of(word, blocks)
     }
 
     /// Takes a block back, by anyone else. The slab is not looked at any more once its last block is back: it may be
@@ -232,7 +240,7 @@ mod loom_tests {
                 // Uses its block and frees it, then gives up.
                 let block = model.slab.take(0).unwrap();
                 model.write(block);
-                model.slab.put(block, 2).unwrap();
+                model.slab.put(block).unwrap();
                 model.owner.store(0, Ordering::Release);
             });
             let freer = loom::thread::spawn(move || {

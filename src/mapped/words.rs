@@ -77,6 +77,12 @@ impl Owner {
         self.0
     }
 
+    /// The word of its slabs of a class.
+    #[inline(always)]
+    pub(super) fn slab(self, class: u8) -> u64 {
+        1 | (u64::from(class) << 4) | (self.0 << 12)
+    }
+
     /// The process whose part it is.
     pub(super) fn process(self) -> Option<Process> {
         #[expect(clippy::cast_possible_truncation, reason = "the low half")]
@@ -105,7 +111,7 @@ impl Unit {
     pub(super) fn bits(self) -> u64 {
         match self {
             Self::Free => 0,
-            Self::Slab { class, owner } => 1 | (u64::from(class) << 4) | (owner.0 << 12),
+            Self::Slab { class, owner } => owner.slab(class),
             Self::Head => 2,
             Self::Tail { distance } => 3 | (u64::from(distance) << 12),
             Self::Going { owner } => 4 | (owner.0 << 12),

@@ -5,8 +5,8 @@ use std::alloc::{alloc, dealloc, handle_alloc_error};
 use std::hint::black_box;
 
 use bumpalo::Bump;
-use flagstone::Heap;
 use flagstone::allocator_api2::alloc::Allocator;
+use flagstone::{Handle, Heap, Mapped};
 use libmimalloc_sys as mi;
 
 /// A heap that a row makes, uses and drops.
@@ -19,6 +19,9 @@ pub(crate) trait Contestant: Sync + Sized {
     const SHARES: bool = true;
     /// Whether a drop takes what is left in it.
     const TAKES_ALL: bool = true;
+    /// Whether blocks go back one by one, and heaps are made and dropped by the thousand: those over mappings keep their
+    /// addresses.
+    const REMAKES: bool = Self::FREES;
     /// For rows that any can run.
     const ANY: bool = true;
 
@@ -60,6 +63,45 @@ impl Contestant for Heap {
         let block = core::ptr::NonNull::new(block).expect("a block");
         // SAFETY: 1. our own.
         unsafe { (&self).deallocate(block, layout) }
+    }
+}
+
+/// A heap in memory that processes share, of which this is the only one here.
+pub(crate) struct Shared {
+    heap: Mapped,
+    handle: Handle,
+}
+
+impl Contestant for Shared {
+    const NAME: &'static str = "mapped";
+    const TAKES_ALL: bool = false;
+    const REMAKES: bool = false;
+    const ANY: bool = false;
+
+    fn new() -> Self {
+        let heap = Mapped::create(4 << 30).expect("a heap");
+        let handle = heap.handle();
+        Self { heap, handle }
+    }
+
+    #[inline]
+    fn alloc(&self, layout: Layout) -> *mut u8 {
+        let block = self.handle.allocate(layout).expect("memory");
+        block.cast().as_ptr()
+    }
+
+    #[inline]
+    unsafe fn free(&self, block: *mut u8, layout: Layout) {
+        let block = core::ptr::NonNull::new(block).expect("a block");
+        // SAFETY: 1. our own.
+        unsafe { self.handle.deallocate(block, layout) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: 1. a row's threads are gone, and nobody uses its blocks any more.
+        unsafe { self.heap.close() }.expect("not closed yet");
     }
 }
 

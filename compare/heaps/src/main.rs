@@ -12,7 +12,7 @@ use clap::Parser;
 use flagstone::{Flagstone, Heap};
 use serde_json::json;
 
-use contestant::{Arena, Contestant, Global, MiHeap};
+use contestant::{Arena, Contestant, Global, MiHeap, Shared};
 
 #[global_allocator]
 static GLOBAL: Flagstone = Flagstone::new();
@@ -40,8 +40,14 @@ struct Row {
     runs: [Option<Run>; CONTESTANTS],
 }
 
-const CONTESTANTS: usize = 4;
-const NAMES: [&str; CONTESTANTS] = [Heap::NAME, Global::NAME, MiHeap::NAME, Arena::NAME];
+const CONTESTANTS: usize = 5;
+const NAMES: [&str; CONTESTANTS] = [
+    Heap::NAME,
+    Global::NAME,
+    MiHeap::NAME,
+    Arena::NAME,
+    Shared::NAME,
+];
 
 /// A row for all contestants for which `$condition` holds.
 macro_rules! row {
@@ -54,6 +60,7 @@ macro_rules! row {
                 (Global::$condition).then_some($run::<Global> as Run),
                 (MiHeap::$condition).then_some($run::<MiHeap> as Run),
                 (Arena::$condition).then_some($run::<Arena> as Run),
+                (Shared::$condition).then_some($run::<Shared> as Run),
             ],
         }
     };
@@ -83,7 +90,7 @@ fn all() -> [Row; 11] {
             "freed",
             "ns: the same, each block freed",
             request_freed,
-            FREES
+            REMAKES
         ),
         row!(
             "threads2",
