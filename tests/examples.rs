@@ -125,6 +125,35 @@ fn request_heap_refuses_what_is_too_large_and_nothing_else() {
 }
 
 #[test]
+fn shared_refuses_what_is_not_there() {
+    expect_refusal("shared", &["no/such/folder"], "no/such/folder");
+    expect_refusal("shared", &["--workers", "0", "src"], "--workers");
+}
+
+#[test]
+fn shared_counts_what_one_process_counts() {
+    let counted = ["1", "3"].map(|workers| run("shared", &["--workers", workers, "docs"]));
+    let [Some(one), Some(three)] = counted else {
+        return;
+    };
+    let (one, three) = (lines(&one, 0), lines(&three, 0));
+    assert_eq!((one.len(), &one[..10]), (11, &three[..10]));
+}
+
+#[test]
+fn passed_answers_each_question() {
+    expect_refusal("passed", &["--count", "none"], "none");
+    let Some(output) = run("passed", &["--count", "1000"]) else {
+        return;
+    };
+    let lines = lines(&output, 0);
+    assert!(
+        lines.len() == 2 && lines[1].contains(" 0 bytes live"),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn tenants_refuses_a_number_that_is_none() {
     expect_refusal("tenants", &["--demo", "many"], "many");
 }

@@ -47,10 +47,10 @@ use crate::error::Violation;
 use crate::sync::{AtomicU64, Ordering};
 use crate::thread_cache::tls;
 
-#[cfg(feature = "mapped")]
+#[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
 pub(crate) use engine::CONFIG;
 pub use options::{HeapError, HeapOptions, HeapStats};
-#[cfg(feature = "mapped")]
+#[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
 pub(crate) use owner::Owner;
 
 use class::Class;

@@ -122,7 +122,7 @@ pub(crate) fn is_at_home() -> bool {
 }
 
 /// The number of this process, for people.
-#[cfg(feature = "mapped")]
+#[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
 pub(crate) fn process_number() -> u32 {
     u32::try_from(imp::process_id()).unwrap_or(0)
 }
