@@ -44,8 +44,15 @@ static NEWEST: Link<Attachment> = Link::none();
 static ENTERING: Lock<()> = Lock::new(());
 
 impl Attachment {
+    /// Held while a heap is looked for, mapped and entered.
+    pub(super) fn entering() -> Held<'static, ()> {
+        threads::begin(&CONFIG);
+        ENTERING.break_inherited();
+        ENTERING.lock()
+    }
+
     /// Remembers a heap that was just mapped.
-    pub(super) fn enter(area: Area) -> Result<&'static Self, MappedError> {
+    pub(super) fn enter(_: &Held<'static, ()>, area: Area) -> Result<&'static Self, MappedError> {
         let place = meta::alloc(size_of::<Self>()).ok_or(refused(NO_MEMORY))?;
         let place = place.cast::<Self>();
         let fresh = Self {
@@ -65,8 +72,6 @@ impl Attachment {
         unsafe { place.write(fresh) };
         // SAFETY: 1. just written, and never freed.
         let fresh: &'static Self = unsafe { place.as_ref() };
-        ENTERING.break_inherited();
-        let _held = ENTERING.lock();
         fresh.next.set(NEWEST.get());
         NEWEST.set(Some(fresh));
         Ok(fresh)
@@ -145,6 +150,7 @@ impl Attachment {
         if let Some(part) =
             found.or_else(|| all(parts.first.get()).find(|part| part.thread.is_gone()))
         {
+            part.begin_anew();
             part.thread.set(own);
             return Ok(part);
         }
@@ -164,20 +170,19 @@ impl Attachment {
     }
 
     /// Has the parts of threads that ended give up what they own.
-    pub(super) fn give_up_gone(&self) {
+    fn give_up_gone(&self) {
         let parts = self.parts();
-        for part in all(parts.first.get()).filter(|part| part.thread.is_gone()) {
-            part.give_up();
-        }
+        let is_left = |part: &&Part| part.thread.is_gone() && !part.has_nothing();
+        all(parts.first.get())
+            .filter(is_left)
+            .for_each(Part::give_up);
     }
 
-    /// Looks for processes that are gone, and frees the units that they were claiming or freeing; whether there were some.
-    pub(super) fn reap(&self, process: Process) -> bool {
-        let found = self.area.reap(process);
-        if found {
-            self.area.lock(process).make_free_anew();
-        }
-        found
+    /// Looks for processes and threads that are gone, and takes note of what they left.
+    pub(super) fn reap(&self, process: Process) {
+        // If nobody can tell, nobody is.
+        let _ = self.area.reap(process);
+        self.give_up_gone();
     }
 
     /// Gives up all that this process owns, and puts a private copy in the mapping's place.
@@ -201,9 +206,16 @@ impl Attachment {
             }
         }
         let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
+        let source = self.area.source;
+        // Not by the descriptor itself: the program may have closed it, and have another file by its number.
+        let file = source.open_anew()?;
         // SAFETY: 1. our own mapping of this file.
-        unsafe { self.area.source.file.map_private_over(base, length) }.map_err(refused)?;
-        self.area.source.file.close();
+        let mapped = unsafe { file.map_private_over(base, length) };
+        file.close();
+        mapped.map_err(refused)?;
+        if source.is_open() {
+            source.file.close();
+        }
         Ok(())
     }
 }

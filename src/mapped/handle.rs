@@ -91,34 +91,30 @@ impl Handle {
         }
         let attachment = self.attachment()?;
         let process = attachment.process().ok()?;
-        let Some(class) = table_class(size, align) else {
-            let run = || alloc_run(attachment, size, align);
-            return run().or_else(|| {
-                if attachment.reap(process) {
-                    run()
-                } else {
-                    None
-                }
-            });
-        };
         let part = attachment.part().ok()?;
         tls::words()
             .heaps
             .keep(self.key(), NonNull::from(part).cast());
+        let attempt = || match table_class(size, align) {
+            Some(class) => {
+                let block = part.take(class).or_else(|| part.refill(class))?;
+                Some(NonNull::slice_from_raw_parts(block, class.size()))
+            }
+            None => alloc_run(attachment, size, align),
+        };
         let claims = part.claims.get();
-        let found = part
-            .take(class)
-            .or_else(|| part.refill(class))
-            .or_else(|| {
-                attachment.reap(process);
-                attachment.give_up_gone();
-                part.refill(class)
-            })?;
+        let found = attempt().or_else(|| {
+            attachment.reap(process);
+            part.sweep();
+            attempt()
+        })?;
         if part.claims.get() != claims && part.claims.get().is_multiple_of(CLAIMS) {
             attachment.reap(process);
-            attachment.give_up_gone();
+            if part.is_time_to_sweep() {
+                part.sweep();
+            }
         }
-        Some(NonNull::slice_from_raw_parts(found, class.size()))
+        Some(found)
     }
 
     /// Takes a block back; nothing happens for what is none.
@@ -177,9 +173,8 @@ fn alloc_run(attachment: &Attachment, size: usize, align: usize) -> Option<NonNu
         return None;
     }
     let area = &attachment.area;
-    let first = area
-        .lock(attachment.process().ok()?)
-        .claim_run(count, step)?;
+    let held = area.lock(attachment.process().ok()?).ok()?;
+    let first = held.claim_run(count, step)?;
     let length = count as usize * UNIT;
     Some(NonNull::slice_from_raw_parts(area.start(first), length))
 }
@@ -216,7 +211,10 @@ fn free_run(attachment: &Attachment, area: &Area, head: u32) -> Result<(), Freed
         // SAFETY: 1. a run whose user has given it back, and that nobody else can take.
         let _ = unsafe { shared::remove(area.start(head), PageLen::units(count as usize)) };
     }
-    area.lock(process).release_run(head);
+    // Without the lock it is free once this process is gone.
+    if let Ok(held) = area.lock(process) {
+        held.release_run(head);
+    }
     Ok(())
 }
 
@@ -281,7 +279,13 @@ impl Handle {
         {
             return Ok(NonNull::slice_from_raw_parts(block, length));
         }
-        let moved = self.allocate(new)?;
+        let moved = match self.allocate(new) {
+            // A longer block will do.
+            Err(_) if old.size() != 0 && new.size() <= old.size() && is_aligned => {
+                return Ok(NonNull::slice_from_raw_parts(block, old.size()));
+            }
+            moved => moved?,
+        };
         let target = moved.cast::<u8>();
         // SAFETY: 1. both are as long as the shorter of the two layouts, and different.
         unsafe { target.copy_from_nonoverlapping(block, old.size().min(new.size())) };

@@ -3,7 +3,7 @@
 use super::geometry::Geometry;
 use super::words::MOST_SLOTS;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::units::UNIT;
+use crate::units::{CHUNK, UNIT};
 
 /// "flagmap" and the version of all that lies in the mapping.
 const MAGIC: u64 = u64::from_le_bytes(*b"flagmap\x01");
@@ -62,6 +62,10 @@ pub(super) struct Header {
     pub(super) lock: Lone<AtomicU32>,
     /// 1 if somebody may sleep until the lock is let go.
     pub(super) sleepers: Lone<AtomicU32>,
+    /// How often a process was reaped, and how often of these the bitmap of free units was made anew since: by who takes
+    /// the lock. A process that is gone may have been claiming or freeing units.
+    pub(super) reaped: Lone<AtomicU32>,
+    pub(super) mended: Lone<AtomicU32>,
     /// The first word of the bitmap of free units that may have a bit. Written with the lock.
     pub(super) first_free: Lone<AtomicU64>,
     /// Units from this one on were never anybody's. Written with the lock, before the word of one is.
@@ -70,7 +74,8 @@ pub(super) struct Header {
     /// units at which the next slice of a purge begins. Written with the lock.
     pub(super) dirty: Lone<AtomicU64>,
     pub(super) purged: Lone<AtomicU64>,
-    pub(super) roots: [Root; ROOTS],
+    /// One more than there can be: for another that takes a name over.
+    pub(super) roots: [Root; ROOTS + 1],
     pub(super) lines: [Line; SLOTS],
 }
 
@@ -128,7 +133,8 @@ impl Header {
             });
         }
         let is_whole = sum == found.checksum() && found.bytes == bytes as u64;
-        let has_place = usize::try_from(found.base).is_ok_and(|base| base != 0 && base % UNIT == 0);
+        let has_place =
+            usize::try_from(found.base).is_ok_and(|base| base != 0 && base % CHUNK == 0);
         if is_whole && has_place && Geometry::of(bytes).is_some() {
             Ok(found)
         } else {

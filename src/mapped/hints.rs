@@ -38,11 +38,12 @@ impl Area {
         }
     }
 
-    /// Units with a hint, from this one on, around to it.
-    pub(super) fn hinted(&self, class: usize, from: u32) -> impl Iterator<Item = u32> {
+    /// Units with a hint, from the one behind this on, around to it.
+    pub(super) fn hinted(&self, class: usize, last: u32) -> impl Iterator<Item = u32> {
         let area = *self;
         let words = self.geometry.words_of_bits();
-        let first = from as usize / BITS % words;
+        let next = last as usize + 1;
+        let first = next / BITS % words;
         // Whole words of the summary are passed over.
         let in_words = move |range: core::ops::Range<usize>| {
             let mut next = range.start;
@@ -55,20 +56,24 @@ impl Area {
                         next = word + 1;
                         return Some(word);
                     }
-                    let skipped = if left == 0 {
-                        BITS - word % BITS
-                    } else {
-                        left.trailing_zeros() as usize
+                    next = match left {
+                        0 => word + BITS - word % BITS,
+                        _ => word + left.trailing_zeros() as usize,
                     };
-                    next = word + skipped;
                 }
                 None
             })
         };
-        let words = in_words(first..words).chain(in_words(0..first));
-        words.flat_map(move |word| {
+        let of_first = u64::MAX << (next % BITS);
+        let behind = in_words(first..first + 1).map(move |word| (word, of_first));
+        let others = in_words(first + 1..words).chain(in_words(0..first));
+        let before = in_words(first..first + 1).map(move |word| (word, !of_first));
+        let all = behind
+            .chain(others.map(|word| (word, u64::MAX)))
+            .chain(before);
+        all.flat_map(move |(word, mask)| {
             let (hint, _) = area.hint(class, word);
-            let mut bits = hint.load(Ordering::SeqCst);
+            let mut bits = hint.load(Ordering::SeqCst) & mask;
             core::iter::from_fn(move || {
                 let bit = bits.trailing_zeros() as usize;
                 bits &= bits.wrapping_sub(1);

@@ -25,7 +25,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::os::shared::{File, NO_MEMORY, TAKEN};
-use crate::os::{self, PageLen};
+use crate::os::{self, Held, PageLen};
 use crate::sync::Ordering;
 use crate::units::{CHUNK, UNIT};
 
@@ -139,7 +139,17 @@ impl Mapped {
             base: base.addr().get() as u64,
             id: random[1],
         });
-        Attachment::enter(area).map(|attachment| Self { attachment })
+        Self::enter(&Attachment::entering(), area)
+    }
+
+    fn enter(entering: &Held<'static, ()>, area: Area) -> Result<Self, MappedError> {
+        let entered = Attachment::enter(entering, area);
+        let attachment = entered.inspect_err(|_| {
+            let length = PageLen::kept(area.geometry.bytes());
+            // SAFETY: 1. just mapped, and nobody knows it.
+            let _ = unsafe { os::unmap(area.base(), length) };
+        })?;
+        Ok(Self { attachment })
     }
 
     /// The heap of another process, by a descriptor of its file, which is not closed, nor needed any more. In a process that
@@ -173,6 +183,7 @@ impl Mapped {
         let constants = read_constants(file, bytes)?;
         #[expect(clippy::cast_possible_truncation, reason = "it was checked to fit")]
         let base = constants.base as usize;
+        let entering = Attachment::entering();
         if let Some(attachment) = Attachment::at(base).filter(|other| other.area.source.id == id) {
             if attachment.is_closed() {
                 return Err(MappedError::Closed);
@@ -188,7 +199,7 @@ impl Mapped {
         })?;
         // SAFETY: 1. just mapped, for this.
         let area = unsafe { Area::new(base, geometry, Source { file, id }) };
-        Attachment::enter(area).map(|attachment| Some(Self { attachment }))
+        Self::enter(&entering, area).map(Some)
     }
 
     /// The descriptor of the heap's file: for children that do not fork from this process, and for sockets. It stays the
@@ -255,7 +266,7 @@ impl Mapped {
         let process = self.attachment.process()?;
         // To the end of a round that is under way, then one more.
         for _ in 0..2 {
-            while self.attachment.area.lock(process).purge_slice() {}
+            while self.attachment.area.lock(process)?.purge_slice() {}
         }
         Ok(())
     }
@@ -268,7 +279,7 @@ impl Mapped {
     /// [`System`](MappedError::System) as for an allocation.
     pub fn verify(&self) -> Result<(), MappedError> {
         let process = self.attachment.process()?;
-        self.attachment.area.lock(process).verify()
+        self.attachment.area.lock(process)?.verify()
     }
 
     /// Gives up what this process owns of the heap, and puts a private copy in its place: what is left of the heap's in this

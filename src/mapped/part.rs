@@ -10,11 +10,15 @@ use super::slab::Slab;
 use super::words::{Owner, Process, Unit};
 use crate::first_class;
 use crate::size_class::SizeClass;
-use crate::sync::{GuardedPtr, GuardedU32, GuardedU64, Ordering};
+use crate::sync::{GuardedPtr, GuardedU8, GuardedU32, GuardedU64, Ordering};
 use crate::units::UNIT;
 
 /// Slabs of no use to the thread, at which a look for one stops: each costs a line or two of memory.
 const TRIES: usize = 64;
+
+/// All slabs are looked at once so many units were claimed, and one part in so many of those that there are.
+const LEAST: usize = 64;
+const PARTS: usize = 4;
 
 /// All zero is one without slabs.
 #[repr(C)]
@@ -23,8 +27,11 @@ pub(super) struct Part {
     owner: GuardedU64,
     pub(super) thread: first_class::Owner,
     pub(super) next: GuardedPtr<Self>,
-    /// Units that it claimed.
+    /// Units that it claimed, and how many of them when all slabs were last looked at.
     pub(super) claims: GuardedU32,
+    swept: GuardedU32,
+    /// 1 once it gave up all that it owned, as its thread was gone.
+    has_nothing: GuardedU8,
     current: [Current; CLASSES],
 }
 
@@ -190,7 +197,7 @@ impl Part {
 
     /// A fresh slab.
     fn claim(&self, area: &Area, class: SizeClass) -> Option<u32> {
-        let held = area.lock(self.process()?);
+        let held = area.lock(self.process()?).ok()?;
         let begin = |unit| area.slab(unit).begin(blocks_of(class));
         let unit = held.claim_slab(number(class), self.owner(), begin)?;
         self.claims.set(self.claims.get().wrapping_add(1));
@@ -232,15 +239,64 @@ impl Part {
     }
 
     fn release(&self, area: &Area, unit: u32, class: SizeClass) {
-        if let Some(process) = self.process() {
-            area.lock(process).release_slab(unit);
-        }
+        // First: once it is free, the hint may be another's.
         area.clear_hint(class.index(), unit);
+        match self.process().map(|process| area.lock(process)) {
+            Some(Ok(held)) => held.release_slab(unit),
+            // It stays this part's, and empty.
+            _ => area.set_hint(class.index(), unit),
+        }
+    }
+
+    /// Looks at all slabs that are its own or nobody's alive, and frees those in which no block is used: for other classes,
+    /// and for runs.
+    pub(super) fn sweep(&self) {
+        let Some(area) = self.area() else { return };
+        self.swept.set(self.claims.get());
+        for unit in area.touched() {
+            let Unit::Slab { class, owner } = area.unit(unit) else {
+                continue;
+            };
+            let size = SizeClass::new(class.into());
+            if !area.slab(unit).may_be_empty(blocks_of(size)) {
+                continue;
+            }
+            let is_current = self
+                .current(size)
+                .is_some_and(|current| current.unit.get() == unit);
+            let is_own = owner == self.owner() && !is_current;
+            if is_own || !area.lives(owner) && self.adopt(area, unit, size, owner) {
+                let (slab, blocks) = (area.slab(unit), blocks_of(size));
+                slab.collect(blocks);
+                if slab.is_empty(blocks) {
+                    self.release(area, unit, size);
+                } else if slab.next_word(0).is_some() {
+                    area.set_hint(size.index(), unit);
+                }
+            }
+        }
+    }
+
+    /// Whether a look at all slabs is paid for by the units that were claimed since the last.
+    pub(super) fn is_time_to_sweep(&self) -> bool {
+        let claimed = self.claims.get().wrapping_sub(self.swept.get());
+        let touched = self.area().map_or(0, |area| area.touched().len());
+        claimed as usize > touched / PARTS + LEAST
+    }
+
+    /// It has a thread that may own something.
+    pub(super) fn begin_anew(&self) {
+        self.has_nothing.set(0);
+    }
+
+    pub(super) fn has_nothing(&self) -> bool {
+        self.has_nothing.get() != 0
     }
 
     /// Gives up all that it owns. By its thread, or for one that is gone.
     pub(super) fn give_up(&self) {
         let Some(area) = self.area() else { return };
+        self.has_nothing.set(1);
         self.current.iter().for_each(|current| current.unit.set(0));
         for unit in area.touched() {
             let Unit::Slab { class, owner } = area.unit(unit) else {

@@ -56,7 +56,9 @@ impl Area {
     /// Whether a process has its slot still, as far as anyone noticed.
     pub(super) fn is_current(&self, process: Process) -> bool {
         // ORDERING: pairs with `next_generation`.
-        let is_of = |line: &Line| line.generation.load(Ordering::Acquire) == process.generation();
+        let is_of = |line: &Line| {
+            line.generation.load(Ordering::Acquire) == process.generation() && line.is_used()
+        };
         self.line(process.slot()).is_some_and(is_of)
     }
 
@@ -91,7 +93,7 @@ impl Area {
                 }
             };
             if was_used {
-                self.set_all_hints();
+                self.note_reaped();
             }
             return Ok((process, kept));
         }
@@ -99,31 +101,36 @@ impl Area {
         Err(MappedError::TooManyProcesses)
     }
 
-    /// Looks for processes that are gone, but for this one; whether there were some.
-    pub(super) fn reap(&self, own: Process) -> bool {
+    /// Looks for processes that are gone, but for this one; whether there were some. An error if nobody can tell, as the
+    /// program closed the descriptor, say.
+    pub(super) fn reap(&self, own: Process) -> Result<bool, MappedError> {
         let others = || slots().filter(|slot| *slot != own.slot());
         let used = |slot: &u32| self.line(*slot).is_some_and(Line::is_used);
         if !others().any(|slot| used(&slot)) {
-            return false;
+            return Ok(false);
         }
-        let Ok(file) = self.source.open_anew() else {
-            return false;
-        };
+        let file = self.source.open_anew()?;
         let mut found = false;
         for slot in others().filter(used) {
             if let (Some(line), Ok(true)) =
                 (self.line(slot), file.try_lock_byte(LOCKS + u64::from(slot)))
             {
                 line.next_generation();
+                self.note_reaped();
+                // Last: should this process end before, the next reaps once more.
                 line.is_used.store(0, Ordering::Relaxed);
                 found = true;
             }
         }
         file.close();
-        if found {
-            self.set_all_hints();
-        }
-        found
+        Ok(found)
+    }
+
+    /// What a process leaves that is gone is to be looked at.
+    fn note_reaped(&self) {
+        self.set_all_hints();
+        // ORDERING: release: after the generation, for who makes units anew.
+        self.header().reaped.0.fetch_add(1, Ordering::Release);
     }
 
     /// Gives this process's slot up; its slabs are anyone's.
@@ -133,8 +140,8 @@ impl Area {
             .filter(|_| self.is_current(process))
         {
             line.next_generation();
+            self.note_reaped();
             line.is_used.store(0, Ordering::Relaxed);
-            self.set_all_hints();
         }
     }
 

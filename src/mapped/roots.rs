@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use super::Mapped;
 use super::area::Area;
 use super::error::MappedError;
-use super::header::{NAME, Root};
+use super::header::{NAME, ROOTS, Root};
 use crate::sync::Ordering;
 
 type Name = [u64; NAME / 8];
@@ -40,6 +40,14 @@ fn find(area: &Area, name: &Name) -> Option<&'static Root> {
     area.header().roots.iter().find(|root| root.is(name))
 }
 
+/// Takes a name from all but one. A process that was killed while it gave one may have left two.
+fn forget_others(area: &Area, name: &Name, kept: Option<&Root>) {
+    let others = area.header().roots.iter().filter(|root| root.is(name));
+    for root in others.filter(|root| kept.is_none_or(|kept| !core::ptr::eq(kept, *root))) {
+        root.place.store(0, Ordering::Release);
+    }
+}
+
 impl Mapped {
     /// Gives something in the heap a name, or another that name: a place, and what the program says it is. Names have 1 to
     /// 48 bytes, and no zeros. There are up to 64.
@@ -53,22 +61,25 @@ impl Mapped {
     pub fn set_root<T>(&self, name: &str, place: *const T, kind: u64) -> Result<(), MappedError> {
         let name = name_of(name)?;
         let area = &self.attachment.area;
-        area.locate(place.addr()).ok_or(MappedError::Foreign)?;
-        let held = area.lock(self.attachment.process()?);
+        let is_block = |(unit, _): &(u32, usize)| *unit >= area.geometry.first;
+        let located = area.locate(place.addr()).filter(is_block);
+        located.ok_or(MappedError::Foreign)?;
+        let held = area.lock(self.attachment.process()?)?;
         let distance = (place.addr() - area.base().addr().get()) as u64;
         let roots = &held.area.header().roots;
         // ORDERING: the lock orders them; `place`, last, publishes the others to who looks without it.
         let is_free = |root: &&Root| root.place.load(Ordering::Relaxed) == 0;
-        let old = find(area, &name);
+        let taken = roots.iter().filter(|root| !is_free(root)).count();
+        if taken >= ROOTS && find(area, &name).is_none() {
+            return Err(MappedError::Name);
+        }
         let root = roots.iter().find(is_free).ok_or(MappedError::Name)?;
         for (to, word) in root.name.iter().zip(name) {
             to.store(word, Ordering::Relaxed);
         }
         root.kind.store(kind, Ordering::Relaxed);
         root.place.store(distance, Ordering::Release);
-        if let Some(old) = old {
-            old.place.store(0, Ordering::Release);
-        }
+        forget_others(area, &name, Some(root));
         Ok(())
     }
 
@@ -77,7 +88,7 @@ impl Mapped {
     pub fn root(&self, name: &str) -> Option<(NonNull<u8>, u64)> {
         let area = &self.attachment.area;
         let name = name_of(name).ok()?;
-        let _held = area.lock(self.attachment.process().ok()?);
+        let _held = area.lock(self.attachment.process().ok()?).ok()?;
         let root = find(area, &name)?;
         let distance = usize::try_from(root.place.load(Ordering::Relaxed)).ok()?;
         let place = area.base().addr().get().checked_add(distance)?;
@@ -95,11 +106,9 @@ impl Mapped {
     pub fn remove_root(&self, name: &str) -> Result<bool, MappedError> {
         let area = &self.attachment.area;
         let name = name_of(name)?;
-        let _held = area.lock(self.attachment.process()?);
-        let found = find(area, &name);
-        if let Some(root) = found {
-            root.place.store(0, Ordering::Release);
-        }
-        Ok(found.is_some())
+        let _held = area.lock(self.attachment.process()?)?;
+        let found = find(area, &name).is_some();
+        forget_others(area, &name, None);
+        Ok(found)
     }
 }

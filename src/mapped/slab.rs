@@ -132,6 +132,14 @@ impl Slab {
         }
     }
 
+    /// Whether all blocks may be free, by the first word: by anyone, who looks closer if so.
+    #[cfg(not(all(test, loom)))]
+    pub(super) fn may_be_empty(&self, blocks: usize) -> bool {
+        // ORDERING: a hint.
+        let bits = self.own[0].load(Ordering::Relaxed) | self.second[0].load(Ordering::Relaxed);
+        bits & all_of(0, blocks) == all_of(0, blocks)
+    }
+
     /// Whether all blocks are free and collected.
     pub(super) fn is_empty(&self, blocks: usize) -> bool {
         let mut words = self.own.iter().enumerate();

@@ -15,6 +15,11 @@ pub(super) fn refused(errno: i32) -> MappedError {
 }
 
 impl Source {
+    /// Whether the descriptor is still that of the file.
+    pub(super) fn is_open(self) -> bool {
+        self.file.identify().is_ok_and(|(id, _)| id == self.id)
+    }
+
     /// The file opened anew, unless the program has closed the descriptor, or has another file by that number.
     pub(super) fn open_anew(self) -> Result<File, MappedError> {
         let opened = self.file.reopen().map_err(refused)?;

@@ -392,3 +392,67 @@ fn memory_goes_back() {
     }
     heap.verify().expect("a sound heap");
 }
+
+/// What others freed is of use for blocks of other sizes, too.
+#[test]
+fn free_memory_is_any_sizes() {
+    let _turn = begin();
+    let heap = Mapped::create(32 << 20).expect("a heap");
+    let fill = |size: usize| {
+        let mut kept = Vec::new();
+        loop {
+            let mut bytes = MappedVec::<u8, _>::new_in(heap.handle());
+            if bytes.try_reserve_exact(size).is_err() {
+                return kept;
+            }
+            kept.push(bytes);
+        }
+    };
+    for round in 0..3 {
+        for size in [64, 128, 5_000, 1 << 20, 30_000] {
+            let kept = fill(size);
+            let bytes = kept.len() * size;
+            assert!(bytes > 18 << 20, "round {round}, {size}: {bytes}");
+            // By another thread, which has no part of the heap, or one that is another's.
+            thread::scope(|scope| scope.spawn(|| drop(kept)).join().expect("no panic"));
+            assert_eq!(heap.stats().live, 0);
+        }
+    }
+    heap.verify().expect("a sound heap");
+}
+
+/// Slabs of somebody who lives, with free blocks that only he can have, do not hide one's own.
+#[test]
+fn others_do_not_hide_what_is_ones_own() {
+    let _turn = begin();
+    let heap = Mapped::create(1 << 30).expect("a heap");
+    let handle = heap.handle();
+    let fill = |count: usize| {
+        (0..count)
+            .map(|_| Box::new_in([0_u8; 64], handle))
+            .collect::<Vec<_>>()
+    };
+    let (ready, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            let mut kept = fill(300_000);
+            kept.retain(|_| {
+                number += 1;
+                number % 2 == 0
+            });
+            ready.wait();
+            go.wait();
+        });
+        ready.wait();
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            let kept = fill(200_000);
+            held.push(heap.stats().held);
+            drop(kept);
+        }
+        assert!(held[9] <= held[0] + (8 << 20), "{held:?}");
+        go.wait();
+    });
+    heap.verify().expect("a sound heap");
+}

@@ -4,8 +4,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::thread;
 
-use flagstone::Mapped;
 use flagstone::allocator_api2::boxed::Box;
+use flagstone::allocator_api2::vec::Vec as MappedVec;
+use flagstone::{Handle, Mapped};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -59,6 +60,12 @@ fn survivors_go_on() {
     (0..20_000).for_each(|_| assert!(model.step()));
     model.free_all();
     heap.verify().expect("a sound heap");
+    // Before memory is refused, the dead are looked for.
+    assert!(
+        MappedVec::<u8, _>::new_in(handle)
+            .try_reserve(2 << 30)
+            .is_err()
+    );
     let stats = heap.stats();
     assert_eq!(stats.processes, 1, "{stats:?}");
     assert_eq!(stats.refused, 0);
@@ -89,4 +96,35 @@ fn what_the_dead_had_free_is_the_livings() {
     }
     heap.verify().expect("a sound heap");
     assert_eq!(heap.stats().live, 20 * 64);
+}
+
+/// What children leave, and their parent frees, is of use for blocks of other sizes.
+#[test]
+fn what_the_dead_left_is_any_sizes() {
+    let _turn = begin();
+    let heap = Mapped::create(32 << 20).expect("a heap");
+    let handle = heap.handle();
+    for (size, other) in [(64, 1_000), (1_000, 300_000), (20_000, 64)] {
+        let child = start(|| {
+            let mut kept = MappedVec::with_capacity_in((14 << 20) / size, handle);
+            let bytes = || MappedVec::<u8, _>::with_capacity_in(size, handle);
+            (0..(14 << 20) / size).for_each(|_| kept.push(bytes()));
+            let left = Box::leak(Box::new_in(kept, handle));
+            heap.set_root("left", &raw const *left, 0).expect("room");
+        });
+        assert_eq!(end_of(child), 0);
+        let (place, _) = heap.root("left").expect("set by the child");
+        type Left = MappedVec<MappedVec<u8, Handle>, Handle>;
+        // SAFETY: made by the child, which is gone.
+        drop(unsafe { Box::from_raw_in(place.as_ptr().cast::<Left>(), handle) });
+        assert_eq!(heap.stats().live, 0);
+        let kept: Vec<_> = (0..(20 << 20) / other)
+            .map(|_| {
+                let mut bytes = MappedVec::<u8, _>::new_in(handle);
+                bytes.try_reserve_exact(other).map(|()| bytes)
+            })
+            .collect();
+        assert!(kept.iter().all(Result::is_ok), "{size} and {other}");
+    }
+    heap.verify().expect("a sound heap");
 }

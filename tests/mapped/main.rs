@@ -10,6 +10,7 @@ mod calls;
 mod children;
 mod kills;
 mod refused;
+mod steps;
 
 use flagstone::{Background, Config, Flagstone};
 
