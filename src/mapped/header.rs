@@ -150,3 +150,29 @@ pub(super) enum Unfit {
     Version,
     Damaged,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+
+    /// Whatever stands in the constants, with a sum that fits.
+    #[test]
+    fn constants_that_make_no_sense_are_damaged() {
+        // SAFETY: 1. all of it is atomic; all zero is such a header.
+        let header = unsafe { Box::<Header>::new_zeroed().assume_init() };
+        let bytes = 1 << 30;
+        let with = |base: u64| {
+            let bytes = bytes as u64;
+            header.begin(Constants { bytes, base, id: 7 });
+        };
+        assert_eq!(header.constants(bytes), Err(Unfit::NoHeap));
+        with(0x1000_0000_0000);
+        assert!(header.constants(bytes).is_ok());
+        assert_eq!(header.constants(bytes * 2), Err(Unfit::Damaged));
+        for base in [0, 1, UNIT as u64, (CHUNK - 1) as u64, u64::MAX] {
+            with(base);
+            assert_eq!(header.constants(bytes), Err(Unfit::Damaged), "{base:#x}");
+        }
+    }
+}

@@ -220,6 +220,10 @@ fn a_kill_at_any_instruction_loses_one_block() {
             "{}: {length} instructions, {kills} kills, {} bytes live",
             call.name, stats.live
         );
+        // What is nobody's can be had.
+        let free = (stats.capacity - stats.tables - stats.held) >> 16;
+        let had = (0..free).filter(|_| handle.allocate(layout(1 << 16)).is_ok());
+        assert_eq!(had.count(), free, "{}", call.name);
         // SAFETY: all others are gone.
         unsafe { heap.close() }.expect("not closed yet");
     }
