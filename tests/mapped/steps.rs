@@ -37,6 +37,8 @@ fn free(handle: Handle, block: NonNull<u8>, size: usize) {
 /// What a process is killed in: something that it does after it has prepared for it.
 struct Call {
     name: &'static str,
+    /// Whether what is lost by a kill could be units.
+    is_of_units: bool,
     prepare: fn(&Mapped) -> Option<NonNull<u8>>,
     call: fn(&Mapped, Option<NonNull<u8>>),
 }
@@ -49,6 +51,7 @@ const LONG: usize = 200_000;
 const CALLS: [Call; 9] = [
     Call {
         name: "a process's first allocation",
+        is_of_units: false,
         prepare: |_| {
             // What a child of this process repairs outside of the heap.
             Flagstone::purge();
@@ -61,6 +64,7 @@ const CALLS: [Call; 9] = [
     },
     Call {
         name: "an allocation",
+        is_of_units: false,
         prepare: |heap| Some(alloc(heap.handle(), SIZE)),
         call: |heap, _| {
             alloc(heap.handle(), SIZE);
@@ -68,11 +72,13 @@ const CALLS: [Call; 9] = [
     },
     Call {
         name: "a free",
+        is_of_units: false,
         prepare: |heap| Some(alloc(heap.handle(), SIZE)),
         call: |heap, block| free(heap.handle(), block.expect("prepared"), SIZE),
     },
     Call {
         name: "a fresh slab, or one of the dead's",
+        is_of_units: false,
         prepare: |heap| {
             alloc(heap.handle(), HALF);
             Some(alloc(heap.handle(), HALF))
@@ -83,6 +89,7 @@ const CALLS: [Call; 9] = [
     },
     Call {
         name: "the last free of a slab",
+        is_of_units: false,
         prepare: |heap| {
             let blocks = [(); 4].map(|()| alloc(heap.handle(), HALF));
             free(heap.handle(), blocks[0], HALF);
@@ -92,6 +99,7 @@ const CALLS: [Call; 9] = [
     },
     Call {
         name: "a free of another's block",
+        is_of_units: false,
         prepare: |heap| heap.root("block").map(|(place, _)| place),
         call: |heap, block| {
             if let Some(block) = block {
@@ -101,6 +109,7 @@ const CALLS: [Call; 9] = [
     },
     Call {
         name: "a long block",
+        is_of_units: true,
         prepare: |heap| Some(alloc(heap.handle(), SIZE)),
         call: |heap, _| {
             alloc(heap.handle(), LONG);
@@ -108,11 +117,13 @@ const CALLS: [Call; 9] = [
     },
     Call {
         name: "a free of a long block",
+        is_of_units: true,
         prepare: |heap| Some(alloc(heap.handle(), LONG)),
         call: |heap, block| free(heap.handle(), block.expect("prepared"), LONG),
     },
     Call {
         name: "a name",
+        is_of_units: false,
         prepare: |heap| Some(alloc(heap.handle(), SIZE)),
         call: |heap, block| {
             let block = block.expect("prepared");
@@ -170,6 +181,19 @@ fn kill_after(heap: &Mapped, call: &Call, steps: usize) -> Option<usize> {
     Some(steps)
 }
 
+/// What is nobody's can be had, all of it.
+fn expect_the_rest(heap: &Mapped, name: &str) {
+    let (stats, unit) = (heap.stats(), 1 << 16);
+    let count = (stats.capacity - stats.tables - stats.held) / unit;
+    let handle = heap.handle();
+    let had: Vec<_> = (0..count)
+        .map_while(|_| handle.allocate(layout(unit)).ok())
+        .collect();
+    assert_eq!(had.len(), count, "{name}");
+    let blocks = had.into_iter().map(NonNull::cast);
+    blocks.for_each(|block| free(handle, block, unit));
+}
+
 #[test]
 fn a_kill_at_any_instruction_loses_one_block() {
     let _turn = begin();
@@ -203,6 +227,9 @@ fn a_kill_at_any_instruction_loses_one_block() {
             let steps = kill(wanted).expect("it was traced before");
             left = left.saturating_sub(steps + 100);
             kills += 1;
+            if call.is_of_units {
+                expect_the_rest(&heap, call.name);
+            }
             if kills % 16 == 0 {
                 heap.verify()
                     .unwrap_or_else(|error| panic!("{} {steps}: {error}", call.name));
@@ -220,10 +247,7 @@ fn a_kill_at_any_instruction_loses_one_block() {
             "{}: {length} instructions, {kills} kills, {} bytes live",
             call.name, stats.live
         );
-        // What is nobody's can be had.
-        let free = (stats.capacity - stats.tables - stats.held) >> 16;
-        let had = (0..free).filter(|_| handle.allocate(layout(1 << 16)).is_ok());
-        assert_eq!(had.count(), free, "{}", call.name);
+        expect_the_rest(&heap, call.name);
         // SAFETY: all others are gone.
         unsafe { heap.close() }.expect("not closed yet");
     }
