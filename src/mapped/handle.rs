@@ -91,10 +91,7 @@ impl Handle {
         }
         let attachment = self.attachment()?;
         let process = attachment.process().ok()?;
-        let part = attachment.part().ok()?;
-        tls::words()
-            .heaps
-            .keep(self.key(), NonNull::from(part).cast());
+        let part = self.part(attachment)?;
         let attempt = || match table_class(size, align) {
             Some(class) => {
                 let block = part.take(class).or_else(|| part.refill(class))?;
@@ -115,6 +112,18 @@ impl Handle {
             }
         }
         Some(found)
+    }
+
+    /// The thread's part, or one that is made its own.
+    fn part(self, attachment: &'static Attachment) -> Option<&'static Part> {
+        // In a forked child that of the parent's thread is none.
+        if let Some(part) = self.part_at_hand().filter(|part| part.area().is_some()) {
+            return Some(part);
+        }
+        let part = attachment.part().ok()?;
+        let place = NonNull::from(part).cast();
+        tls::words().heaps.keep(self.key(), place);
+        Some(part)
     }
 
     /// Takes a block back; nothing happens for what is none.
