@@ -8,9 +8,9 @@ use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as HeapVec;
 use flagstone::{Heap, HeapOptions};
 
+use crate::common::allocator_model::Model;
 use crate::common::process::{begin, expect_flat, verify};
 use crate::kinds;
-use crate::model::Model;
 
 #[test]
 fn one_allocates_and_another_frees() {
