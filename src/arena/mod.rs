@@ -33,11 +33,14 @@ pub(crate) use chunk::{Chunk, UNIT_META, UnitKind};
 #[cfg(feature = "heaps")]
 pub(crate) use claim::claim_in_pool;
 pub(crate) use claim::{Zeroed, claim, claim_aligned};
+pub(crate) use pool::taken;
 #[cfg(feature = "heaps")]
-pub(crate) use pool::{Pool, pool, taken};
+pub(crate) use pool::{Pool, pool};
 pub(crate) use purge::{Age, decay, given_back};
 pub(crate) use recover::{Whole, recover};
 pub(crate) use reserve::{advise_by_price, unreserve};
+#[cfg(feature = "heaps")]
+pub(crate) use runs::first_run_of;
 pub(crate) use runs::{Purpose, longest_run};
 pub(crate) use span::Span;
 pub(crate) use span_use::SpanUse;

@@ -50,3 +50,7 @@ impl Pool {
         match *self {}
     }
 }
+
+pub(crate) fn taken() -> [usize; 2] {
+    [0; 2]
+}

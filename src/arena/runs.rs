@@ -42,16 +42,21 @@ pub(crate) fn longest_run(mut word: u64) -> u32 {
 
 /// The lowest run of ones as wanted.
 pub(super) fn first_run(word: u64, want: Want) -> Option<UnitIndex> {
+    first_run_of(word, want.units.get(), want.step.get()).map(UnitIndex::new)
+}
+
+/// The lowest run of `count` ones that begins at a multiple of `step`, a power of two; both are 1 to 64.
+pub(crate) fn first_run_of(word: u64, count: u32, step: u32) -> Option<u32> {
     let mut starts = word;
-    let (mut have, count) = (1, want.units.get());
+    let mut have = 1;
     while have < count {
-        let step = have.min(count - have);
-        starts &= starts >> step;
-        have += step;
+        let more = have.min(count - have);
+        starts &= starts >> more;
+        have += more;
     }
     // Every multiple of the step: the sum of the powers of `2^step`, below `2^64`.
-    starts &= u64::MAX / (u64::MAX >> (64 - want.step.get()));
-    (starts != 0).then(|| UnitIndex::new(starts.trailing_zeros()))
+    starts &= u64::MAX / (u64::MAX >> (64 - step));
+    (starts != 0).then(|| starts.trailing_zeros())
 }
 
 #[cfg(test)]

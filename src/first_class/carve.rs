@@ -7,7 +7,9 @@
 use core::ptr::NonNull;
 
 use super::engine::{CONFIG, Refused};
-use crate::arena::{self, Chunk, GRANULE, Pool, Span, UNIT_META, UnitKind, Zeroed, longest_run};
+use crate::arena::{
+    self, Chunk, GRANULE, Pool, Span, UNIT_META, UnitKind, Zeroed, first_run_of, longest_run,
+};
 use crate::os::{self, Attributes, Held, Lock, NotGranted, PageLen, failpoints};
 use crate::sync::{GuardedPtr, GuardedU8, GuardedU64, Link};
 use crate::threads;
@@ -51,17 +53,20 @@ struct Plot {
 static_assertions::const_assert!(size_of::<Plot>() <= UNIT_META);
 static_assertions::const_assert!(GRANULES <= 64);
 
-/// The lowest run of `count` free granules that begins at a multiple of `step`, by its first one.
-fn first_run(free: u64, count: usize, step: usize) -> Option<usize> {
-    (0..GRANULES)
-        .step_by(step)
-        .find(|first| free >> first & low_bits(count) == low_bits(count))
-}
-
 impl Plot {
     /// The place of a unit's.
     fn at(chunk: &'static Chunk, unit: UnitIndex) -> NonNull<Self> {
         chunk.unit_meta(unit).cast()
+    }
+
+    /// Those of a chunk.
+    fn of_chunk(chunk: &'static Chunk) -> impl Iterator<Item = &'static Self> {
+        let begins =
+            |unit: &UnitIndex| chunk.kind(*unit) == UnitKind::Carved && chunk.head(*unit) == *unit;
+        // SAFETY: 1. of a span that was carved or is whole: then it is all zero.
+        let plot = move |unit| unsafe { Self::at(chunk, unit).as_ref() };
+        let plots = UnitIndex::all().filter(begins).map(plot);
+        plots.filter(|plot: &&Self| plot.base.get().is_some())
     }
 
     fn free(&self) -> u64 {
@@ -134,15 +139,15 @@ impl Carver {
 
     /// A block of so many bytes, at most a unit, aligned to at most one.
     fn carve(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
-        let count = bytes.div_ceil(GRANULE);
-        let step = align.div_ceil(GRANULE).max(1);
+        let (count, step) = (granules(bytes), granules(align));
         let lists = self.lock();
         let plot = match find(&lists, count, step) {
             Some(plot) => plot,
             None => self.begin()?,
         };
-        let first = first_run(plot.free(), count, step)?;
-        plot.taken.set(plot.taken.get() | low_bits(count) << first);
+        let first = first_run_of(plot.free(), count, step)? as usize;
+        let taken = low_bits(count as usize) << first;
+        plot.taken.set(plot.taken.get() | taken);
         failpoints::at(failpoints::Point::Heap);
         relist(&lists, plot);
         // SAFETY: 1. inside the unit.
@@ -171,7 +176,7 @@ impl Carver {
     /// Takes back what [`carve`](Self::carve) gave.
     fn give_back(&self, chunk: &'static Chunk, block: NonNull<u8>, bytes: usize) {
         let address = block.addr().get();
-        let (count, first) = (bytes.div_ceil(GRANULE), address % UNIT / GRANULE);
+        let (count, first) = (granules(bytes) as usize, address % UNIT / GRANULE);
         let lists = self.lock();
         let unit = UnitIndex::of(address);
         // SAFETY: 1. of a plot, as the block is one of its.
@@ -192,24 +197,23 @@ impl Carver {
     fn make_anew(&self, lists: &Lists) {
         lists.iter().for_each(|list| list.set(None));
         let of_pool = |chunk: &&'static Chunk| chunk.is_of(self.pool);
-        for chunk in arena::chunks().filter(of_pool) {
-            for unit in UnitIndex::all() {
-                if chunk.kind(unit) != UnitKind::Carved || chunk.head(unit) != unit {
-                    continue;
-                }
-                // SAFETY: 1. of a span that was carved or is whole: then it is all zero.
-                let plot: &'static Plot = unsafe { Plot::at(chunk, unit).as_ref() };
-                if plot.base.get().is_some() {
-                    plot.list.set(0);
-                    relist(lists, plot);
-                }
-            }
+        for plot in arena::chunks().filter(of_pool).flat_map(Plot::of_chunk) {
+            plot.list.set(0);
+            relist(lists, plot);
         }
     }
 }
 
+/// Granules that hold so many bytes, at most a unit's.
+fn granules(bytes: usize) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "at most 32")]
+    {
+        bytes.div_ceil(GRANULE) as u32
+    }
+}
+
 /// A plot with so long a run.
-fn find(lists: &Lists, count: usize, step: usize) -> Option<&'static Plot> {
+fn find(lists: &Lists, count: u32, step: u32) -> Option<&'static Plot> {
     let unsure = count.ilog2() as usize;
     // Wherever such a run begins, it holds an aligned one.
     let sure = (count + step - 1).next_power_of_two().ilog2() as usize;
@@ -219,7 +223,7 @@ fn find(lists: &Lists, count: usize, step: usize) -> Option<&'static Plot> {
         let mut next: Option<&'static Plot> = plot(list);
         for _ in 0..TRIES {
             let Some(candidate) = next else { break };
-            if first_run(candidate.free(), count, step).is_some() {
+            if first_run_of(candidate.free(), count, step).is_some() {
                 return Some(candidate);
             }
             next = plot(&candidate.next);

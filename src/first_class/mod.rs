@@ -12,9 +12,10 @@
 //! ```
 //!
 //! Each file names only those before it: `engine`, `carve` (memory with attributes), `store` (which of the two),
-//! `class`, `returned` (what other threads freed), `sub_slab`, `memory` (the limit), `direct` (the table of long blocks), `owner`, `entry` (what a part has of a class), `part`, `magazines`
-//! (how blocks leave them), `ownerless`, `name`, `shared` (what the heap's threads share), `long` (long blocks), `whole`
-//! (its beginning and end), `purge`, `options`; last `allocator` and `by_address`.
+//! `class`, `returned` (what other threads freed), `sub_slab`, `memory` (the limit), `direct` (the table of long
+//! blocks), `owner`, `entry` (what a part has of a class), `part`, `magazines` (how blocks leave them), `ownerless`,
+//! `name`, `shared` (what the heap's threads share), `long` (long blocks), `whole` (its beginning and end), `purge`,
+//! `options`; last `allocator` and `by_address`.
 
 mod allocator;
 mod by_address;

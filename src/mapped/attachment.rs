@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::area::Area;
 use super::error::MappedError;
 use super::part::Part;
-use super::processes::Kept;
+use super::processes::let_go;
 use super::source::refused;
 use super::words::{MOST_PARTS, Process};
 use crate::arena::meta;
@@ -128,7 +128,7 @@ impl Attachment {
             return Err(MappedError::Closed);
         }
         let (process, kept) = self.area.join()?;
-        self.kept.set(Some(kept.page()));
+        self.kept.set(Some(kept));
         let word = u64::from(process.bits()) | (u64::from(own) << u32::BITS);
         self.process.store(word, Ordering::Relaxed);
         Ok(process)
@@ -202,7 +202,7 @@ impl Attachment {
         if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
             self.area.leave(process);
             if let Some(page) = self.kept.get() {
-                Kept::of(page).let_go();
+                let_go(page);
             }
         }
         let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));

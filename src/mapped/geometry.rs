@@ -2,12 +2,17 @@
 #![forbid(unsafe_code)]
 
 use super::slab::Slab;
-use crate::size_class::class_of;
+use crate::size_class::{SizeClass, class_of};
 use crate::size_map::MEDIUM_MAX;
 use crate::units::{LINE, UNIT};
 
 /// Classes of slabs: all of the engine's that a unit holds two blocks of.
 pub(super) const CLASSES: usize = class_of(MEDIUM_MAX) + 1;
+
+/// Blocks of a slab of a class.
+pub(super) fn blocks_of(class: SizeClass) -> usize {
+    UNIT / class.size()
+}
 
 /// Bits of a word of a bitmap.
 pub(super) const BITS: usize = u64::BITS as usize;

@@ -7,7 +7,8 @@ use allocator_api2::alloc::{AllocError, Allocator, Layout};
 
 use super::area::Area;
 use super::attachment::Attachment;
-use super::part::{Part, blocks_of};
+use super::geometry::blocks_of;
+use super::part::Part;
 use super::slab::Freed;
 use super::units::LONG;
 use super::words::Unit;

@@ -26,6 +26,7 @@ use core::ptr::NonNull;
 
 use crate::os::shared::{File, NO_MEMORY, TAKEN};
 use crate::os::{self, Held, PageLen};
+use crate::size_class::SizeClass;
 use crate::sync::Ordering;
 use crate::units::{CHUNK, UNIT};
 
@@ -34,9 +35,8 @@ pub use handle::Handle;
 
 use area::Area;
 use attachment::Attachment;
-use geometry::Geometry;
+use geometry::{Geometry, blocks_of};
 use header::{Constants, Header};
-use part::blocks_of;
 use source::{Source, refused};
 use words::Unit;
 
@@ -167,17 +167,11 @@ impl Mapped {
     ///    Tables that say nothing sensible make errors, and nothing else; blocks are the programs' affair.
     pub unsafe fn attach(fd: c_int) -> Result<Self, MappedError> {
         let file = File(fd).duplicate().map_err(refused)?;
-        match Self::attach_own(file) {
-            Ok(Some(heap)) => Ok(heap),
-            Ok(None) => unreachable!("`attach_own` closes what it does not need"),
-            Err(error) => {
-                file.close();
-                Err(error)
-            }
-        }
+        Self::attach_own(file).inspect_err(|_| file.close())
     }
 
-    fn attach_own(file: File) -> Result<Option<Self>, MappedError> {
+    /// The same, by a descriptor of its own, which is closed if it is not needed.
+    fn attach_own(file: File) -> Result<Self, MappedError> {
         let (id, bytes) = file.identify().map_err(refused)?;
         let geometry = Geometry::of(bytes).ok_or(MappedError::NoHeap)?;
         let constants = read_constants(file, bytes)?;
@@ -189,7 +183,7 @@ impl Mapped {
                 return Err(MappedError::Closed);
             }
             file.close();
-            return Ok(Some(Self { attachment }));
+            return Ok(Self { attachment });
         }
         let place = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(base));
         let mapped = file.map(PageLen::kept(bytes), place);
@@ -199,7 +193,7 @@ impl Mapped {
         })?;
         // SAFETY: 1. just mapped, for this.
         let area = unsafe { Area::new(base, geometry, Source { file, id }) };
-        Self::enter(&entering, area).map(Some)
+        Self::enter(&entering, area)
     }
 
     /// The descriptor of the heap's file: for children that do not fork from this process, and for sockets. It stays the
@@ -230,7 +224,7 @@ impl Mapped {
         while let Some(unit) = units.next() {
             match area.unit(unit) {
                 Unit::Slab { class, .. } => {
-                    let class = crate::size_class::SizeClass::new(class.into());
+                    let class = SizeClass::new(class.into());
                     let blocks = blocks_of(class);
                     held += UNIT;
                     live +=

@@ -5,7 +5,7 @@
 use core::ptr::NonNull;
 
 use super::area::Area;
-use super::geometry::CLASSES;
+use super::geometry::{CLASSES, blocks_of};
 use super::slab::Slab;
 use super::words::{Owner, Process, Unit};
 use crate::first_class;
@@ -55,12 +55,6 @@ fn number(class: SizeClass) -> u8 {
     {
         class.index() as u8
     }
-}
-
-/// Blocks of a slab of a class.
-#[inline(always)]
-pub(super) fn blocks_of(class: SizeClass) -> usize {
-    UNIT / class.size()
 }
 
 impl Part {

@@ -13,23 +13,10 @@ use crate::sync::Ordering;
 /// Where the bytes lie that slots are locked by: behind whatever a file holds.
 const LOCKS: u64 = 1 << 60;
 
-/// The page that keeps a process's slot locked.
-pub(super) struct Kept(NonNull<u8>);
-
-impl Kept {
-    pub(super) fn page(&self) -> NonNull<u8> {
-        self.0
-    }
-
-    pub(super) fn of(page: NonNull<u8>) -> Self {
-        Self(page)
-    }
-
-    /// Lets go of the lock.
-    pub(super) fn let_go(self) {
-        // SAFETY: 1. our own, and nobody reaches it. If the kernel refuses, the slot stays this process's until it ends.
-        let _ = unsafe { os::unmap(self.0, PageLen::pages(1)) };
-    }
+/// Lets go of a slot's lock, by the page that keeps it.
+pub(super) fn let_go(kept: NonNull<u8>) {
+    // SAFETY: 1. our own, and nobody reaches it. If the kernel refuses, the slot stays this process's until it ends.
+    let _ = unsafe { os::unmap(kept, PageLen::pages(1)) };
 }
 
 fn slots() -> impl Iterator<Item = u32> {
@@ -62,8 +49,8 @@ impl Area {
         self.line(process.slot()).is_some_and(is_of)
     }
 
-    /// Claims a slot for this process: the kernel drops it when its memory goes.
-    pub(super) fn join(&self) -> Result<(Process, Kept), MappedError> {
+    /// Claims a slot for this process, and the page that keeps it locked: the kernel drops it when its memory goes.
+    pub(super) fn join(&self) -> Result<(Process, NonNull<u8>), MappedError> {
         let own = self.source.open_anew()?;
         // Those first that nobody has, as far as one can tell.
         let free = slots().filter(|slot| self.line(*slot).is_some_and(|line| !line.is_used()));
@@ -85,13 +72,10 @@ impl Area {
             line.is_used.store(1, Ordering::Relaxed);
             let kept = own.keep_open();
             own.close();
-            let kept = match kept {
-                Ok(page) => Kept(page),
-                Err(errno) => {
-                    line.is_used.store(0, Ordering::Relaxed);
-                    return Err(refused(errno));
-                }
-            };
+            let kept = kept.map_err(|errno| {
+                line.is_used.store(0, Ordering::Relaxed);
+                refused(errno)
+            })?;
             if was_used {
                 self.note_reaped();
             }

@@ -2,17 +2,17 @@
 
 use super::area::Area;
 use super::error::MappedError;
-use super::geometry::BITS;
+use super::geometry::{BITS, blocks_of};
 use super::lock::Held;
 use super::words::{Owner, Unit};
 use crate::os::{PageLen, shared};
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
-use crate::units::{UNIT, runs};
+use crate::units::{low_bits, runs};
 
 /// Of a heap, one part in so many may be free and in memory, and a slice more.
 const SHARE: u64 = 8;
-/// Units of a slice: a word of the bitmap. Their memory goes back in half a millisecond.
+/// Units of a slice: a word of the bitmap, 4 MiB.
 const SLICE: u64 = BITS as u64;
 /// Units of which a run's memory goes back at once: a megabyte. Shorter ones are used again, and would cost as much to
 /// fault in.
@@ -33,26 +33,23 @@ impl Area {
         let most = self.geometry.units - head;
         u32::try_from(length).unwrap_or(most).clamp(1, most)
     }
-}
 
-impl Area {
     /// Begins the bitmap of free units: from this one on all are, before it none.
     pub(super) fn begin_free(&self, from: u32) {
         let (from, units) = (from as usize, self.geometry.units as usize);
         for word in 0..self.geometry.words_of_bits() {
             let bit = |unit: usize| unit.clamp(word * BITS, (word + 1) * BITS) - word * BITS;
-            let before = |count: usize| {
-                if count == BITS {
-                    u64::MAX
-                } else {
-                    (1 << count) - 1
-                }
-            };
-            let bits = before(bit(units)) & !before(bit(from));
+            let bits = low_bits(bit(units)) & !low_bits(bit(from));
             // ORDERING: the lock orders it, here and below.
             self.free(word).store(bits, Ordering::Relaxed);
         }
         self.header().first_free.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether a unit is free by the bitmap.
+    fn is_free(&self, unit: u32) -> bool {
+        let bits = self.free(unit as usize / BITS).load(Ordering::Relaxed);
+        bits >> (unit as usize % BITS) & 1 != 0
     }
 }
 
@@ -123,10 +120,6 @@ impl Held<'_> {
         let nonzero = |word: &usize| self.area.free(*word).load(Ordering::Relaxed) != 0;
         let begin = (begin..words).find(nonzero)?;
         first_free.store(begin as u64, Ordering::Relaxed);
-        let is_free = |unit: u32| {
-            let bits = self.area.free(unit as usize / BITS).load(Ordering::Relaxed);
-            bits >> (unit as usize % BITS) & 1 != 0
-        };
         #[expect(
             clippy::cast_possible_truncation,
             reason = "units are counted by 32 bits"
@@ -141,7 +134,8 @@ impl Held<'_> {
                 unit = next.checked_next_multiple_of(step)?;
                 continue;
             }
-            match (unit..unit + count).rev().find(|unit| !is_free(*unit)) {
+            let mut run = unit..unit + count;
+            match run.rfind(|unit| !self.area.is_free(*unit)) {
                 None => return Some(unit),
                 Some(taken) => unit = (taken + 1).checked_next_multiple_of(step)?,
             }
@@ -252,9 +246,7 @@ impl Held<'_> {
         header.purged.0.store(word as u64 + 1, Ordering::Relaxed);
         true
     }
-}
 
-impl Held<'_> {
     /// Whether units, runs, bitmaps and the bitmap of free units agree.
     pub(super) fn verify(&self) -> Result<(), MappedError> {
         let area = self.area;
@@ -265,16 +257,13 @@ impl Held<'_> {
                 Err(MappedError::Damaged)
             }
         };
-        let is_free = |unit: u32| {
-            let bits = area.free(unit as usize / BITS).load(Ordering::Relaxed);
-            bits >> (unit as usize % BITS) & 1 != 0
-        };
+        let is_free = |unit: u32| area.is_free(unit);
         let mut units = area.touched();
         while let Some(unit) = units.next() {
             match area.unit(unit) {
                 Unit::Free => {}
                 Unit::Slab { class, .. } => {
-                    let blocks = UNIT / SizeClass::new(class.into()).size();
+                    let blocks = blocks_of(SizeClass::new(class.into()));
                     check(!is_free(unit) && !area.slab(unit).has_stray_bits(blocks))?;
                 }
                 Unit::Head => {

@@ -25,7 +25,7 @@ pub(crate) fn stats() -> Stats {
     };
     let (mapped, mapped_resident) = large::committed_and_resident();
     let sampled = sample::live();
-    let [in_pools, gigantic] = in_pools();
+    let [in_pools, gigantic] = arena::taken();
     // What has pages of its own, all of which count as resident.
     let apart = sampled + gigantic;
     Stats {
@@ -35,17 +35,6 @@ pub(crate) fn stats() -> Stats {
         resident: arena::resident() + mapped_resident + apart,
         metadata: meta::resident(),
     }
-}
-
-/// Bytes that first-class heaps have of chunks with attributes, and of gigantic pages beside these.
-#[cfg(feature = "heaps")]
-fn in_pools() -> [usize; 2] {
-    arena::taken()
-}
-
-#[cfg(not(feature = "heaps"))]
-fn in_pools() -> [usize; 2] {
-    [0; 2]
 }
 
 /// Bytes of spans in its stock, about so many if the thread is at work.
