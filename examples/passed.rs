@@ -62,10 +62,11 @@ fn main() -> ExitCode {
 fn ask(count: u32) -> Outcome {
     // Room for the numbers, for as many in the answer, and for what either becomes when it grows.
     let bytes = count as usize * size_of::<u64>();
-    let heap = Mapped::create_named(
-        c"passed",
-        (bytes * 8 + (16 << 20)).next_multiple_of(1 << 16),
-    )?;
+    let capacity = (bytes * 8 + (16 << 20)).next_multiple_of(1 << 16);
+    let heap = Mapped::options()
+        .name("passed")
+        .capacity(capacity)
+        .create()?;
     let mut numbers = MappedVec::new_in(heap.handle());
     numbers.extend(1..=u64::from(count));
     let question = Question {

@@ -64,7 +64,10 @@ fn run(args: &Args) -> Result<bool, MappedError> {
         .flat_map(WalkDir::new)
         .filter_map(Result::ok);
     let files: Vec<_> = files.filter(|entry| entry.file_type().is_file()).collect();
-    let heap = Mapped::create_named(c"words", CAPACITY)?;
+    let heap = Mapped::options()
+        .name("words")
+        .capacity(CAPACITY)
+        .create()?;
     let mut children = Vec::new();
     for number in 0..args.workers {
         // SAFETY: this process has one thread, so the child may do whatever it could.

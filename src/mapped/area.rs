@@ -11,7 +11,6 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::units::UNIT;
 
 /// A heap's mapping, which stays until the process ends, shared or as a private copy.
-#[derive(Clone, Copy)]
 pub(super) struct Area {
     base: NonNull<u8>,
     pub(super) geometry: Geometry,
@@ -103,6 +102,11 @@ impl Area {
     /// A word of the bitmap of free units.
     pub(super) fn free(&self, word: usize) -> &'static AtomicU64 {
         self.bits(self.geometry.free, word)
+    }
+
+    /// A word of the bitmap of units that have space: see `space`.
+    pub(super) fn reserved(&self, word: usize) -> &'static AtomicU64 {
+        self.bits(self.geometry.reserved, word)
     }
 
     fn hints(&self, class: usize) -> usize {

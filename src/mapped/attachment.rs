@@ -5,15 +5,16 @@ use core::ptr::NonNull;
 
 use super::area::Area;
 use super::error::MappedError;
+use super::opened::Opened;
 use super::part::Part;
-use super::processes::let_go;
-use super::source::refused;
+use super::processes::{Joined, let_go};
+use super::source::{no_memory, refused};
 use super::words::{MOST_PARTS, Process};
 use crate::arena::meta;
 use crate::first_class::CONFIG;
-use crate::os::shared::{self, NO_MEMORY};
+use crate::os::shared::{self, File};
 use crate::os::{self, Held, Lock, PageLen};
-use crate::sync::{AtomicU32, AtomicU64, GuardedPtr, GuardedU32, Link, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, GuardedPtr, GuardedU8, GuardedU32, Link, Ordering};
 use crate::thread_cache::ThreadCache;
 use crate::threads;
 
@@ -37,6 +38,8 @@ struct Parts {
     count: GuardedU32,
     /// The process whose parts they are.
     generation: GuardedU32,
+    /// How this process, or the one that it was forked from, came to the heap: the number of an [`Opened`].
+    opened: GuardedU8,
 }
 
 /// The newest of all, and the lock under which one is entered.
@@ -51,9 +54,13 @@ impl Attachment {
         ENTERING.lock()
     }
 
-    /// Remembers a heap that was just mapped.
-    pub(super) fn enter(_: &Held<'static, ()>, area: Area) -> Result<&'static Self, MappedError> {
-        let place = meta::alloc(size_of::<Self>()).ok_or(refused(NO_MEMORY))?;
+    /// Remembers a heap that was just mapped, and how this process came to it.
+    pub(super) fn enter(
+        _: &Held<'static, ()>,
+        area: Area,
+        (opened, joined): (Opened, Option<Joined>),
+    ) -> Result<&'static Self, MappedError> {
+        let place = meta::alloc(size_of::<Self>()).ok_or(no_memory())?;
         let place = place.cast::<Self>();
         let fresh = Self {
             area,
@@ -65,6 +72,7 @@ impl Attachment {
                 first: GuardedPtr::null(),
                 count: GuardedU32::new(0),
                 generation: GuardedU32::new(0),
+                opened: GuardedU8::new(0),
             }),
             next: Link::none(),
         };
@@ -72,6 +80,7 @@ impl Attachment {
         unsafe { place.write(fresh) };
         // SAFETY: 1. just written, and never freed.
         let fresh: &'static Self = unsafe { place.as_ref() };
+        fresh.begin(opened, joined);
         fresh.next.set(NEWEST.get());
         NEWEST.set(Some(fresh));
         Ok(fresh)
@@ -89,9 +98,60 @@ impl Attachment {
         None
     }
 
+    /// The slot that this process has got, if it has, and how it came to the heap.
+    fn begin(&self, opened: Opened, joined: Option<Joined>) {
+        let parts = self.parts();
+        parts.opened.set(opened as u8);
+        if let Some(joined) = joined {
+            self.keep(&joined);
+        }
+    }
+
+    fn keep(&self, joined: &Joined) {
+        self.kept.set(Some(joined.kept));
+        let own = u64::from(os::fork_generation().number()) << u32::BITS;
+        // ORDERING: a number that does not change in a process once it is there.
+        let word = u64::from(joined.process.bits()) | own;
+        self.process.store(word, Ordering::Relaxed);
+    }
+
+    pub(super) fn opened(&self) -> Opened {
+        Opened::from_number(self.parts().opened.get())
+    }
+
+    /// Opens a heap again that was closed in this process, by a descriptor of the same file. What lay there is what the
+    /// file has now. The process may have had it once: its threads' parts own nothing.
+    pub(super) fn open_again(
+        &self,
+        _: &Held<'static, ()>,
+        file: File,
+        join: impl FnOnce(&Area) -> Result<(Opened, Option<Joined>), MappedError>,
+    ) -> Result<(), MappedError> {
+        let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
+        // SAFETY: 1. our own, in which nobody has anything since the heap was closed.
+        unsafe { file.map_over(base, length, true) }.map_err(refused)?;
+        let before = self.area.source.file();
+        self.area.source.set(file);
+        match join(&self.area) {
+            Ok((opened, joined)) => {
+                self.process.store(0, Ordering::Relaxed);
+                self.begin(opened, joined);
+                // ORDERING: release: pairs with `is_closed`.
+                self.closed.store(0, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => {
+                self.area.source.set(before);
+                // SAFETY: 1. as above. If the kernel refuses, the file stays there, which nobody uses.
+                let _ = unsafe { file.map_over(base, length, false) };
+                Err(error)
+            }
+        }
+    }
+
     pub(super) fn is_closed(&self) -> bool {
-        // ORDERING: a flag; who closes sees to it that nobody is in a call.
-        self.closed.load(Ordering::Relaxed) != 0
+        // ORDERING: acquire: pairs with `open_again`. Who closes sees to it that nobody is in a call.
+        self.closed.load(Ordering::Acquire) != 0
     }
 
     /// The lock of the parts. In a forked child the parent's parts are forgotten.
@@ -127,11 +187,10 @@ impl Attachment {
         if self.is_closed() {
             return Err(MappedError::Closed);
         }
-        let (process, kept) = self.area.join()?;
-        self.kept.set(Some(kept));
-        let word = u64::from(process.bits()) | (u64::from(own) << u32::BITS);
-        self.process.store(word, Ordering::Relaxed);
-        Ok(process)
+        // Whoever brought this process the heap knew what state it was in.
+        let joined = self.area.join(true)?;
+        self.keep(&joined);
+        Ok(joined.process)
     }
 
     /// The calling thread's part, or one that is made its own.
@@ -150,7 +209,7 @@ impl Attachment {
         if let Some(part) =
             found.or_else(|| all(parts.first.get()).find(|part| part.thread.is_gone()))
         {
-            part.begin_anew();
+            part.begin_anew(&self.area, process);
             part.thread.set(own);
             return Ok(part);
         }
@@ -159,7 +218,7 @@ impl Attachment {
             return Err(MappedError::NoSpace);
         }
         let page = PageLen::pages(1);
-        let place = shared::map_wiped(page).ok_or(refused(NO_MEMORY))?;
+        let place = shared::map_wiped(page).ok_or(no_memory())?;
         // SAFETY: 1. a page of its own, zero, that is never unmapped.
         let part = unsafe { Part::begin_at(place.cast(), &self.area, process.part(number)) };
         part.next.set(parts.first.get());
@@ -197,7 +256,29 @@ impl Attachment {
             }
             self.closed.store(1, Ordering::Relaxed);
             all(parts.first.get()).for_each(Part::give_up);
+            all(parts.first.get()).for_each(Part::end);
         }
+        // Not by the descriptor itself: the program may have closed it, and have another file by its number.
+        let file = self.area.source.open_anew();
+        let file = file.inspect_err(|_| self.give_slot_up())?;
+        let closed = self.area.alone_at_openings(file, || self.leave(file));
+        file.close();
+        if let Some(own) = self.area.source.open() {
+            own.close();
+        }
+        closed
+    }
+
+    /// Gives this process's slot up, and what it maps.
+    fn leave(&self, file: File) -> Result<(), MappedError> {
+        self.give_slot_up();
+        let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
+        // SAFETY: 1. our own mapping of this file.
+        unsafe { file.map_over(base, length, false) }.map_err(refused)?;
+        self.area.end_use(file)
+    }
+
+    fn give_slot_up(&self) {
         let own = os::fork_generation().number();
         if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
             self.area.leave(process);
@@ -205,18 +286,6 @@ impl Attachment {
                 let_go(page);
             }
         }
-        let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
-        let source = self.area.source;
-        // Not by the descriptor itself: the program may have closed it, and have another file by its number.
-        let file = source.open_anew()?;
-        // SAFETY: 1. our own mapping of this file.
-        let mapped = unsafe { file.map_private_over(base, length) };
-        file.close();
-        mapped.map_err(refused)?;
-        if source.is_open() {
-            source.file.close();
-        }
-        Ok(())
     }
 }
 

@@ -22,9 +22,19 @@ pub enum MappedError {
     Version,
     /// It is a heap whose tables contradict each other.
     Damaged,
+    /// The file is shorter or longer than the heap in it was.
+    Length,
+    /// The heap is in a file, nobody closed it, and the machine went down since.
+    Dirty,
+    /// There is no such file.
+    NotFound,
+    /// There is a file of that name.
+    Exists,
+    /// What a heap was to lie in is no file of this machine's, or its filesystem cannot reserve space.
+    Unsupported,
     /// As many processes use the heap as can, 512.
     TooManyProcesses,
-    /// The heap has no room for what was asked.
+    /// The heap has no room for what was asked, or its disk has none for the heap.
     NoSpace,
     /// As many things have names as can, 64, or a name is empty or longer than 48 bytes.
     Name,
@@ -44,6 +54,7 @@ impl From<Unfit> for MappedError {
         match why {
             Unfit::NoHeap => Self::NoHeap,
             Unfit::Version => Self::Version,
+            Unfit::Length => Self::Length,
             Unfit::Damaged => Self::Damaged,
         }
     }
@@ -59,8 +70,13 @@ impl fmt::Display for MappedError {
             Self::NoHeap => "there is no heap",
             Self::Version => "a heap of another version or byte order",
             Self::Damaged => "the heap is damaged",
+            Self::Length => "the file is shorter or longer than the heap in it was",
+            Self::Dirty => "nobody closed the heap, and the machine went down since",
+            Self::NotFound => "there is no such file",
+            Self::Exists => "there is a file of that name",
+            Self::Unsupported => "no file of this machine's, or one that cannot reserve space",
             Self::TooManyProcesses => "too many processes use the heap",
-            Self::NoSpace => "the heap has no room",
+            Self::NoSpace => "the heap or its disk has no room",
             Self::Name => "too many names, or one that is empty or too long",
             Self::Foreign => "the address is none of the heap's",
             Self::Closed => "the heap was closed",

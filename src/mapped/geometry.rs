@@ -1,6 +1,8 @@
 //! Where everything lies in the mapping, by its length alone.
 #![forbid(unsafe_code)]
 
+use core::ops::Range;
+
 use super::slab::Slab;
 use crate::size_class::{SizeClass, class_of};
 use crate::size_map::MEDIUM_MAX;
@@ -30,6 +32,8 @@ pub(super) struct Geometry {
     pub(super) words: usize,
     pub(super) slabs: usize,
     pub(super) free: usize,
+    /// A bit for each unit, as in `free`.
+    pub(super) reserved: usize,
     pub(super) hints: usize,
     /// Bytes of the hints of one class: a bit for each unit, and one for each word of these.
     pub(super) hints_of_class: usize,
@@ -49,8 +53,9 @@ impl Geometry {
         let words = UNIT;
         let slabs = lines(words + units * size_of::<u64>());
         let free = slabs + units * size_of::<Slab>();
-        let hints = lines(free + words_of_bits * size_of::<u64>());
-        let summary = lines(words_of_bits * size_of::<u64>());
+        let bits = lines(words_of_bits * size_of::<u64>());
+        let reserved = lines(free + bits);
+        let (hints, summary) = (reserved + bits, bits);
         let hints_of_class = summary + lines(words_of_bits.div_ceil(BITS) * size_of::<u64>());
         let first = (hints + CLASSES * hints_of_class).div_ceil(UNIT);
         if first >= units {
@@ -63,10 +68,33 @@ impl Geometry {
             words,
             slabs,
             free,
+            reserved,
             hints,
             hints_of_class,
             summary,
         })
+    }
+
+    /// Where the tables have what they say of units from one to another, but for the bitmaps of all units: from a byte to
+    /// another.
+    pub(super) fn tables_of(self, units: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let Range { start, end } = units;
+        let of = move |table: usize, bytes: usize| table + start * bytes..table + end * bytes;
+        let word = size_of::<u64>();
+        let bits = move |table: usize, units: usize| {
+            let to = end.div_ceil(units * BITS) * word;
+            table + start / (units * BITS) * word..table + to
+        };
+        let hints = (0..CLASSES).map(move |class| self.hints + class * self.hints_of_class);
+        let hints = hints.flat_map(move |table| [bits(table, 1), bits(table + self.summary, BITS)]);
+        [of(self.words, word), of(self.slabs, size_of::<Slab>())]
+            .into_iter()
+            .chain(hints)
+    }
+
+    /// Where the bitmaps of all units are: from a byte to another.
+    pub(super) fn bitmaps(self) -> Range<usize> {
+        self.free..self.hints
     }
 
     pub(super) fn bytes(self) -> usize {
@@ -95,6 +123,7 @@ mod tests {
                 words,
                 slabs,
                 free,
+                reserved,
                 hints,
                 hints_of_class,
                 summary,
@@ -104,11 +133,29 @@ mod tests {
             assert_eq!(geometry.bytes(), 1 << shift);
             assert!(words + units * 8 <= slabs && slabs.is_multiple_of(LINE));
             assert!(slabs + units * size_of::<Slab>() <= free);
-            assert!(free + units.div_ceil(8) <= hints);
+            assert!(free + units.div_ceil(8) <= reserved);
+            assert!(reserved + units.div_ceil(8) <= hints);
             assert!(summary >= units.div_ceil(8) && hints_of_class > summary);
             assert!(hints + CLASSES * hints_of_class <= geometry.first as usize * UNIT);
             // Tables take less than a fortieth, but for a unit or so.
             assert!((geometry.first as usize) <= 2 + units / 40, "{geometry:?}");
+        }
+    }
+
+    /// What is said of all units fills the tables, and no byte of it is said to lie elsewhere.
+    #[test]
+    fn tables_of_units_cover_the_tables() {
+        let geometry = Geometry::of(5 << 30).expect("room");
+        let units = geometry.units as usize;
+        let end = geometry.first as usize * UNIT;
+        let all = geometry.tables_of(0..units);
+        let covered: usize = all.map(|range| range.len()).sum();
+        let bitmaps = geometry.bitmaps().len();
+        assert!(covered + bitmaps + UNIT <= end && covered + bitmaps + 3 * UNIT > end);
+        for unit in [0, 63, 64, units / 2, units - 1] {
+            for range in geometry.tables_of(unit..unit + 1) {
+                assert!(range.start >= UNIT && range.end <= end && !range.is_empty());
+            }
         }
     }
 }

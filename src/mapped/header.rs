@@ -26,6 +26,27 @@ pub(super) struct Constants {
     pub(super) base: u64,
     /// A random number, which no other heap has.
     pub(super) id: u64,
+    pub(super) kind: Kind,
+}
+
+/// What a heap lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A file of memory.
+    Object,
+    /// A file without a name.
+    Spill,
+    /// A file that stays when all processes are gone.
+    File,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Object, Self::Spill, Self::File];
+
+    /// Whether a page that has no space yet could end who touches it: space is reserved first.
+    pub(super) fn is_on_disk(self) -> bool {
+        self != Self::Object
+    }
 }
 
 /// A process's line.
@@ -56,8 +77,12 @@ pub(super) struct Header {
     bytes: AtomicU64,
     base: AtomicU64,
     id: AtomicU64,
+    kind: AtomicU64,
     checksum: AtomicU64,
-    _rest: [u64; 3],
+    _rest: [u64; 2],
+    /// Of a file: 0 if it was closed by all who used it, else the number of the boot in which they did. Written with the
+    /// byte of openings locked, and on disk before anything else of that time is.
+    pub(super) boot: Lone<AtomicU64>,
     /// Bits of the process that has the lock, and below [`super::lock`] more; 0 is free.
     pub(super) lock: Lone<AtomicU32>,
     /// 1 if somebody may sleep until the lock is let go.
@@ -74,6 +99,8 @@ pub(super) struct Header {
     /// units at which the next slice of a purge begins. Written with the lock.
     pub(super) dirty: Lone<AtomicU64>,
     pub(super) purged: Lone<AtomicU64>,
+    /// Units up to this one have space for their tables. Written with the lock, once they have.
+    pub(super) tabled: Lone<AtomicU64>,
     /// One more than there can be: for another that takes a name over.
     pub(super) roots: [Root; ROOTS + 1],
     pub(super) lines: [Line; SLOTS],
@@ -85,45 +112,20 @@ pub(super) struct Lone<T>(pub(super) T);
 
 static_assertions::const_assert!(size_of::<Header>() <= UNIT);
 
+/// Words of the constants, their sum the last.
+pub(super) const CONSTANTS: usize = 6;
+
 impl Constants {
-    fn words(self) -> [u64; 4] {
-        [MAGIC, self.bytes, self.base, self.id]
+    /// As they stand in a header.
+    fn words(self) -> [u64; CONSTANTS] {
+        let words = [MAGIC, self.bytes, self.base, self.id, self.kind as u64];
+        let [magic, bytes, base, id, kind] = words;
+        [magic, bytes, base, id, kind, checksum(&words)]
     }
 
-    /// The sum of the words before it (FNV-1a by words).
-    fn checksum(self) -> u64 {
-        self.words()
-            .into_iter()
-            .fold(0xcbf2_9ce4_8422_2325, |sum, word| {
-                (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3)
-            })
-    }
-}
-
-impl Header {
-    /// By the creator, before anyone else can know it.
-    pub(super) fn begin(&self, constants: Constants) {
-        let places = [&self.magic, &self.bytes, &self.base, &self.id];
-        for (place, word) in places.into_iter().zip(constants.words()) {
-            // ORDERING: the descriptor travels to who reads them.
-            place.store(word, Ordering::Relaxed);
-        }
-        self.checksum.store(constants.checksum(), Ordering::Relaxed);
-    }
-
-    /// The constants of a heap of `bytes`, if this is one. Each is read once.
-    pub(super) fn constants(&self, bytes: usize) -> Result<Constants, Unfit> {
-        // ORDERING: constants.
-        let read = |place: &AtomicU64| place.load(Ordering::Relaxed);
-        let magic = read(&self.magic);
-        let (found, sum) = (
-            Constants {
-                bytes: read(&self.bytes),
-                base: read(&self.base),
-                id: read(&self.id),
-            },
-            read(&self.checksum),
-        );
+    /// Those that stand in a file of `bytes`, if it is a heap.
+    pub(super) fn from_words(words: [u64; CONSTANTS], length: usize) -> Result<Self, Unfit> {
+        let [magic, bytes, base, id, kind, sum] = words;
         if magic != MAGIC {
             let is_other = magic << 8 == MAGIC << 8 || magic.swap_bytes() << 8 == MAGIC << 8;
             return Err(if is_other {
@@ -132,13 +134,49 @@ impl Header {
                 Unfit::NoHeap
             });
         }
-        let is_whole = sum == found.checksum() && found.bytes == bytes as u64;
-        let has_place =
-            usize::try_from(found.base).is_ok_and(|base| base != 0 && base % CHUNK == 0);
-        if is_whole && has_place && Geometry::of(bytes).is_some() {
-            Ok(found)
-        } else {
-            Err(Unfit::Damaged)
+        if sum != checksum(&words[..CONSTANTS - 1]) {
+            return Err(Unfit::Damaged);
+        }
+        if bytes != length as u64 {
+            return Err(Unfit::Length);
+        }
+        let has_place = usize::try_from(base).is_ok_and(|base| base != 0 && base % CHUNK == 0);
+        let kind = usize::try_from(kind)
+            .ok()
+            .and_then(|kind| Kind::ALL.get(kind));
+        match kind {
+            Some(kind) if has_place && Geometry::of(length).is_some() => Ok(Self {
+                bytes,
+                base,
+                id,
+                kind: *kind,
+            }),
+            _ => Err(Unfit::Damaged),
+        }
+    }
+}
+
+/// The sum of some words (FNV-1a by words).
+fn checksum(words: &[u64]) -> u64 {
+    words.iter().fold(0xcbf2_9ce4_8422_2325, |sum, word| {
+        (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+impl Header {
+    /// By the creator, before anyone else can know it.
+    pub(super) fn begin(&self, constants: Constants) {
+        let places = [
+            &self.magic,
+            &self.bytes,
+            &self.base,
+            &self.id,
+            &self.kind,
+            &self.checksum,
+        ];
+        for (place, word) in places.into_iter().zip(constants.words()) {
+            // ORDERING: the descriptor, or the name, travels to who reads them.
+            place.store(word, Ordering::Relaxed);
         }
     }
 }
@@ -148,31 +186,49 @@ impl Header {
 pub(super) enum Unfit {
     NoHeap,
     Version,
+    Length,
     Damaged,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::boxed::Box;
+
+    const BYTES: usize = 1 << 30;
+
+    fn words(base: u64) -> [u64; CONSTANTS] {
+        let constants = Constants {
+            bytes: BYTES as u64,
+            base,
+            id: 7,
+            kind: Kind::File,
+        };
+        constants.words()
+    }
 
     /// Whatever stands in the constants, with a sum that fits.
     #[test]
     fn constants_that_make_no_sense_are_damaged() {
-        // SAFETY: 1. all of it is atomic; all zero is such a header.
-        let header = unsafe { Box::<Header>::new_zeroed().assume_init() };
-        let bytes = 1 << 30;
-        let with = |base: u64| {
-            let bytes = bytes as u64;
-            header.begin(Constants { bytes, base, id: 7 });
-        };
-        assert_eq!(header.constants(bytes), Err(Unfit::NoHeap));
-        with(0x1000_0000_0000);
-        assert!(header.constants(bytes).is_ok());
-        assert_eq!(header.constants(bytes * 2), Err(Unfit::Damaged));
+        assert_eq!(Constants::from_words([0; 6], BYTES), Err(Unfit::NoHeap));
+        let good = words(0x1000_0000_0000);
+        let found = Constants::from_words(good, BYTES).expect("a heap");
+        assert_eq!(found.words(), good);
+        assert_eq!(Constants::from_words(good, BYTES * 2), Err(Unfit::Length));
         for base in [0, 1, UNIT as u64, (CHUNK - 1) as u64, u64::MAX] {
-            with(base);
-            assert_eq!(header.constants(bytes), Err(Unfit::Damaged), "{base:#x}");
+            let found = Constants::from_words(words(base), BYTES);
+            assert_eq!(found, Err(Unfit::Damaged), "{base:#x}");
         }
+        let mut other = good;
+        other[0] = MAGIC ^ (3 << 56);
+        assert_eq!(Constants::from_words(other, BYTES), Err(Unfit::Version));
+        for place in 1..CONSTANTS {
+            let mut other = good;
+            other[place] ^= 1;
+            assert_eq!(Constants::from_words(other, BYTES), Err(Unfit::Damaged));
+        }
+        let mut other = good;
+        other[4] = 3;
+        other[5] = checksum(&other[..5]);
+        assert_eq!(Constants::from_words(other, BYTES), Err(Unfit::Damaged));
     }
 }

@@ -40,8 +40,8 @@ impl Area {
 
     /// Units with a hint, from the one behind this on, around to it.
     pub(super) fn hinted(&self, class: usize, last: u32) -> impl Iterator<Item = u32> {
-        let area = *self;
-        let words = self.geometry.words_of_bits();
+        // Beyond nobody had a slab, and the table may have no space.
+        let words = (self.touched().end as usize).div_ceil(BITS);
         let next = last as usize + 1;
         let first = next / BITS % words;
         // Whole words of the summary are passed over.
@@ -50,7 +50,7 @@ impl Area {
             core::iter::from_fn(move || {
                 while next < range.end {
                     let word = next;
-                    let (_, summary) = area.hint(class, word);
+                    let (_, summary) = self.hint(class, word);
                     let left = summary.load(Ordering::SeqCst) >> (word % BITS);
                     if left & 1 != 0 {
                         next = word + 1;
@@ -72,7 +72,7 @@ impl Area {
             .chain(others.map(|word| (word, u64::MAX)))
             .chain(before);
         all.flat_map(move |(word, mask)| {
-            let (hint, _) = area.hint(class, word);
+            let (hint, _) = self.hint(class, word);
             let mut bits = hint.load(Ordering::SeqCst) & mask;
             core::iter::from_fn(move || {
                 let bit = bits.trailing_zeros() as usize;

@@ -1,8 +1,8 @@
 //! Heaps over mappings: one heap that several processes have at the same address, see docs/mapped.md.
 //!
 //! Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `geometry`, `header`, `error`,
-//! `source` (the file), `area` (places in the mapping), `hints`, `processes` (who lives), `lock`, `units`, `part` (a
-//! thread's), `attachment` (a process's), `handle`, `roots`.
+//! `source` (the file), `area` (places in the mapping), `hints`, `opened` (openings of files), `processes` (who lives),
+//! `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `roots`.
 
 mod area;
 mod attachment;
@@ -12,41 +12,34 @@ mod handle;
 mod header;
 mod hints;
 mod lock;
+mod opened;
+mod options;
 mod part;
 mod processes;
 mod roots;
 mod slab;
 mod source;
+mod space;
 mod units;
 mod words;
 
-use core::ffi::{CStr, c_int};
+use core::ffi::c_int;
 use core::fmt;
-use core::ptr::NonNull;
 
-use crate::os::shared::{File, NO_MEMORY, TAKEN};
-use crate::os::{self, Held, PageLen};
+use crate::os::shared::File;
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
-use crate::units::{CHUNK, UNIT};
+use crate::units::UNIT;
 
 pub use error::MappedError;
 pub use handle::Handle;
+pub use opened::Opened;
+pub use options::MappedOptions;
 
-use area::Area;
 use attachment::Attachment;
-use geometry::{Geometry, blocks_of};
-use header::{Constants, Header};
-use source::{Source, refused};
+use geometry::blocks_of;
+use source::refused;
 use words::Unit;
-
-/// Addresses that heaps lie at: where neither programs, libraries nor stacks lie, in spaces of 47 bits and of 39.
-const PLACES: [[usize; 2]; 2] = [
-    [0x1000_0000_0000, 0x5000_0000_0000],
-    [0x10_0000_0000, 0x40_0000_0000],
-];
-/// Places that are tried in each of these.
-const TRIES: usize = 8;
 
 /// A heap in memory that processes share.
 ///
@@ -103,53 +96,18 @@ pub struct MappedStats {
 }
 
 impl Mapped {
-    /// A heap that can hold `capacity` bytes, a multiple of 64 KiB, less its own tables: a fiftieth, and at least
-    /// 128 KiB. It takes memory where it is touched.
+    /// How a heap is to be made or found.
+    pub const fn options<'a>() -> MappedOptions<'a> {
+        MappedOptions::new()
+    }
+
+    /// A heap in a file of memory, that can have `capacity` bytes: with no [options](MappedOptions::capacity) but this.
     ///
     /// # Errors
     ///
-    /// [`MappedError::Capacity`], [`MappedError::System`] if the kernel refuses the memory or the addresses.
+    /// As [`MappedOptions::create`].
     pub fn create(capacity: usize) -> Result<Self, MappedError> {
-        Self::create_named(c"flagstone", capacity)
-    }
-
-    /// The same with a name for people, by which the kernel lists the mapping: `/memfd:NAME (deleted)`. At most 249 bytes.
-    ///
-    /// # Errors
-    ///
-    /// As [`create`](Self::create); [`MappedError::System`] for a longer name.
-    pub fn create_named(name: &CStr, capacity: usize) -> Result<Self, MappedError> {
-        let geometry = Geometry::of(capacity).ok_or(MappedError::Capacity)?;
-        let file = File::of_memory(name, PageLen::kept(capacity)).map_err(refused)?;
-        Self::begin(file, geometry).inspect_err(|_| file.close())
-    }
-
-    fn begin(file: File, geometry: Geometry) -> Result<Self, MappedError> {
-        let (id, _) = file.identify().map_err(refused)?;
-        let random = os::random();
-        let base = map_somewhere(file, geometry, random[0])?;
-        // SAFETY: 1. just mapped, for this.
-        let area = unsafe { Area::new(base, geometry, Source { file, id }) };
-        area.begin_free(geometry.first);
-        let high = &area.header().high.0;
-        // ORDERING: nobody else knows the heap yet.
-        high.store(geometry.first.into(), Ordering::Relaxed);
-        area.header().begin(Constants {
-            bytes: geometry.bytes() as u64,
-            base: base.addr().get() as u64,
-            id: random[1],
-        });
-        Self::enter(&Attachment::entering(), area)
-    }
-
-    fn enter(entering: &Held<'static, ()>, area: Area) -> Result<Self, MappedError> {
-        let entered = Attachment::enter(entering, area);
-        let attachment = entered.inspect_err(|_| {
-            let length = PageLen::kept(area.geometry.bytes());
-            // SAFETY: 1. just mapped, and nobody knows it.
-            let _ = unsafe { os::unmap(area.base(), length) };
-        })?;
-        Ok(Self { attachment })
+        Self::options().capacity(capacity).create()
     }
 
     /// The heap of another process, by a descriptor of its file, which is not closed, nor needed any more. In a process that
@@ -167,40 +125,20 @@ impl Mapped {
     ///    Tables that say nothing sensible make errors, and nothing else; blocks are the programs' affair.
     pub unsafe fn attach(fd: c_int) -> Result<Self, MappedError> {
         let file = File(fd).duplicate().map_err(refused)?;
-        Self::attach_own(file).inspect_err(|_| file.close())
+        Self::options().find(file).inspect_err(|_| file.close())
     }
 
-    /// The same, by a descriptor of its own, which is closed if it is not needed.
-    fn attach_own(file: File) -> Result<Self, MappedError> {
-        let (id, bytes) = file.identify().map_err(refused)?;
-        let geometry = Geometry::of(bytes).ok_or(MappedError::NoHeap)?;
-        let constants = read_constants(file, bytes)?;
-        #[expect(clippy::cast_possible_truncation, reason = "it was checked to fit")]
-        let base = constants.base as usize;
-        let entering = Attachment::entering();
-        if let Some(attachment) = Attachment::at(base).filter(|other| other.area.source.id == id) {
-            if attachment.is_closed() {
-                return Err(MappedError::Closed);
-            }
-            file.close();
-            return Ok(Self { attachment });
-        }
-        let place = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(base));
-        let mapped = file.map(PageLen::kept(bytes), place);
-        let base = mapped.map_err(|errno| match errno {
-            TAKEN => MappedError::BaseBusy { base },
-            errno => refused(errno),
-        })?;
-        // SAFETY: 1. just mapped, for this.
-        let area = unsafe { Area::new(base, geometry, Source { file, id }) };
-        Self::enter(&entering, area)
+    /// How this process, or the one that it was forked from, came to the heap.
+    #[must_use]
+    pub fn opened(&self) -> Opened {
+        self.attachment.opened()
     }
 
     /// The descriptor of the heap's file: for children that do not fork from this process, and for sockets. It stays the
     /// heap's, and is closed when a new program begins (`FD_CLOEXEC`).
     #[must_use]
     pub fn as_raw_fd(&self) -> c_int {
-        self.attachment.area.source.file.0
+        self.attachment.area.source.file().0
     }
 
     /// The allocator of what lies in the heap.
@@ -244,10 +182,31 @@ impl Mapped {
             tables: area.geometry.first as usize * UNIT,
             held,
             live,
-            processes: area.processes(),
+            processes: area.process_numbers().count(),
             // ORDERING: a count.
             refused: self.attachment.refused.load(Ordering::Relaxed) as usize,
         }
+    }
+
+    /// The numbers of the processes that [`MappedStats::processes`] counts, as each saw its own: one in another container
+    /// may have another here.
+    pub fn processes(&self) -> impl Iterator<Item = u32> {
+        self.attachment.area.process_numbers()
+    }
+
+    /// Waits until what was stored in a heap that is in a file is on disk. If the machine goes down later, it is there if
+    /// the heap was [closed](Self::close) by then by all who had it; else parts of it may be older or newer
+    /// ([`MappedError::Dirty`]). Other heaps have no disk to reach.
+    ///
+    /// # Errors
+    ///
+    /// [`MappedError::Closed`]; [`System`](MappedError::System) if the kernel could not write. What was stored before may be
+    /// lost then, however often it is tried again.
+    pub fn flush(&self) -> Result<(), MappedError> {
+        if self.attachment.is_closed() {
+            return Err(MappedError::Closed);
+        }
+        self.attachment.area.flush()
     }
 
     /// Gives the memory of all free units back to the kernel, in parts, between which others go on. Without it a share of
@@ -292,39 +251,6 @@ impl Mapped {
         // SAFETY: 1. our own.
         unsafe { self.attachment.close() }
     }
-}
-
-/// The constants that stand in a file.
-fn read_constants(file: File, bytes: usize) -> Result<Constants, MappedError> {
-    let length = PageLen::kept(UNIT);
-    let first = file.map(length, None).map_err(refused)?;
-    // SAFETY: 1. mapped, and all of it is atomic; gone after the next lines.
-    let constants = unsafe { first.cast::<Header>().as_ref() }.constants(bytes);
-    // SAFETY: 1. just mapped, and not used any more.
-    let _ = unsafe { os::unmap(first, length) };
-    Ok(constants?)
-}
-
-/// Maps a file where nothing lies, and where other processes are likely to have room for it, too.
-fn map_somewhere(file: File, geometry: Geometry, random: u64) -> Result<NonNull<u8>, MappedError> {
-    let length = geometry.bytes();
-    let mut refusal = NO_MEMORY;
-    for [from, to] in PLACES {
-        let Some(room) = (to - from).checked_sub(length).map(|room| room / CHUNK + 1) else {
-            continue;
-        };
-        for number in 0..TRIES {
-            // OVERFLOW: any number will do.
-            let random = random.wrapping_add((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let base = from + (random >> 16) as usize % room * CHUNK;
-            let place = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(base));
-            match file.map(PageLen::kept(length), place) {
-                Ok(base) => return Ok(base),
-                Err(errno) => refusal = errno,
-            }
-        }
-    }
-    Err(refused(refusal))
 }
 
 impl fmt::Debug for Mapped {

@@ -67,9 +67,18 @@ impl Part {
     ) -> &'static Self {
         // SAFETY: 1. our own. All zero is one without slabs.
         let part: &'static Self = unsafe { place.as_ref() };
-        part.owner.set(owner.bits());
-        part.area.set(Some(area.into()));
+        part.be(area, owner);
         part
+    }
+
+    fn be(&self, area: &'static Area, owner: Owner) {
+        self.owner.set(owner.bits());
+        self.area.set(Some(area.into()));
+    }
+
+    /// Leads nowhere from now on, as the heap is closed.
+    pub(super) fn end(&self) {
+        self.area.set(None);
     }
 
     /// The heap's mapping; `None` in a forked child.
@@ -278,8 +287,9 @@ impl Part {
         claimed as usize > touched / PARTS + LEAST
     }
 
-    /// It has a thread that may own something.
-    pub(super) fn begin_anew(&self) {
+    /// It has a thread that may own something, and is this process's, which may have closed the heap since it last was.
+    pub(super) fn begin_anew(&self, area: &'static Area, process: Process) {
+        self.be(area, process.part(self.owner().number()));
         self.has_nothing.set(0);
     }
 

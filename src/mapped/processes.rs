@@ -5,13 +5,19 @@ use core::ptr::NonNull;
 use super::area::Area;
 use super::error::MappedError;
 use super::header::{Line, SLOTS};
+use super::opened::{LOCKS, Opened};
 use super::source::refused;
 use super::words::Process;
+use crate::os::shared::File;
 use crate::os::{self, PageLen};
 use crate::sync::Ordering;
 
-/// Where the bytes lie that slots are locked by: behind whatever a file holds.
-const LOCKS: u64 = 1 << 60;
+/// What a process gets of a heap: its slot, the page that keeps it, and how it found the heap.
+pub(super) struct Joined {
+    pub(super) process: Process,
+    pub(super) kept: NonNull<u8>,
+    pub(super) opened: Opened,
+}
 
 /// Lets go of a slot's lock, by the page that keeps it.
 pub(super) fn let_go(kept: NonNull<u8>) {
@@ -24,25 +30,10 @@ fn slots() -> impl Iterator<Item = u32> {
     (1..=SLOTS as u32)
 }
 
-impl Line {
-    fn is_used(&self) -> bool {
-        // ORDERING: a hint: the lock of the byte decides.
-        self.is_used.load(Ordering::Relaxed) != 0
-    }
-
-    /// Changes hands. By who has locked the slot's byte.
-    fn next_generation(&self) -> u32 {
-        let next = Process::generation_after(self.generation.load(Ordering::Relaxed));
-        // ORDERING: release: pairs with `is_current`. What the last process left is anyone's from here on.
-        self.generation.store(next, Ordering::Release);
-        next
-    }
-}
-
 impl Area {
     /// Whether a process has its slot still, as far as anyone noticed.
     pub(super) fn is_current(&self, process: Process) -> bool {
-        // ORDERING: pairs with `next_generation`.
+        // ORDERING: pairs with `Line::pass_on`.
         let is_of = |line: &Line| {
             line.generation.load(Ordering::Acquire) == process.generation() && line.is_used()
         };
@@ -50,29 +41,39 @@ impl Area {
     }
 
     /// Claims a slot for this process, and the page that keeps it locked: the kernel drops it when its memory goes.
-    pub(super) fn join(&self) -> Result<(Process, NonNull<u8>), MappedError> {
+    pub(super) fn join(&self, may_be_dirty: bool) -> Result<Joined, MappedError> {
         let own = self.source.open_anew()?;
+        let joined = self.alone_at_openings(own, || {
+            let opened = self.begin_use(own, may_be_dirty)?;
+            let (process, kept) = self.claim_slot(own)?;
+            Ok(Joined {
+                process,
+                kept,
+                opened,
+            })
+        });
+        own.close();
+        joined
+    }
+
+    fn claim_slot(&self, own: File) -> Result<(Process, NonNull<u8>), MappedError> {
         // Those first that nobody has, as far as one can tell.
         let free = slots().filter(|slot| self.line(*slot).is_some_and(|line| !line.is_used()));
         for slot in free.chain(slots()) {
             let Some(line) = self.line(slot) else {
                 continue;
             };
-            match own.try_lock_byte(LOCKS + u64::from(slot)) {
-                Ok(false) => continue,
-                Ok(true) => {}
-                Err(errno) => {
-                    own.close();
-                    return Err(refused(errno));
-                }
+            let is_ours = own
+                .try_lock_byte(LOCKS + u64::from(slot))
+                .map_err(refused)?;
+            if !is_ours {
+                continue;
             }
-            let process = Process::new(slot, line.next_generation());
+            let process = Process::new(slot, line.pass_on());
             let was_used = line.is_used();
             line.process.store(os::process_number(), Ordering::Relaxed);
             line.is_used.store(1, Ordering::Relaxed);
-            let kept = own.keep_open();
-            own.close();
-            let kept = kept.map_err(|errno| {
+            let kept = own.keep_open().map_err(|errno| {
                 line.is_used.store(0, Ordering::Relaxed);
                 refused(errno)
             })?;
@@ -81,7 +82,6 @@ impl Area {
             }
             return Ok((process, kept));
         }
-        own.close();
         Err(MappedError::TooManyProcesses)
     }
 
@@ -99,7 +99,7 @@ impl Area {
             if let (Some(line), Ok(true)) =
                 (self.line(slot), file.try_lock_byte(LOCKS + u64::from(slot)))
             {
-                line.next_generation();
+                line.pass_on();
                 self.note_reaped();
                 // Last: should this process end before, the next reaps once more.
                 line.is_used.store(0, Ordering::Relaxed);
@@ -110,29 +110,23 @@ impl Area {
         Ok(found)
     }
 
-    /// What a process leaves that is gone is to be looked at.
-    fn note_reaped(&self) {
-        self.set_all_hints();
-        // ORDERING: release: after the generation, for who makes units anew.
-        self.header().reaped.0.fetch_add(1, Ordering::Release);
-    }
-
     /// Gives this process's slot up; its slabs are anyone's.
     pub(super) fn leave(&self, process: Process) {
         if let Some(line) = self
             .line(process.slot())
             .filter(|_| self.is_current(process))
         {
-            line.next_generation();
+            line.pass_on();
             self.note_reaped();
             line.is_used.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Processes that have a slot.
-    pub(super) fn processes(&self) -> usize {
-        slots()
-            .filter(|slot| self.line(*slot).is_some_and(Line::is_used))
-            .count()
+    /// The numbers of the processes that have a slot.
+    pub(super) fn process_numbers(&self) -> impl Iterator<Item = u32> {
+        let lines = slots().filter_map(|slot| self.line(slot));
+        let used = lines.filter(|line| line.is_used());
+        // ORDERING: for people.
+        used.map(|line| line.process.load(Ordering::Relaxed))
     }
 }

@@ -2,27 +2,62 @@
 #![forbid(unsafe_code)]
 
 use super::error::MappedError;
-use crate::os::shared::{File, FileId};
+use super::header::Kind;
+use crate::os::files;
+use crate::os::shared::{File, FileId, NO_MEMORY};
+use crate::sync::{AtomicU32, Ordering};
 
-#[derive(Clone, Copy)]
 pub(super) struct Source {
-    pub(super) file: File,
+    /// The descriptor, which the program may have closed.
+    descriptor: AtomicU32,
     pub(super) id: FileId,
+    pub(super) kind: Kind,
 }
 
 pub(super) fn refused(errno: i32) -> MappedError {
-    MappedError::System { errno }
+    match errno {
+        files::MISSING => MappedError::NotFound,
+        files::EXISTS => MappedError::Exists,
+        errno if files::is_no_space(errno) => MappedError::NoSpace,
+        errno => MappedError::System { errno },
+    }
+}
+
+/// What stands for no memory.
+pub(super) fn no_memory() -> MappedError {
+    refused(NO_MEMORY)
 }
 
 impl Source {
-    /// Whether the descriptor is still that of the file.
-    pub(super) fn is_open(self) -> bool {
-        self.file.identify().is_ok_and(|(id, _)| id == self.id)
+    pub(super) fn new(file: File, id: FileId, kind: Kind) -> Self {
+        let descriptor = AtomicU32::new(file.0.cast_unsigned());
+        Self {
+            descriptor,
+            id,
+            kind,
+        }
+    }
+
+    pub(super) fn file(&self) -> File {
+        // ORDERING: a number, that is looked at before it is used.
+        File(self.descriptor.load(Ordering::Relaxed).cast_signed())
+    }
+
+    /// Has another descriptor of the same file from now on.
+    pub(super) fn set(&self, file: File) {
+        self.descriptor
+            .store(file.0.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// The descriptor, if it is still that of the file.
+    pub(super) fn open(&self) -> Option<File> {
+        let is_own = |file: &File| file.identify().is_ok_and(|(id, _)| id == self.id);
+        Some(self.file()).filter(is_own)
     }
 
     /// The file opened anew, unless the program has closed the descriptor, or has another file by that number.
-    pub(super) fn open_anew(self) -> Result<File, MappedError> {
-        let opened = self.file.reopen().map_err(refused)?;
+    pub(super) fn open_anew(&self) -> Result<File, MappedError> {
+        let opened = self.file().reopen().map_err(refused)?;
         match opened.identify() {
             Ok((id, _)) if id == self.id => Ok(opened),
             _ => {

@@ -156,6 +156,7 @@ impl Held<'_> {
             self.mark(unit, 1, false);
             return None;
         }
+        self.reserve(unit, 1).ok()?;
         begin(unit);
         self.raise(unit + 1);
         self.mark(unit, 1, false);
@@ -171,6 +172,7 @@ impl Held<'_> {
             self.mark(taken, 1, false);
             return None;
         }
+        self.reserve(first, count).ok()?;
         self.raise(first + count);
         self.mark(first, count, false);
         for distance in 1..count {
@@ -238,6 +240,7 @@ impl Held<'_> {
                 reason = "units are counted by 32 bits"
             )]
             let unit = (word * BITS) as u32 + first;
+            self.area.give_space_up(unit, length);
             // SAFETY: 1. units that nobody has, and that nobody takes without the lock. If the kernel refuses, their memory
             // stays.
             let _ =

@@ -83,6 +83,11 @@ impl Owner {
         1 | (u64::from(class) << 4) | (self.0 << 12)
     }
 
+    /// Its number among the parts of its process.
+    pub(super) fn number(self) -> u32 {
+        (self.0 >> (SLOT + GENERATION)) as u32
+    }
+
     /// The process whose part it is.
     pub(super) fn process(self) -> Option<Process> {
         #[expect(clippy::cast_possible_truncation, reason = "the low half")]

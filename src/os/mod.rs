@@ -54,8 +54,12 @@ mod lock;
 mod lock_word;
 mod pages;
 mod posix;
-#[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
-pub(crate) mod shared;
+cfg_if! {
+    if #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))] {
+        pub(crate) mod files;
+        pub(crate) mod shared;
+    }
+}
 
 cfg_if! {
     if #[cfg(feature = "failpoints")] {

@@ -2,7 +2,7 @@
 //!
 //! A descriptor is a number here, as the library has no standard library to keep it.
 
-use core::ffi::{CStr, c_int};
+use core::ffi::{CStr, c_int, c_short};
 use core::ptr::{self, NonNull};
 
 use super::syscall::{Word, call, word};
@@ -28,7 +28,7 @@ pub(crate) const NO_MEMORY: Refusal = libc::ENOMEM;
 /// Something lies there.
 pub(crate) const TAKEN: Refusal = libc::EEXIST;
 
-fn descriptor(answer: Word) -> File {
+pub(super) fn descriptor(answer: Word) -> File {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "descriptors are that short"
@@ -37,7 +37,7 @@ fn descriptor(answer: Word) -> File {
 }
 
 impl File {
-    fn word(self) -> Word {
+    pub(super) fn word(self) -> Word {
         word(self.0.cast_unsigned() as usize)
     }
 
@@ -50,13 +50,14 @@ impl File {
         let arguments = [name.as_ptr().cast_mut().cast(), word(flags as usize)];
         // SAFETY: 1. the name is a C string.
         let file = descriptor(unsafe { call(libc::SYS_memfd_create, arguments) }?);
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        let sealed = file.set_length(length).and_then(|()| file.seal(seals));
+        let sealed = file
+            .set_length(length)
+            .and_then(|()| file.seal(libc::F_SEAL_SHRINK | libc::F_SEAL_GROW));
         sealed.inspect_err(|_| file.close())?;
         Ok(file)
     }
 
-    fn set_length(self, length: PageLen) -> Result<(), Refusal> {
+    pub(crate) fn set_length(self, length: PageLen) -> Result<(), Refusal> {
         if failpoints::refuses() {
             return Err(libc::ENOSPC);
         }
@@ -91,13 +92,19 @@ impl File {
         if failpoints::refuses() {
             return Err(libc::EMFILE);
         }
-        let mut path = [0_u8; 32];
-        write_path(&mut path, self.0.cast_unsigned());
+        let mut path = self.path();
         let flags = libc::O_RDWR | libc::O_CLOEXEC;
         let at = word(libc::AT_FDCWD as isize as usize);
         let arguments = [at, path.as_mut_ptr().cast(), word(flags as usize), word(0)];
         // SAFETY: 1. the path is a C string.
         unsafe { call(libc::SYS_openat, arguments) }.map(descriptor)
+    }
+
+    /// A path that leads to it, for this process.
+    pub(super) fn path(self) -> [u8; 32] {
+        let mut path = [0_u8; 32];
+        write_path(&mut path, self.0.cast_unsigned());
+        path
     }
 
     pub(crate) fn close(self) {
@@ -110,11 +117,7 @@ impl File {
         if failpoints::refuses() {
             return Err(libc::EBADF);
         }
-        // SAFETY: 1. all zero is one.
-        let mut found: libc::stat = unsafe { core::mem::zeroed() };
-        let arguments = [self.word(), (&raw mut found).cast()];
-        // SAFETY: 1. writes such a structure there.
-        unsafe { call(libc::SYS_fstat, arguments) }?;
+        let found = self.status()?;
         let id = FileId {
             device: found.st_dev,
             number: found.st_ino,
@@ -122,25 +125,74 @@ impl File {
         Ok((id, usize::try_from(found.st_size).unwrap_or(0)))
     }
 
+    pub(super) fn status(self) -> Result<libc::stat, Refusal> {
+        // SAFETY: 1. all zero is one.
+        let mut found: libc::stat = unsafe { core::mem::zeroed() };
+        let arguments = [self.word(), (&raw mut found).cast()];
+        // SAFETY: 1. writes such a structure there.
+        unsafe { call(libc::SYS_fstat, arguments) }?;
+        Ok(found)
+    }
+
     /// Locks the byte at this place, for this open file, or says that another has it.
     pub(crate) fn try_lock_byte(self, place: u64) -> Result<bool, Refusal> {
         if failpoints::refuses() {
             return Err(libc::ENOLCK);
         }
-        // SAFETY: 1. all zero is one.
-        let mut lock: libc::flock = unsafe { core::mem::zeroed() };
-        #[expect(clippy::cast_possible_truncation, reason = "a small number")]
-        {
-            lock.l_type = libc::F_WRLCK as i16;
-            lock.l_whence = libc::SEEK_SET as i16;
-        }
-        lock.l_start = place.cast_signed();
-        lock.l_len = 1;
-        match self.control(libc::F_OFD_SETLK, (&raw mut lock).cast()) {
+        match self.lock(libc::F_OFD_SETLK, libc::F_WRLCK, place, 1) {
             Ok(_) => Ok(true),
             Err(libc::EAGAIN | libc::EACCES) => Ok(false),
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// The same, and waits for it.
+    pub(crate) fn lock_byte(self, place: u64) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::ENOLCK);
+        }
+        loop {
+            match self.lock(libc::F_OFD_SETLKW, libc::F_WRLCK, place, 1) {
+                Err(libc::EINTR) => {}
+                done => return done.map(|_| ()),
+            }
+        }
+    }
+
+    /// Unlocks it, for all descriptors of this open file: also those that a child got meanwhile.
+    pub(crate) fn unlock_byte(self, place: u64) {
+        // What the kernel refuses, the end of the open file does.
+        let _ = self.lock(libc::F_OFD_SETLK, libc::F_UNLCK, place, 1);
+    }
+
+    /// Whether another open file has locked one of so many bytes.
+    pub(crate) fn is_locked_by_others(self, place: u64, count: u64) -> Result<bool, Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::ENOLCK);
+        }
+        let found = self.lock(libc::F_OFD_GETLK, libc::F_WRLCK, place, count)?;
+        Ok(i32::from(found) != libc::F_UNLCK)
+    }
+
+    /// Does something with the lock of some bytes; the kind of lock that the kernel answers.
+    fn lock(
+        self,
+        operation: c_int,
+        kind: c_int,
+        place: u64,
+        count: u64,
+    ) -> Result<c_short, Refusal> {
+        // SAFETY: 1. all zero is one.
+        let mut lock: libc::flock = unsafe { core::mem::zeroed() };
+        #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+        {
+            lock.l_type = kind as c_short;
+            lock.l_whence = libc::SEEK_SET as c_short;
+        }
+        lock.l_start = place.cast_signed();
+        lock.l_len = count.cast_signed();
+        self.control(operation, (&raw mut lock).cast())?;
+        Ok(lock.l_type)
     }
 
     /// Maps the file's first bytes for all to share: at `place`, where nothing is yet, or anywhere.
@@ -166,19 +218,25 @@ impl File {
         Ok(base)
     }
 
-    /// Puts a private copy in the place of a mapping.
+    /// Maps the file in the place of another mapping: for all to share, or a private copy.
     ///
     /// # Safety
-    /// 1. The range is the caller's own mapping of this file. What is stored there from now on reaches nobody else.
-    pub(crate) unsafe fn map_private_over(
+    /// 1. The range is the caller's own mapping of this file. What is stored there from now on reaches all, or nobody else.
+    pub(crate) unsafe fn map_over(
         self,
         base: NonNull<u8>,
         length: PageLen,
+        is_shared: bool,
     ) -> Result<(), Refusal> {
         if failpoints::refuses() {
             return Err(libc::ENOMEM);
         }
-        let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+        let kind = if is_shared {
+            libc::MAP_SHARED
+        } else {
+            libc::MAP_PRIVATE
+        };
+        let flags = libc::MAP_FIXED | kind | libc::MAP_NORESERVE;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: 1. our own: the same bytes stand there afterwards.
         unsafe { self.map_with(base.as_ptr(), length, access, flags) }.map(|_| ())

@@ -130,7 +130,7 @@ fn what_is_no_heap_is_refused() {
     );
     assert_eq!(
         attach(file_of(&first, 4 << 20).as_raw_fd()).err(),
-        Some(MappedError::Damaged)
+        Some(MappedError::Length)
     );
     assert_eq!(with(0, 1), Some(MappedError::NoHeap));
     assert_eq!(with(7, 6), Some(MappedError::Version));
@@ -140,7 +140,7 @@ fn what_is_no_heap_is_refused() {
         attach(file_of(&swapped, 8 << 20).as_raw_fd()).err(),
         Some(MappedError::Version)
     );
-    for place in 8..40 {
+    for place in 8..48 {
         assert_eq!(with(place, 1), Some(MappedError::Damaged), "{place}");
     }
     // A copy lies at the same address.

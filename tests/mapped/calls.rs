@@ -80,7 +80,11 @@ fn threads_share_a_heap() {
 #[test]
 fn collections_lie_in_it() {
     let _turn = begin();
-    let heap = Mapped::create_named(c"collections", 64 << 20).expect("a heap");
+    let heap = Mapped::options()
+        .name("collections")
+        .capacity(64 << 20)
+        .create()
+        .expect("a heap");
     let handle = heap.handle();
     let mut map: HashMap<u64, MappedVec<u8, Handle>, _, Handle> =
         HashMap::with_hasher_in(std::hash::RandomState::new(), handle);

@@ -8,6 +8,7 @@ mod common;
 mod attach;
 mod calls;
 mod children;
+mod files;
 mod kills;
 mod refused;
 mod steps;

@@ -1,14 +1,21 @@
 //! Whatever kernel call is refused: an error, and a heap that goes on.
 
+use core::cell::Cell;
+use std::fs;
+
 use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as MappedVec;
-use flagstone::{Mapped, failpoints};
+use flagstone::{Mapped, MappedError, failpoints};
 
+use crate::common::child::one_in;
 use crate::common::process::{begin, verify};
+use crate::files::Folder;
 
-/// Makes and uses a heap for what it does; errors.
-fn program() -> usize {
-    let Ok(heap) = Mapped::create(16 << 20) else {
+const CAPACITY: usize = 16 << 20;
+
+/// Uses a heap for what it does, once this made it; errors.
+fn program(make: &dyn Fn() -> Result<Mapped, MappedError>) -> usize {
+    let Ok(heap) = make() else {
         return 1;
     };
     let handle = heap.handle();
@@ -29,27 +36,76 @@ fn program() -> usize {
     drop((kept, bytes));
     assert_eq!(heap.stats().live, 0);
     errors += usize::from(heap.verify().is_err());
+    errors += usize::from(heap.flush().is_err());
     // SAFETY: nobody else is there.
     errors += usize::from(unsafe { heap.close() }.is_err());
     errors
 }
 
-#[test]
-fn a_heap_lives_through_each_refusal() {
+/// Has each kernel call refused that this makes, and all from each on.
+fn refuse_each(make: &dyn Fn() -> Result<Mapped, MappedError>) {
     let _turn = begin();
-    assert_eq!(program(), 0);
+    assert_eq!(program(make), 0);
     for forever in [false, true] {
-        for pass in 0.. {
-            assert!(pass < 1_000, "endless");
+        for pass in (0..).step_by(one_in(5, 23)) {
+            assert!(pass < 2_000, "endless");
             failpoints::refuse_after(pass, forever);
-            let errors = program();
+            let errors = program(make);
             let refused = failpoints::refuse_none();
             assert!(errors == 0 || refused > 0, "an error without a reason");
             verify();
-            assert_eq!(program(), 0, "pass {pass}");
+            assert_eq!(program(make), 0, "pass {pass}");
             if refused == 0 {
                 break;
             }
         }
     }
+}
+
+#[test]
+fn an_object_lives_through_each_refusal() {
+    refuse_each(&|| Mapped::create(CAPACITY));
+}
+
+#[test]
+fn a_spill_heap_lives_through_each_refusal() {
+    let folder = Folder::new("/dev/shm");
+    let options = Mapped::options().capacity(CAPACITY);
+    refuse_each(&|| options.spill(folder.path("")));
+    let left = fs::read_dir(folder.path("")).expect("a folder").count();
+    assert!(left <= 2, "{left} files that nobody could remove");
+}
+
+/// One that is made, closed and found again.
+#[test]
+fn a_file_lives_through_each_refusal() {
+    let folder = Folder::new("/dev/shm");
+    let path = folder.path("heap");
+    let options = Mapped::options().capacity(CAPACITY);
+    refuse_each(&|| {
+        // It lies at other addresses each time: some may be refused to unmap.
+        let _ = fs::remove_file(&path);
+        let heap = options.create_file(&path)?;
+        // SAFETY: nobody else uses it.
+        unsafe { heap.close() }?;
+        // SAFETY: as above.
+        unsafe { options.open_or_create(&path) }
+    });
+}
+
+#[test]
+fn a_file_is_found_through_each_refusal() {
+    let folder = Folder::new("/dev/shm");
+    let path = folder.path("heap");
+    let options = Mapped::options().capacity(CAPACITY);
+    let count = Cell::new(0);
+    refuse_each(&|| {
+        // A slot that cannot be unlocked is taken until the process ends.
+        count.set(count.get() + 1);
+        if count.get() % 100 == 0 {
+            let _ = fs::remove_file(&path);
+        }
+        // SAFETY: nobody else uses it.
+        unsafe { options.open_or_create(&path) }
+    });
 }

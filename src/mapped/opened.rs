@@ -1,0 +1,152 @@
+//! Openings of heaps in files: whether the last ones who had a heap closed it. See docs/mapped.md, "Files".
+
+use core::mem::offset_of;
+
+use super::area::Area;
+use super::error::MappedError;
+use super::header::{Header, Kind, Line, SLOTS};
+use super::source::refused;
+use super::words::Process;
+use crate::os::PageLen;
+use crate::os::files::{boot_number, sync_mapping};
+use crate::os::shared::File;
+use crate::sync::Ordering;
+
+/// Where the bytes lie that slots are locked by: behind whatever a file holds.
+pub(super) const LOCKS: u64 = 1 << 60;
+/// The byte that is locked by who opens or closes a file: far from the slots', with which the kernel would merge it.
+const OPENINGS: u64 = 1 << 59;
+
+/// How a process came to a heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Opened {
+    /// It made the heap.
+    Created,
+    /// Other processes had it at the time.
+    Joined,
+    /// It was in a file that nobody had, and that was closed by the last who did.
+    Clean,
+    /// It was in a file that nobody had, and that somebody did not close. What was stored there is there. What dead processes
+    /// had is in use.
+    Recovered,
+    /// The same, and the machine went down since: what was stored there may be there in parts.
+    Dirty,
+}
+
+impl Opened {
+    /// By its number, as it is kept.
+    pub(super) fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Created,
+            1 => Self::Joined,
+            2 => Self::Clean,
+            3 => Self::Recovered,
+            _ => Self::Dirty,
+        }
+    }
+}
+
+impl Line {
+    pub(super) fn is_used(&self) -> bool {
+        // ORDERING: a hint: the lock of the byte decides.
+        self.is_used.load(Ordering::Relaxed) != 0
+    }
+
+    /// Changes hands. By who has locked the slot's byte.
+    pub(super) fn pass_on(&self) -> u32 {
+        let next = Process::generation_after(self.generation.load(Ordering::Relaxed));
+        // ORDERING: release: pairs with `Area::is_current`. What the last process left is anyone's from here on.
+        self.generation.store(next, Ordering::Release);
+        next
+    }
+}
+
+impl Area {
+    /// Does something while nobody else opens or closes the heap, if it is in a file.
+    pub(super) fn alone_at_openings<T>(
+        &self,
+        own: File,
+        act: impl FnOnce() -> Result<T, MappedError>,
+    ) -> Result<T, MappedError> {
+        if self.source.kind != Kind::File {
+            return act();
+        }
+        own.lock_byte(OPENINGS).map_err(refused)?;
+        let done = act();
+        own.unlock_byte(OPENINGS);
+        done
+    }
+
+    /// Whether no process has a slot, but by this open file.
+    fn is_unused(&self, own: File) -> Result<bool, MappedError> {
+        let is_used = own.is_locked_by_others(LOCKS + 1, SLOTS as u64);
+        Ok(!is_used.map_err(refused)?)
+    }
+
+    /// Before a process claims a slot, alone at openings: how it finds the heap. From here on a file counts as in use.
+    pub(super) fn begin_use(&self, own: File, may_be_dirty: bool) -> Result<Opened, MappedError> {
+        if self.source.kind != Kind::File || !self.is_unused(own)? {
+            return Ok(Opened::Joined);
+        }
+        let now = boot_number().map_err(refused)?;
+        let boot = &self.header().boot.0;
+        // ORDERING: the byte's lock orders it, here and below.
+        let opened = match boot.load(Ordering::Relaxed) {
+            0 => Opened::Clean,
+            before if before == now => Opened::Recovered,
+            _ if may_be_dirty => Opened::Dirty,
+            _ => return Err(MappedError::Dirty),
+        };
+        if opened != Opened::Recovered {
+            boot.store(now, Ordering::Relaxed);
+            // On disk before anything else is: else a machine that goes down could leave a part of that, and "closed".
+            sync_mapping(self.base(), PageLen::pages(1)).map_err(refused)?;
+        }
+        if opened != Opened::Clean {
+            self.forget_processes();
+        }
+        Ok(opened)
+    }
+
+    /// What a process leaves that is gone is to be looked at.
+    pub(super) fn note_reaped(&self) {
+        self.set_all_hints();
+        // ORDERING: release: after the generation, for who makes units anew.
+        self.header().reaped.0.fetch_add(1, Ordering::Release);
+    }
+
+    /// No process has the heap: what they held is nobody's.
+    fn forget_processes(&self) {
+        let header = self.header();
+        for line in &header.lines {
+            line.pass_on();
+            line.is_used.store(0, Ordering::Relaxed);
+        }
+        header.lock.0.store(0, Ordering::Relaxed);
+        self.note_reaped();
+    }
+
+    /// After a process gave up its slot, alone at openings: what is in the file reaches the disk, and it counts as closed,
+    /// unless others have it.
+    pub(super) fn end_use(&self, own: File) -> Result<(), MappedError> {
+        if self.source.kind != Kind::File || !self.is_unused(own)? {
+            return Ok(());
+        }
+        own.sync().map_err(refused)?;
+        // Not by the mapping, which is private by now.
+        own.write_word(offset_of!(Header, boot), 0)
+            .map_err(refused)?;
+        own.sync().map_err(refused)
+    }
+
+    /// Waits until what was stored is on disk.
+    pub(super) fn flush(&self) -> Result<(), MappedError> {
+        if self.source.kind != Kind::File {
+            return Ok(());
+        }
+        let length = PageLen::kept(self.geometry.bytes());
+        sync_mapping(self.base(), length).map_err(refused)
+    }
+}

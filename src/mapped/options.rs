@@ -1,0 +1,383 @@
+//! How a heap over a mapping is made or found.
+
+use core::ptr::NonNull;
+
+use super::Mapped;
+use super::area::Area;
+use super::attachment::Attachment;
+use super::error::MappedError;
+use super::geometry::Geometry;
+use super::header::{CONSTANTS, Constants, Kind};
+use super::opened::Opened;
+use super::processes::{Joined, let_go};
+use super::source::{Source, refused};
+use crate::os::files::{FileKind, Path, Unnamed};
+use crate::os::shared::{File, NO_MEMORY, TAKEN};
+use crate::os::{self, Held, PageLen};
+use crate::sync::Ordering;
+use crate::units::CHUNK;
+
+/// Addresses that heaps lie at: where neither programs, libraries nor stacks lie, in spaces of 47 bits and of 39.
+const PLACES: [[usize; 2]; 2] = [
+    [0x1000_0000_0000, 0x5000_0000_0000],
+    [0x10_0000_0000, 0x40_0000_0000],
+];
+/// Places that are tried in each of these.
+const TRIES: usize = 8;
+
+/// Rounds of looking for a file and making it, in which others remove and make it.
+const ROUNDS: usize = 16;
+
+/// How a [`Mapped`] heap is to be made or found; [`Mapped::options`] begins one.
+///
+/// ```
+/// use flagstone::Mapped;
+///
+/// let folder = std::env::temp_dir();
+/// let options = Mapped::options().capacity(64 << 20);
+/// let heap = options.spill(folder.as_os_str().as_encoded_bytes())?;
+/// assert_eq!(heap.stats().capacity, 64 << 20);
+/// # Ok::<(), flagstone::MappedError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "options make no heap until one is created or opened"]
+pub struct MappedOptions<'a> {
+    capacity: usize,
+    name: &'a str,
+    mode: u32,
+    may_be_dirty: bool,
+}
+
+impl Default for MappedOptions<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> MappedOptions<'a> {
+    /// No capacity, which is for those that are found alone; files that only their owner may use.
+    pub const fn new() -> Self {
+        Self {
+            capacity: 0,
+            name: "flagstone",
+            mode: 0o600,
+            may_be_dirty: false,
+        }
+    }
+
+    /// Bytes that the heap can have, a multiple of 64 KiB, less its own tables: a fiftieth, and at least 128 KiB. It takes
+    /// memory, or room on a disk, where it is used. One that is found has the capacity that it was made with.
+    pub const fn capacity(mut self, bytes: usize) -> Self {
+        self.capacity = bytes;
+        self
+    }
+
+    /// A name for people, of a heap in a file of memory: the kernel lists it as `/memfd:NAME (deleted)`. At most 249 bytes
+    /// without zeros. Other heaps are listed by the path of their file.
+    pub const fn name(mut self, name: &'a str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// Who may use a file that is made, as for `chmod`, less the process's `umask`: the owner alone, unless told otherwise.
+    pub const fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Whether a file is opened that nobody closed before the machine went down: [`Opened::Dirty`]. What was stored there
+    /// may be there in parts. The heap's own tables are mended or refused ([`MappedError::Damaged`]); what lies in blocks is
+    /// for the program to check.
+    pub const fn may_be_dirty(mut self, may_be: bool) -> Self {
+        self.may_be_dirty = may_be;
+        self
+    }
+
+    /// A heap in a file of memory: for forked children, and for who gets the descriptor. It goes when nobody has it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`MappedError::Capacity`]; [`Name`](MappedError::Name); [`System`](MappedError::System) if the kernel refuses the
+    /// memory or the addresses.
+    pub fn create(self) -> Result<Mapped, MappedError> {
+        let geometry = Geometry::of(self.capacity).ok_or(MappedError::Capacity)?;
+        let mut name = [0_u8; 250];
+        let bytes = self.name.as_bytes();
+        if bytes.len() >= name.len() || bytes.contains(&0) {
+            return Err(MappedError::Name);
+        }
+        name[..bytes.len()].copy_from_slice(bytes);
+        let name = core::ffi::CStr::from_bytes_until_nul(&name).map_err(|_| MappedError::Name)?;
+        let file = File::of_memory(name, PageLen::kept(self.capacity)).map_err(refused)?;
+        let whole = Whole { geometry, file };
+        whole
+            .begin(Kind::Object, |_| Ok(()))
+            .inspect_err(|_| file.close())
+    }
+
+    /// A heap in a file without a name, in this folder: for more than there is memory for, as the kernel writes to the disk
+    /// what does not fit. It goes when nobody has it any more. Forked children have it, too.
+    ///
+    /// It is slower than memory by what the disk is when it is far larger: what is used at random is read at random.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); [`MappedError::NoSpace`] if the disk has no room for the heap's tables,
+    /// [`NotFound`](MappedError::NotFound) for a folder that is none,
+    /// [`Unsupported`](MappedError::Unsupported) for filesystems of other machines, or that cannot reserve space.
+    pub fn spill(self, folder: impl AsRef<[u8]>) -> Result<Mapped, MappedError> {
+        let geometry = Geometry::of(self.capacity).ok_or(MappedError::Capacity)?;
+        let path = Path::new(folder.as_ref()).map_err(refused)?;
+        let file = path
+            .nameless_in(self.mode, os::random()[0])
+            .map_err(refused)?;
+        let whole = Whole { geometry, file };
+        whole
+            .begin(Kind::Spill, |_| Ok(()))
+            .inspect_err(|_| file.close())
+    }
+
+    /// A heap in a new file, which stays when all processes have ended.
+    ///
+    /// Nobody finds it before it is whole. Space is reserved before it is handed out, so that a full disk is an allocation
+    /// that fails. Filesystems that store what is written elsewhere than what was reserved break that: btrfs, and files that
+    /// share their blocks with others (`cp --reflink`); there a full disk ends who stores (`SIGBUS`).
+    ///
+    /// # Errors
+    ///
+    /// As [`spill`](Self::spill); [`MappedError::Exists`].
+    pub fn create_file(self, path: impl AsRef<[u8]>) -> Result<Mapped, MappedError> {
+        let path = Path::new(path.as_ref()).map_err(refused)?;
+        self.create_at(&path)
+    }
+
+    fn create_at(self, path: &Path) -> Result<Mapped, MappedError> {
+        let geometry = Geometry::of(self.capacity).ok_or(MappedError::Capacity)?;
+        let unnamed = path.begin(self.mode, os::random()[0]).map_err(refused)?;
+        let file = unnamed.file;
+        let whole = Whole { geometry, file };
+        let name = |unnamed: &Unnamed| {
+            unnamed.name(path).map_err(refused)?;
+            path.keep_name().map_err(refused)
+        };
+        let made = whole.begin(Kind::File, |_| name(&unnamed));
+        made.inspect_err(|_| {
+            unnamed.forget();
+            file.close();
+        })
+    }
+
+    /// The heap in a file. [`Mapped::opened`] tells how it was found.
+    ///
+    /// # Errors
+    ///
+    /// [`MappedError::NotFound`]; [`NoHeap`](MappedError::NoHeap), [`Version`](MappedError::Version),
+    /// [`Length`](MappedError::Length), [`Damaged`](MappedError::Damaged) for what is none that can be used;
+    /// [`Dirty`](MappedError::Dirty), unless [allowed](Self::may_be_dirty); [`BaseBusy`](MappedError::BaseBusy) if something
+    /// else lies at its address; [`Unsupported`](MappedError::Unsupported); [`System`](MappedError::System).
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Mapped::attach`]. 2. Nobody makes the file shorter, or changes it by other means than this library, while
+    ///    it is in use. What programs left there they left as the program expects it.
+    pub unsafe fn open(self, path: impl AsRef<[u8]>) -> Result<Mapped, MappedError> {
+        let path = Path::new(path.as_ref()).map_err(refused)?;
+        self.open_at(&path)
+    }
+
+    fn open_at(self, path: &Path) -> Result<Mapped, MappedError> {
+        let file = path.open().map_err(refused)?;
+        self.find(file).inspect_err(|_| file.close())
+    }
+
+    /// The heap in a file, which is made if there is none: of any number of processes that do so at once, one makes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) and [`create_file`](Self::create_file).
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`open`](Self::open).
+    pub unsafe fn open_or_create(self, path: impl AsRef<[u8]>) -> Result<Mapped, MappedError> {
+        let path = Path::new(path.as_ref()).map_err(refused)?;
+        let mut last = MappedError::NotFound;
+        for _ in 0..ROUNDS {
+            last = match self.open_at(&path) {
+                Err(MappedError::NotFound) => match self.create_at(&path) {
+                    Err(MappedError::Exists) => MappedError::Exists,
+                    done => return done,
+                },
+                done => return done,
+            };
+        }
+        Err(last)
+    }
+
+    /// The heap of a file that was opened for it, which is closed if it is not needed.
+    pub(super) fn find(self, file: File) -> Result<Mapped, MappedError> {
+        let (id, bytes) = file.identify().map_err(refused)?;
+        match file.kind().map_err(refused)? {
+            FileKind::Regular => {}
+            FileKind::Elsewhere => return Err(MappedError::Unsupported),
+            FileKind::Other => return Err(MappedError::NoHeap),
+        }
+        let constants = read_constants(file, bytes)?;
+        let geometry = Geometry::of(bytes).ok_or(MappedError::Damaged)?;
+        #[expect(clippy::cast_possible_truncation, reason = "it was checked to fit")]
+        let base = constants.base as usize;
+        let entering = Attachment::entering();
+        let join = |area: &Area| self.join(area);
+        if let Some(attachment) = Attachment::at(base).filter(|other| other.area.source.id == id) {
+            if attachment.is_closed() {
+                attachment.open_again(&entering, file, join)?;
+            } else {
+                file.close();
+            }
+            return Ok(Mapped { attachment });
+        }
+        let place = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(base));
+        let mapped = file.map(PageLen::kept(bytes), place);
+        let base = mapped.map_err(|errno| match errno {
+            TAKEN => MappedError::BaseBusy { base },
+            errno => refused(errno),
+        })?;
+        let source = Source::new(file, id, constants.kind);
+        // SAFETY: 1. just mapped, for this.
+        let area = unsafe { Area::new(base, geometry, source) };
+        enter(&entering, area, join)
+    }
+
+    /// Has this process use a heap that is in a file; others are used once somebody allocates.
+    fn join(self, area: &Area) -> Result<(Opened, Option<Joined>), MappedError> {
+        if area.source.kind != Kind::File {
+            return Ok((Opened::Joined, None));
+        }
+        let joined = area.join(self.may_be_dirty)?;
+        let opened = joined.opened;
+        let fit = match opened {
+            Opened::Joined => Ok(()),
+            // Tables that were torn are mended with the lock, or say so.
+            Opened::Dirty => area.reserve_again().and_then(|()| {
+                let held = area.lock(joined.process)?;
+                held.verify()
+            }),
+            _ => area.reserve_again(),
+        };
+        match fit {
+            Ok(()) => Ok((opened, Some(joined))),
+            Err(error) => {
+                undo(area, Some(&joined));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Gives up a slot that a process got of a heap that it does not use after all.
+fn undo(area: &Area, joined: Option<&Joined>) {
+    if let Some(joined) = joined {
+        area.leave(joined.process);
+        let_go(joined.kept);
+    }
+}
+
+/// Enters a heap that was just mapped, or unmaps it.
+fn enter(
+    entering: &Held<'static, ()>,
+    area: Area,
+    join: impl FnOnce(&Area) -> Result<(Opened, Option<Joined>), MappedError>,
+) -> Result<Mapped, MappedError> {
+    let (base, length) = (area.base(), PageLen::kept(area.geometry.bytes()));
+    let entered = join(&area).and_then(|found| Attachment::enter(entering, area, found));
+    let attachment = entered.inspect_err(|_| {
+        // SAFETY: 1. just mapped, and nobody knows it.
+        let _ = unsafe { os::unmap(base, length) };
+    })?;
+    Ok(Mapped { attachment })
+}
+
+/// A file that is to be a heap.
+struct Whole {
+    file: File,
+    geometry: Geometry,
+}
+
+impl Whole {
+    /// Makes the heap, then does what lets others find it.
+    fn begin(
+        self,
+        kind: Kind,
+        publish: impl FnOnce(&Area) -> Result<(), MappedError>,
+    ) -> Result<Mapped, MappedError> {
+        let Self { file, geometry } = self;
+        if kind.is_on_disk() {
+            if file.kind().map_err(refused)? != FileKind::Regular {
+                return Err(MappedError::Unsupported);
+            }
+            let length = PageLen::kept(geometry.bytes());
+            file.set_length(length).map_err(refused)?;
+        }
+        let (id, _) = file.identify().map_err(refused)?;
+        let random = os::random();
+        let base = map_somewhere(file, geometry, random[0])?;
+        // SAFETY: 1. just mapped, for this.
+        let area = unsafe { Area::new(base, geometry, Source::new(file, id, kind)) };
+        enter(&Attachment::entering(), area, |area| {
+            area.reserve_first()?;
+            area.begin_free(geometry.first);
+            // ORDERING: nobody else knows the heap yet.
+            let high = &area.header().high.0;
+            high.store(geometry.first.into(), Ordering::Relaxed);
+            area.header().begin(Constants {
+                bytes: geometry.bytes() as u64,
+                base: base.addr().get() as u64,
+                id: random[1],
+                kind,
+            });
+            // Before others can find it: they find it in use.
+            let joined = match kind {
+                Kind::File => Some(area.join(false)?),
+                _ => None,
+            };
+            publish(area).inspect_err(|_| undo(area, joined.as_ref()))?;
+            Ok((Opened::Created, joined))
+        })
+    }
+}
+
+/// The constants that stand in a file.
+fn read_constants(file: File, bytes: usize) -> Result<Constants, MappedError> {
+    let mut words = [0; CONSTANTS];
+    let read = file.read_first(&mut words).map_err(refused)?;
+    if read < size_of_val(&words) {
+        return Err(MappedError::NoHeap);
+    }
+    Ok(Constants::from_words(words, bytes)?)
+}
+
+/// Maps a file where nothing lies, and where other processes are likely to have room for it, too.
+fn map_somewhere(file: File, geometry: Geometry, random: u64) -> Result<NonNull<u8>, MappedError> {
+    let length = geometry.bytes();
+    let mut refusal = NO_MEMORY;
+    for [from, to] in PLACES {
+        let Some(room) = (to - from).checked_sub(length).map(|room| room / CHUNK + 1) else {
+            continue;
+        };
+        for number in 0..TRIES {
+            // OVERFLOW: any number will do.
+            let random = random.wrapping_add((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let base = from + (random >> 16) as usize % room * CHUNK;
+            let place = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(base));
+            match file.map(PageLen::kept(length), place) {
+                Ok(base) => return Ok(base),
+                Err(errno) => refusal = errno,
+            }
+        }
+    }
+    // What lies at a place that was tried is no file of that name.
+    Err(match refusal {
+        TAKEN => MappedError::System { errno: TAKEN },
+        errno => refused(errno),
+    })
+}

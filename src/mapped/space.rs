@@ -1,0 +1,164 @@
+//! Space in the file, which is reserved before anyone touches it: a disk without room is an error then, and no signal.
+//!
+//! A bit in `reserved` says that a unit has space. It is set with the heap's lock, after the space was reserved, and cleared
+//! before it goes back. So a process that is killed leaves space without a bit, which is reserved once more, and never a
+//! bit without space.
+
+use core::ops::Range;
+
+use super::area::Area;
+use super::error::MappedError;
+use super::geometry::BITS;
+use super::lock::Held;
+use super::source::refused;
+use crate::os::PageLen;
+use crate::sync::Ordering;
+use crate::units::{UNIT, low_bits, runs};
+
+/// Space is reserved ahead: of what the heap has, one part in so many.
+const AHEAD: u32 = 16;
+/// And at least so many units: a megabyte, as the call and what a disk's filesystem writes down for it cost some
+/// microseconds.
+const LEAST: u32 = 16;
+
+impl Area {
+    fn reserve(&self, bytes: Range<usize>) -> Result<(), MappedError> {
+        let file = self.source.open().ok_or(MappedError::Closed)?;
+        let page = PageLen::pages(1).bytes();
+        let from = bytes.start & !(page - 1);
+        let length = PageLen::kept(bytes.end.next_multiple_of(page) - from);
+        file.reserve(from, length).map_err(refused)
+    }
+
+    /// Reserves what every heap needs. By the creator.
+    pub(super) fn reserve_first(&self) -> Result<(), MappedError> {
+        if self.source.kind.is_on_disk() {
+            self.reserve(0..UNIT)?;
+            self.reserve(self.geometry.bitmaps())?;
+        }
+        // ORDERING: nobody else knows the heap yet.
+        let tabled = &self.header().tabled.0;
+        tabled.store(self.geometry.first.into(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn reserve_tables(&self, units: Range<u32>) -> Result<(), MappedError> {
+        let is_first = units.start == self.geometry.first;
+        let page = PageLen::pages(1).bytes();
+        let tables = self
+            .geometry
+            .tables_of(units.start as usize..units.end as usize);
+        for Range { start, end } in tables {
+            // A page in which units before these have a part has space.
+            let start = if is_first {
+                start
+            } else {
+                start.next_multiple_of(page)
+            };
+            if start < end {
+                self.reserve(start..end)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Units of these whose space is to go back: their bits go first. By who has them to himself.
+    pub(super) fn give_space_up(&self, first: u32, count: u32) {
+        if self.source.kind.is_on_disk() {
+            for (word, bits) in words_of(first, count) {
+                // ORDERING: see above; who reserves them next has the heap's lock.
+                self.reserved(word).fetch_and(!bits, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Sees to it that all which is marked as reserved is. A copy of a file may have holes where the file had zeros.
+    pub(super) fn reserve_again(&self) -> Result<(), MappedError> {
+        if !self.source.kind.is_on_disk() {
+            return Ok(());
+        }
+        let file = self.source.open().ok_or(MappedError::Closed)?;
+        let words = (self.touched().end as usize + 1).div_ceil(BITS);
+        let marked = |word: usize| self.reserved(word).load(Ordering::Relaxed);
+        let units: usize = (0..words)
+            .map(|word| marked(word).count_ones() as usize)
+            .sum();
+        let tabled = self.tabled();
+        let first = self.geometry.first;
+        let tables = self.geometry.tables_of(first as usize..tabled as usize);
+        let tables: usize = tables.map(|range| range.len()).sum();
+        let least = units * UNIT + tables + UNIT;
+        if file.space().map_err(refused)? >= least {
+            return Ok(());
+        }
+        self.reserve(0..UNIT)?;
+        self.reserve(self.geometry.bitmaps())?;
+        self.reserve_tables(first..tabled)?;
+        for word in 0..words {
+            for (first, length) in runs(marked(word)) {
+                let from = (word * BITS + first as usize) * UNIT;
+                self.reserve(from..from + length as usize * UNIT)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Units up to this one have space for their tables.
+    fn tabled(&self) -> u32 {
+        let tabled = self.header().tabled.0.load(Ordering::Relaxed);
+        let (first, units) = (self.geometry.first, self.geometry.units);
+        u32::try_from(tabled).unwrap_or(first).clamp(first, units)
+    }
+}
+
+/// The words of a bitmap in which units have bits, and these.
+fn words_of(first: u32, count: u32) -> impl Iterator<Item = (usize, u64)> {
+    let (from, to) = (first as usize, (first + count) as usize);
+    (from / BITS..to.div_ceil(BITS)).map(move |word| {
+        let bit = |unit: usize| unit.clamp(word * BITS, (word + 1) * BITS) - word * BITS;
+        (word, low_bits(bit(to)) & !low_bits(bit(from)))
+    })
+}
+
+impl Held<'_> {
+    /// Sees to it that free units that are about to be somebody's have space, and their tables.
+    pub(super) fn reserve(&self, first: u32, count: u32) -> Result<(), MappedError> {
+        let area = self.area;
+        if !area.source.kind.is_on_disk() {
+            return Ok(());
+        }
+        let end = first + count;
+        let touched = area.touched();
+        let ahead = ((touched.end - touched.start) / AHEAD).max(LEAST);
+        let tabled = area.tabled();
+        if end > tabled {
+            let to = end.saturating_add(ahead).min(area.geometry.units);
+            let reserved = area.reserve_tables(tabled..to).map(|()| to);
+            let to = reserved.or_else(|_| area.reserve_tables(tabled..end).map(|()| end))?;
+            // ORDERING: the lock orders it.
+            area.header().tabled.0.store(to.into(), Ordering::Relaxed);
+        }
+        let has_space =
+            |(word, bits): (usize, u64)| area.reserved(word).load(Ordering::Relaxed) & bits == bits;
+        if words_of(first, count).all(has_space) {
+            return Ok(());
+        }
+        let is_next = |unit: &u32| {
+            let (word, bit) = (*unit as usize / BITS, 1_u64 << (*unit as usize % BITS));
+            let bits = |word: &crate::sync::AtomicU64| word.load(Ordering::Relaxed) & bit;
+            bits(area.free(word)) != 0 && bits(area.reserved(word)) == 0
+        };
+        let most = end.saturating_add(ahead).min(area.geometry.units);
+        let beyond = (end..most).take_while(is_next).count();
+        #[expect(clippy::cast_possible_truncation, reason = "at most `ahead`")]
+        let to = end + beyond as u32;
+        let bytes = |to: u32| first as usize * UNIT..to as usize * UNIT;
+        let reserved = area.reserve(bytes(to)).map(|()| to);
+        let to = reserved.or_else(|_| area.reserve(bytes(end)).map(|()| end))?;
+        for (word, bits) in words_of(first, to - first) {
+            // ORDERING: the lock orders it; those who give space up change other bits.
+            area.reserved(word).fetch_or(bits, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,393 @@
+//! Files that heaps lie in: how they are found by a path, get space, and reach the disk.
+
+use core::ptr::NonNull;
+
+use super::shared::{File, Refusal, descriptor};
+use super::syscall::{Word, call, word};
+use super::{PageLen, failpoints};
+
+/// Bytes of the longest path, its zero included.
+const LONGEST: usize = libc::PATH_MAX as usize;
+
+/// The path is in use, or there is nothing.
+pub(crate) const EXISTS: Refusal = libc::EEXIST;
+pub(crate) const MISSING: Refusal = libc::ENOENT;
+
+/// Whether a refusal says that there is no room.
+pub(crate) fn is_no_space(refusal: Refusal) -> bool {
+    matches!(refusal, libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
+}
+
+/// Whether a refusal says that a filesystem does not know the call.
+fn is_unknown(refusal: Refusal) -> bool {
+    matches!(refusal, libc::EOPNOTSUPP | libc::EISDIR | libc::ENOSYS)
+}
+
+/// A path as the kernel takes it.
+pub(crate) struct Path {
+    bytes: [u8; LONGEST],
+    length: usize,
+}
+
+impl Path {
+    pub(crate) fn new(path: &[u8]) -> Result<Self, Refusal> {
+        let mut whole = Self {
+            bytes: [0; LONGEST],
+            length: 0,
+        };
+        whole.push(path)?;
+        Ok(whole)
+    }
+
+    /// Puts more behind it.
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if bytes.contains(&0) {
+            return Err(libc::EINVAL);
+        }
+        let end = self.length + bytes.len();
+        // With a zero behind it.
+        if end >= LONGEST {
+            return Err(libc::ENAMETOOLONG);
+        }
+        self.bytes[self.length..end].copy_from_slice(bytes);
+        self.length = end;
+        Ok(())
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// The folder that it lies in.
+    fn folder(&self) -> Result<Self, Refusal> {
+        match self.as_bytes().iter().rposition(|byte| *byte == b'/') {
+            None => Self::new(b"."),
+            Some(0) => Self::new(b"/"),
+            Some(end) => Self::new(&self.bytes[..end]),
+        }
+    }
+
+    /// Another in the same folder, which nobody uses.
+    fn beside(&self, random: u64) -> Result<Self, Refusal> {
+        let mut other = Self::new(self.as_bytes())?;
+        other.push(b".new-")?;
+        for place in (0..16).rev() {
+            let digit = (random >> (place * 4) & 15) as usize;
+            other.push(&b"0123456789abcdef"[digit..=digit])?;
+        }
+        Ok(other)
+    }
+
+    fn word(&self) -> Word {
+        self.bytes.as_ptr().cast_mut().cast()
+    }
+
+    fn open_with(&self, flags: i32, mode: u32) -> Result<File, Refusal> {
+        if failpoints::refuses() {
+            let is_nameless = flags & libc::O_TMPFILE == libc::O_TMPFILE;
+            return Err(if is_nameless {
+                libc::EOPNOTSUPP
+            } else {
+                libc::EACCES
+            });
+        }
+        let flags = flags | libc::O_CLOEXEC;
+        let arguments = [
+            here(),
+            self.word(),
+            word(flags as usize),
+            word(mode as usize),
+        ];
+        // SAFETY: 1. the path ends with a zero.
+        again(|| unsafe { call(libc::SYS_openat, arguments) }).map(descriptor)
+    }
+
+    /// Opens the file there, which may be written.
+    pub(crate) fn open(&self) -> Result<File, Refusal> {
+        self.open_with(libc::O_RDWR, 0)
+    }
+
+    /// A file without a name, in the folder that this is.
+    pub(crate) fn nameless_in(&self, mode: u32, random: u64) -> Result<File, Refusal> {
+        let nameless = self.open_with(libc::O_TMPFILE | libc::O_EXCL | libc::O_RDWR, mode);
+        nameless.or_else(|refusal| {
+            if !is_unknown(refusal) {
+                return Err(refusal);
+            }
+            let mut named = Self::new(self.as_bytes())?;
+            named.push(b"/flagstone")?;
+            let named = named.beside(random)?;
+            let file = named.create(mode)?;
+            named.remove().inspect_err(|_| file.close())?;
+            Ok(file)
+        })
+    }
+
+    /// A file that is to have this name once it is whole.
+    pub(crate) fn begin(&self, mode: u32, random: u64) -> Result<Unnamed, Refusal> {
+        let nameless = self
+            .folder()?
+            .open_with(libc::O_TMPFILE | libc::O_RDWR, mode);
+        match nameless {
+            Ok(file) => Ok(Unnamed { file, other: None }),
+            Err(refusal) if is_unknown(refusal) => {
+                let other = self.beside(random)?;
+                let file = other.create(mode)?;
+                let other = Some(other);
+                Ok(Unnamed { file, other })
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn create(&self, mode: u32) -> Result<File, Refusal> {
+        self.open_with(libc::O_CREAT | libc::O_EXCL | libc::O_RDWR, mode)
+    }
+
+    fn remove(&self) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EIO);
+        }
+        let arguments = [here(), self.word(), word(0)];
+        // SAFETY: 1. the path ends with a zero.
+        unsafe { call(libc::SYS_unlinkat, arguments) }.map(|_| ())
+    }
+
+    /// Sees to it that the names in this file's folder outlive the machine.
+    pub(crate) fn keep_name(&self) -> Result<(), Refusal> {
+        let folder = self.folder()?;
+        let folder = folder.open_with(libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        let kept = folder.sync();
+        folder.close();
+        match kept {
+            // Some filesystems do so by themselves.
+            Err(libc::EINVAL) => Ok(()),
+            kept => kept,
+        }
+    }
+}
+
+/// A file that has no name yet, or one that nobody looks for.
+pub(crate) struct Unnamed {
+    pub(crate) file: File,
+    other: Option<Path>,
+}
+
+impl Unnamed {
+    /// Gives the file its name, unless something has it: [`EXISTS`]. What nobody looks for is gone in any case.
+    pub(crate) fn name(&self, path: &Path) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            self.forget();
+            return Err(libc::EIO);
+        }
+        let by_number = self.file.path();
+        let (from, flags) = match &self.other {
+            Some(other) => (other.word(), 0),
+            None => (
+                by_number.as_ptr().cast_mut().cast(),
+                libc::AT_SYMLINK_FOLLOW,
+            ),
+        };
+        let arguments = [here(), from, here(), path.word(), word(flags as usize)];
+        // SAFETY: 1. both paths end with a zero.
+        let named = unsafe { call(libc::SYS_linkat, arguments) }.map(|_| ());
+        self.forget();
+        named
+    }
+
+    /// Takes the name away that nobody looks for. If the kernel refuses, an empty file stays there.
+    pub(crate) fn forget(&self) {
+        if let Some(other) = &self.other {
+            let _ = other.remove();
+        }
+    }
+}
+
+fn here() -> Word {
+    word(libc::AT_FDCWD as isize as usize)
+}
+
+/// Makes a call until no signal cuts it short.
+fn again(mut attempt: impl FnMut() -> Result<Word, Refusal>) -> Result<Word, Refusal> {
+    loop {
+        match attempt() {
+            Err(libc::EINTR) => {}
+            done => return done,
+        }
+    }
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    /// One with a length, on a filesystem of this machine.
+    Regular,
+    /// On another machine, or on a filesystem of which nobody knows where it is.
+    Elsewhere,
+    Other,
+}
+
+/// Filesystems whose files other machines have, too, and those that programs serve.
+const ELSEWHERE: [u32; 12] = [
+    0x0000_6969, // NFS
+    0x0000_517b, // SMB
+    0xfe53_4d42, // SMB 2
+    0xff53_4d42, // CIFS
+    0x0102_1997, // 9P
+    0x00c3_6400, // Ceph
+    0x5346_414f, // AFS
+    0x6b41_4653, // kAFS
+    0x7461_636f, // OCFS2
+    0x0116_1970, // GFS2
+    0x0bd0_0bd0, // Lustre
+    0x6573_5546, // FUSE
+];
+
+impl File {
+    pub(crate) fn kind(self) -> Result<FileKind, Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EBADF);
+        }
+        // SAFETY: 1. all zero is one.
+        let mut system: libc::statfs = unsafe { core::mem::zeroed() };
+        let arguments = [self.word(), (&raw mut system).cast()];
+        // SAFETY: 1. writes such a structure there.
+        unsafe { call(libc::SYS_fstatfs, arguments) }?;
+        #[expect(clippy::cast_possible_truncation, reason = "so long are the numbers")]
+        let number = system.f_type as u32;
+        let is_regular = self.status()?.st_mode & libc::S_IFMT == libc::S_IFREG;
+        Ok(if !is_regular {
+            FileKind::Other
+        } else if ELSEWHERE.contains(&number) {
+            FileKind::Elsewhere
+        } else {
+            FileKind::Regular
+        })
+    }
+
+    /// Sees to it that there is room for these bytes of the file, which stay what they are.
+    pub(crate) fn reserve(self, place: usize, length: PageLen) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::ENOSPC);
+        }
+        let arguments = [
+            self.word(),
+            word(libc::FALLOC_FL_KEEP_SIZE as usize),
+            word(place),
+            word(length.bytes()),
+        ];
+        // SAFETY: 1. changes no contents.
+        again(|| unsafe { call(libc::SYS_fallocate, arguments) }).map(|_| ())
+    }
+
+    /// Bytes that the file takes on the disk.
+    pub(crate) fn space(self) -> Result<usize, Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EIO);
+        }
+        const BLOCK: usize = 512; // as the kernel counts, whatever the disk's are
+        let blocks = usize::try_from(self.status()?.st_blocks).unwrap_or(0);
+        Ok(blocks.saturating_mul(BLOCK))
+    }
+
+    /// Reads the file's first bytes.
+    pub(crate) fn read_first(self, into: &mut [u64]) -> Result<usize, Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EIO);
+        }
+        let length = size_of_val(into);
+        let arguments = [self.word(), into.as_mut_ptr().cast(), word(length), word(0)];
+        // SAFETY: 1. writes at most so many bytes there, of which any are numbers.
+        again(|| unsafe { call(libc::SYS_pread64, arguments) }).map(<*mut _>::addr)
+    }
+
+    /// Writes a word of the file.
+    pub(crate) fn write_word(self, place: usize, value: u64) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EIO);
+        }
+        let length = size_of_val(&value);
+        let from = (&raw const value).cast_mut().cast();
+        let arguments = [self.word(), from, word(length), word(place)];
+        // SAFETY: 1. reads so many bytes.
+        let written = again(|| unsafe { call(libc::SYS_pwrite64, arguments) })?;
+        if written == word(length) {
+            Ok(())
+        } else {
+            Err(libc::EIO)
+        }
+    }
+
+    /// Waits until what was stored in the file outlives the machine.
+    pub(crate) fn sync(self) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EIO);
+        }
+        // SAFETY: 1. changes no memory.
+        again(|| unsafe { call(libc::SYS_fsync, [self.word()]) }).map(|_| ())
+    }
+}
+
+/// Waits until what was stored in a shared mapping of a file outlives the machine.
+pub(crate) fn sync_mapping(base: NonNull<u8>, length: PageLen) -> Result<(), Refusal> {
+    if failpoints::refuses() {
+        return Err(libc::EIO);
+    }
+    let arguments = [
+        base.as_ptr().cast(),
+        word(length.bytes()),
+        word(libc::MS_SYNC as usize),
+    ];
+    // SAFETY: 1. changes no byte.
+    again(|| unsafe { call(libc::SYS_msync, arguments) }).map(|_| ())
+}
+
+/// A number for the time since the machine began, never 0.
+pub(crate) fn boot_number() -> Result<u64, Refusal> {
+    let path = Path::new(b"/proc/sys/kernel/random/boot_id")?;
+    let file = path.open_with(libc::O_RDONLY, 0)?;
+    let mut text = [0_u64; 5];
+    let read = file.read_first(&mut text);
+    file.close();
+    if read? < size_of_val(&text[..4]) {
+        return Err(libc::EIO);
+    }
+    // By words (FNV-1a): any change of the text changes it.
+    let sum = text.into_iter().fold(0xcbf2_9ce4_8422_2325, |sum, word| {
+        (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    Ok(sum.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(path: &str) -> std::string::String {
+        let folder = Path::new(path.as_bytes()).and_then(|path| path.folder());
+        std::string::String::from_utf8_lossy(folder.expect("short").as_bytes()).into()
+    }
+
+    #[test]
+    fn paths_and_their_folders() {
+        assert_eq!(folder("heap"), ".");
+        assert_eq!(folder("/heap"), "/");
+        assert_eq!(folder("/dev/shm/heap"), "/dev/shm");
+        assert_eq!(Path::new(b"a\0b").err(), Some(libc::EINVAL));
+        assert_eq!(Path::new(&[b'a'; LONGEST]).err(), Some(libc::ENAMETOOLONG));
+        let longest = Path::new(&[b'a'; LONGEST - 1]).expect("it fits");
+        assert_eq!(longest.beside(7).err(), Some(libc::ENAMETOOLONG));
+        let beside = Path::new(b"heap").and_then(|path| path.beside(0xab));
+        assert_eq!(
+            beside.expect("short").as_bytes(),
+            b"heap.new-00000000000000ab"
+        );
+    }
+
+    #[test]
+    fn the_boot_has_one_number() {
+        let number = boot_number().expect("a number");
+        assert_ne!(number, 0);
+        assert_eq!(boot_number(), Ok(number));
+    }
+}

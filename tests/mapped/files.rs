@@ -1,0 +1,458 @@
+//! Heaps in files: found again, by several at once, after kills, on disks without room.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use flagstone::allocator_api2::boxed::Box;
+use flagstone::allocator_api2::vec::Vec as MappedVec;
+use flagstone::{Handle, Mapped, MappedError, MappedOptions, Opened};
+
+use crate::children::{end_of, start};
+use crate::common::allocator_model::Model;
+use crate::common::process::begin;
+
+/// Where the header has the number of the boot.
+const BOOT: u64 = 64;
+
+/// A folder of its own, gone with this.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(parent: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("flagstone-test-{}-{number}", std::process::id());
+        let path = Path::new(parent).join(name);
+        fs::create_dir(&path).expect("a folder");
+        Self(path)
+    }
+
+    /// Of each kind that there is everywhere: a disk, and memory.
+    fn all() -> [Self; 2] {
+        ["/var/tmp", "/dev/shm"].map(Self::new)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("a path").into()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn options<'a>() -> MappedOptions<'a> {
+    Mapped::options().capacity(64 << 20)
+}
+
+fn open(path: &str) -> Result<Mapped, MappedError> {
+    // SAFETY: who else has the file is of this test, and keeps to Rust's rules.
+    unsafe { Mapped::options().open(path) }
+}
+
+fn close(heap: Mapped) {
+    // SAFETY: nobody else uses it in this process.
+    unsafe { heap.close() }.expect("nobody refuses");
+}
+
+/// A child that does this with its own opening of things, and succeeds.
+fn in_child(work: impl FnOnce()) {
+    assert_eq!(end_of(start(work)), 0);
+}
+
+/// Makes a heap with some numbers in it.
+fn make(path: &str) -> Mapped {
+    let heap = options().create_file(path).expect("a heap");
+    assert_eq!(heap.opened(), Opened::Created);
+    let mut numbers = MappedVec::new_in(heap.handle());
+    numbers.extend(0..100_000_u64);
+    let numbers: &mut MappedVec<_, _> = Box::leak(Box::new_in(numbers, heap.handle()));
+    heap.set_root("numbers", &raw const *numbers, 7)
+        .expect("room");
+    heap
+}
+
+/// The numbers, of which there are ever more.
+fn check_and_add(heap: Mapped) {
+    let (place, kind) = heap.root("numbers").expect("a name");
+    assert_eq!(kind, 7);
+    // SAFETY: it was made so, and nobody else looks.
+    let numbers: &mut MappedVec<u64, Handle> = unsafe { place.cast().as_mut() };
+    assert!(
+        numbers
+            .iter()
+            .zip(0..)
+            .all(|(number, place)| *number == place)
+    );
+    let next = numbers.len() as u64;
+    numbers.extend(next..next + 50_000);
+    heap.verify().expect("a sound heap");
+}
+
+#[test]
+fn a_file_outlives_its_processes() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let path = folder.path("heap");
+        in_child(|| close(make(&path)));
+        for _ in 0..3 {
+            in_child(|| {
+                let heap = open(&path).expect("a heap");
+                assert_eq!(heap.opened(), Opened::Clean);
+                check_and_add(heap);
+                close(heap);
+            });
+        }
+        // Killed before they close it.
+        for expected in [Opened::Clean, Opened::Recovered, Opened::Recovered] {
+            in_child(|| {
+                let heap = open(&path).expect("a heap");
+                assert_eq!(heap.opened(), expected);
+                check_and_add(heap);
+            });
+        }
+        // Twice in one process, with another that has it meanwhile.
+        let heap = open(&path).expect("a heap");
+        assert_eq!(heap.opened(), Opened::Recovered);
+        in_child(|| {
+            let same = open(&path).expect("the same");
+            assert_eq!(same.handle(), heap.handle());
+            check_and_add(same);
+        });
+        check_and_add(heap);
+        heap.flush().expect("nobody refuses");
+        close(heap);
+        assert_eq!(heap.flush(), Err(MappedError::Closed));
+        let again = open(&path).expect("a heap");
+        assert_eq!(
+            (again.opened(), again.handle()),
+            (Opened::Clean, heap.handle())
+        );
+        check_and_add(again);
+        close(again);
+    }
+}
+
+/// Other programs find in the file at once what is stored in the heap.
+#[test]
+fn what_is_stored_stands_in_the_file() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let path = folder.path("heap");
+        let heap = options().create_file(&path).expect("a heap");
+        let text = Box::leak(Box::new_in(*b"found by pread", heap.handle()));
+        let base = heap.root("base").map_or(0, |_| 1);
+        assert_eq!(base, 0);
+        heap.set_root("text", text, 0).expect("room");
+        let file = fs::read(&path).expect("a file");
+        assert!(file.windows(text.len()).any(|bytes| bytes == text));
+        close(heap);
+    }
+}
+
+#[test]
+fn one_of_sixteen_makes_it() {
+    let _turn = begin();
+    let meeting = Mapped::create(4 << 20).expect("a heap");
+    let made: &[AtomicU32; 6] = Box::leak(Box::new_in(Default::default(), meeting.handle()));
+    let [ready, created, others, done, ..] = made;
+    for folder in Folder::all() {
+        made.iter()
+            .for_each(|count| count.store(0, Ordering::Relaxed));
+        let path = folder.path("heap");
+        let wait = |count: &AtomicU32| {
+            count.fetch_add(1, Ordering::SeqCst);
+            while count.load(Ordering::SeqCst) < 16 {
+                std::thread::yield_now();
+            }
+        };
+        let children: Vec<_> = (0..16)
+            .map(|number| {
+                start(|| {
+                    wait(ready);
+                    // SAFETY: all keep to Rust's rules.
+                    let heap = unsafe { options().open_or_create(&path) }.expect("a heap");
+                    match heap.opened() {
+                        Opened::Created => created,
+                        Opened::Joined => others,
+                        opened => panic!("{opened:?}"),
+                    }
+                    .fetch_add(1, Ordering::Relaxed);
+                    let own = Box::leak(Box::new_in([number; 1000], heap.handle()));
+                    wait(done);
+                    assert_eq!(own, &[number; 1000]);
+                    assert!(heap.stats().processes <= 16);
+                    heap.verify().expect("a sound heap");
+                })
+            })
+            .collect();
+        children
+            .into_iter()
+            .for_each(|child| assert_eq!(end_of(child), 0));
+        let counts = [created, others].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(counts, [1, 15]);
+        let left = fs::read_dir(folder.0.clone()).expect("a folder");
+        assert_eq!(left.count(), 1, "nothing but the heap");
+    }
+}
+
+/// A machine that went down leaves the number of its last boot.
+#[test]
+fn what_a_boot_left_is_opened_on_purpose_only() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let path = folder.path("heap");
+        in_child(|| {
+            make(&path);
+        });
+        let file = fs::File::options().write(true).open(&path).expect("a file");
+        file.write_all_at(&[7; 8], BOOT).expect("room");
+        in_child(|| {
+            assert_eq!(open(&path).err(), Some(MappedError::Dirty));
+            // Nothing changed.
+            assert_eq!(open(&path).err(), Some(MappedError::Dirty));
+            // SAFETY: nobody else has it, and the test left it whole.
+            let opened = unsafe { options().may_be_dirty(true).open(&path) };
+            let heap = opened.expect("a heap");
+            assert_eq!(heap.opened(), Opened::Dirty);
+            check_and_add(heap);
+            close(heap);
+            let heap = open(&path).expect("a heap");
+            assert_eq!(heap.opened(), Opened::Clean);
+            check_and_add(heap);
+        });
+    }
+}
+
+#[test]
+fn what_is_no_heap_is_refused() {
+    let _turn = begin();
+    let folder = Folder::new("/var/tmp");
+    let path = folder.path("heap");
+    assert_eq!(open(&path).err(), Some(MappedError::NotFound));
+    assert_eq!(open("").err(), Some(MappedError::NotFound));
+    let too_long = "a".repeat(5_000);
+    let errno = libc::ENAMETOOLONG;
+    assert_eq!(open(&too_long).err(), Some(MappedError::System { errno }));
+    let refusal = open("a\0b").err();
+    let errno = libc::EINVAL;
+    assert_eq!(refusal, Some(MappedError::System { errno }));
+    assert_eq!(
+        options().create_file(folder.path("none/heap")).err(),
+        Some(MappedError::NotFound)
+    );
+    assert_eq!(
+        Mapped::options().create_file(&path).err(),
+        Some(MappedError::Capacity)
+    );
+    assert_eq!(
+        options().spill(folder.path("none")).err(),
+        Some(MappedError::NotFound)
+    );
+
+    close(make(&path));
+    assert_eq!(
+        options().create_file(&path).err(),
+        Some(MappedError::Exists)
+    );
+    let mode = fs::metadata(&path).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let other = folder.path("other");
+    let shared = options().mode(0o640).create_file(&other).expect("a heap");
+    let mode = fs::metadata(&other).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    close(shared);
+
+    fs::write(
+        &other,
+        "no heap at all, but longer than the constants of one are",
+    )
+    .expect("room");
+    assert_eq!(open(&other).err(), Some(MappedError::NoHeap));
+    fs::write(&other, "short").expect("room");
+    assert_eq!(open(&other).err(), Some(MappedError::NoHeap));
+    let file = fs::File::options().write(true).open(&path).expect("a file");
+    file.set_len((64 << 20) - 1).expect("shorter");
+    assert_eq!(open(&path).err(), Some(MappedError::Length));
+    file.set_len(65 << 20).expect("longer");
+    assert_eq!(open(&path).err(), Some(MappedError::Length));
+    let pipe = CString::new(folder.path("pipe")).expect("a path");
+    // SAFETY: a C string.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    assert_eq!(open(&folder.path("pipe")).err(), Some(MappedError::NoHeap));
+    let errno = libc::EISDIR;
+    let refusal = open(&folder.path("."));
+    assert_eq!(refusal.err(), Some(MappedError::System { errno }));
+}
+
+#[test]
+fn a_spill_heap_is_shared_by_fork_and_leaves_nothing() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let heap = options().spill(folder.path("")).expect("a heap");
+        assert_eq!(heap.opened(), Opened::Created);
+        assert_eq!(fs::read_dir(folder.path("")).expect("a folder").count(), 0);
+        in_child(|| {
+            let mut model = Model::new(heap.handle(), 7);
+            (0..10_000).for_each(|_| model.step());
+            let kept = Box::leak(Box::new_in([7_u64; 1000], heap.handle()));
+            heap.set_root("kept", kept, 0).expect("room");
+        });
+        let (place, _) = heap.root("kept").expect("a name");
+        // SAFETY: by a child that is gone.
+        assert_eq!(unsafe { place.cast::<[u64; 1000]>().as_ref() }, &[7; 1000]);
+        let mut model = Model::new(heap.handle(), 8);
+        (0..10_000).for_each(|_| model.step());
+        heap.verify().expect("a sound heap");
+        // SAFETY: nobody else uses it.
+        unsafe { heap.close() }.expect("nobody refuses");
+    }
+}
+
+/// A child in which this folder is a filesystem of memory with so many bytes; `false` where that is not allowed.
+fn with_small_disk(folder: &Folder, bytes: usize, work: impl FnOnce()) -> bool {
+    let path = CString::new(folder.path("")).expect("a path");
+    let size = CString::new(format!("size={bytes}")).expect("no zeros");
+    let child = start(|| {
+        // SAFETY: system calls; the strings are C strings.
+        let own = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0
+            // SAFETY: as above.
+            || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } == 0;
+        let (none, private) = (core::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        // SAFETY: as above.
+        let own =
+            own && unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) } == 0;
+        let kind = c"tmpfs".as_ptr();
+        // SAFETY: as above.
+        if !own || unsafe { libc::mount(kind, path.as_ptr(), kind, 0, size.as_ptr().cast()) } != 0 {
+            // SAFETY: `_exit` has no preconditions.
+            unsafe { libc::_exit(77) };
+        }
+        work();
+    });
+    match end_of(child) {
+        0 => true,
+        status if libc::WEXITSTATUS(status) == 77 => {
+            println!("not run: no filesystem can be mounted here");
+            false
+        }
+        status => panic!("{status:#x}"),
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_allocation_that_fails() {
+    let _turn = begin();
+    let folder = Folder::new("/var/tmp");
+    for spill in [false, true] {
+        with_small_disk(&folder, 6 << 20, || {
+            let big = Mapped::options().capacity(1 << 30);
+            let heap = if spill {
+                big.spill(folder.path(""))
+            } else {
+                big.create_file(folder.path("heap"))
+            };
+            let heap = heap.expect("a heap");
+            for size in [40, 1_000, 30_000, 200_000, 1_000_000] {
+                let mut kept = Vec::new();
+                loop {
+                    let mut block = MappedVec::<u8, _>::new_in(heap.handle());
+                    if block.try_reserve_exact(size).is_err() {
+                        break;
+                    }
+                    block.resize(size, 7);
+                    kept.push(block);
+                }
+                let held: usize = kept.iter().map(|block| block.capacity()).sum();
+                assert!(held > 2 << 20, "{held} bytes of blocks of {size}");
+                assert!(held < 6 << 20);
+                heap.verify().expect("a sound heap");
+                drop(kept);
+                heap.purge().expect("nobody refuses");
+            }
+            // Somebody else fills the disk: what the heap has is still its own.
+            let mut block = MappedVec::<u8, _>::with_capacity_in(100_000, heap.handle());
+            let rest = fs::File::create(folder.path("rest")).expect("a file");
+            let mut place = 0;
+            while rest.write_all_at(&[1; 4096], place).is_ok() {
+                place += 4096;
+            }
+            block.resize(100_000, 7);
+            // SAFETY: nobody else uses it.
+            unsafe { heap.close() }.expect("nobody refuses");
+        });
+    }
+    // Not even for the tables.
+    with_small_disk(&folder, 4 << 10, || {
+        let refused = options().create_file(folder.path("heap"));
+        assert_eq!(refused.err(), Some(MappedError::NoSpace));
+        assert_eq!(fs::read_dir(folder.path("")).expect("a folder").count(), 0);
+    });
+}
+
+/// Copies as some programs do, with a hole for each page of zeros.
+fn copy_with_holes(from: &str, to: &str) {
+    let (from, to) = (
+        fs::read(from).expect("a file"),
+        fs::File::create(to).expect("a file"),
+    );
+    to.set_len(from.len() as u64).expect("a length");
+    for (place, page) in from.chunks(4096).enumerate() {
+        if page.iter().any(|byte| *byte != 0) {
+            to.write_all_at(page, place as u64 * 4096).expect("room");
+        }
+    }
+}
+
+#[test]
+fn a_copy_with_holes_has_space_again() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let path = folder.path("heap");
+        in_child(|| {
+            let heap = make(&path);
+            // Zeros, in a block that is in use.
+            let zeros = MappedVec::<u8, _>::with_capacity_in(8 << 20, heap.handle());
+            heap.set_root("zeros", zeros.leak().as_ptr(), 0)
+                .expect("room");
+            close(heap);
+        });
+        let space = |path: &str| fs::metadata(path).expect("a file").blocks() * 512;
+        let (before, copy) = (space(&path), folder.path("copy"));
+        copy_with_holes(&path, &copy);
+        assert!(space(&copy) + (8 << 20) <= before);
+        in_child(|| {
+            let heap = open(&copy).expect("a heap");
+            assert_eq!(heap.opened(), Opened::Clean);
+            assert!(space(&copy) >= before);
+            check_and_add(heap);
+        });
+    }
+}
+
+#[test]
+fn who_has_it_is_known() {
+    let _turn = begin();
+    let folder = Folder::new("/dev/shm");
+    let heap = make(&folder.path("heap"));
+    let own = std::process::id();
+    assert_eq!(heap.processes().collect::<Vec<_>>(), [own]);
+    in_child(|| {
+        drop(Box::new_in(7, heap.handle()));
+        let all: Vec<_> = heap.processes().collect();
+        assert_eq!(all, [own, std::process::id()]);
+    });
+    // A file that has no name any more is a heap still.
+    fs::remove_file(folder.path("heap")).expect("just made");
+    check_and_add(heap);
+    assert_eq!(
+        open(&folder.path("heap")).err(),
+        Some(MappedError::NotFound)
+    );
+    close(heap);
+}
