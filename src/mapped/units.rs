@@ -234,12 +234,17 @@ impl Held<'_> {
             header.dirty.0.store(0, Ordering::Relaxed);
             return false;
         };
-        for (first, length) in runs(free(word)) {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "units are counted by 32 bits"
-            )]
-            let unit = (word * BITS) as u32 + first;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "units are counted by 32 bits"
+        )]
+        let before = (word * BITS) as u32;
+        // The bitmap may say anything: that somebody's unit is free, or one behind the heap.
+        let is_nobodys = |bit: &u32| self.area.unit(before + bit) == Unit::Free;
+        let bits = free(word);
+        let nobodys = (0..u64::BITS).filter(|bit| bits >> bit & 1 != 0 && is_nobodys(bit));
+        for (first, length) in runs(nobodys.fold(0, |all, bit| all | 1 << bit)) {
+            let unit = before + first;
             self.area.give_space_up(unit, length);
             // SAFETY: 1. units that nobody has, and that nobody takes without the lock. If the kernel refuses, their memory
             // stays.
