@@ -92,7 +92,9 @@ impl Mapped {
         let root = find(area, &name)?;
         let distance = usize::try_from(root.place.load(Ordering::Relaxed)).ok()?;
         let place = area.base().addr().get().checked_add(distance)?;
-        area.locate(place)?;
+        // Whatever stands there: no place in the tables.
+        area.locate(place)
+            .filter(|(unit, _)| *unit >= area.geometry.first)?;
         // SAFETY: 1. inside the heap, as was just asked.
         let place = unsafe { crate::ptr::advance(area.base(), distance) };
         Some((place, root.kind.load(Ordering::Relaxed)))
