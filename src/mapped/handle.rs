@@ -298,8 +298,9 @@ impl Handle {
             moved => moved?,
         };
         let target = moved.cast::<u8>();
-        // SAFETY: 1. both are as long as the shorter of the two layouts, and different.
-        unsafe { target.copy_from_nonoverlapping(block, old.size().min(new.size())) };
+        // They overlap where the tables are damaged, and say that a unit of the old one is nobody's.
+        // SAFETY: 1. both are as long as the shorter of the two layouts.
+        unsafe { target.copy_from(block, old.size().min(new.size())) };
         // SAFETY: 1. live, and `old` fits it. 2. its contents were moved.
         unsafe { self.deallocate(block, old) };
         Ok(moved)
