@@ -226,6 +226,11 @@ impl<'a> MappedOptions<'a> {
         let geometry = Geometry::of(bytes).ok_or(MappedError::Damaged)?;
         #[expect(clippy::cast_possible_truncation, reason = "it was checked to fit")]
         let base = constants.base as usize;
+        // Elsewhere it could lie in the way of a stack that grows.
+        let is_in = |[from, to]: &[usize; 2]| (*from..*to).contains(&base) && bytes <= to - base;
+        if !PLACES.iter().any(is_in) {
+            return Err(MappedError::Damaged);
+        }
         let entering = Attachment::entering();
         let join = |area: &Area| self.join(area);
         if let Some(attachment) = Attachment::at(base).filter(|other| other.area.source.id == id) {
