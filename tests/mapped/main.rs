@@ -9,9 +9,12 @@ mod attach;
 mod calls;
 mod children;
 mod files;
+mod images;
 mod kills;
+mod kinds;
 mod refused;
 mod steps;
+mod tables;
 
 use flagstone::{Background, Config, Flagstone};
 
