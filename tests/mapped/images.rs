@@ -6,11 +6,12 @@
 use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::env;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::thread;
 
 use flagstone::allocator_api2::alloc::Allocator;
 use flagstone::allocator_api2::boxed::Box;
@@ -211,7 +212,17 @@ struct Shadow<'a> {
     live: Vec<(NonNull<u8>, usize)>,
 }
 
-impl Shadow<'_> {
+impl<'a> Shadow<'a> {
+    fn new(image: &Image, heap: &'a Mapped, is_strict: bool) -> Self {
+        let base = base_of(heap);
+        Self {
+            heap,
+            inside: base + image.tables..base + BYTES,
+            is_strict,
+            live: Vec::new(),
+        }
+    }
+
     fn ends(block: NonNull<u8>, size: usize) -> [NonNull<u64>; 2] {
         // SAFETY: inside the block, which is no shorter.
         let last = unsafe { block.add(size - 8) };
@@ -357,12 +368,7 @@ fn try_image(image: &Image, kind: &Kind, file: &OwnedFd, neighbour: &Neighbour, 
         places.any(|place| place.contains(&base)),
         "{base:#x}: none of a heap's places"
     );
-    let mut shadow = Shadow {
-        heap: &heap,
-        inside: base + image.tables..base + BYTES,
-        is_strict,
-        live: Vec::new(),
-    };
+    let mut shadow = Shadow::new(image, &heap, is_strict);
     for block in &image.blocks {
         // SAFETY: in the heap.
         shadow.enter(unsafe { start_of(&heap).add(block.distance) }, block.size);
@@ -429,6 +435,60 @@ fn whatever_stands_in_the_tables() {
                 kind.name
             );
             first = last;
+        }
+    }
+}
+
+/// Stops a thread, however its own ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The same while another writes there all the time: what was checked is not read again.
+#[test]
+fn whatever_is_written_meanwhile() {
+    let _turn = begin();
+    let count = if env::var_os("TEST_LONG").is_some() {
+        400
+    } else {
+        20
+    };
+    for kind in &KINDS {
+        let image = Image::new(kind);
+        for number in 0..count {
+            let child = start(|| {
+                let (file, neighbour) = ((kind.blank)(BYTES), Neighbour::new());
+                let written = File::from(file.try_clone().expect("a descriptor"));
+                image.write_to(&written, |tables| tables.set_base(PLACE));
+                let heap = (kind.attach)(&file).expect("a heap");
+                neighbour.lie_at(PLACE + BYTES);
+                let mut random = SmallRng::seed_from_u64(number);
+                let stop = AtomicBool::new(false);
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let (mut random, tables) =
+                            (SmallRng::seed_from_u64(!number), tables_of(&heap));
+                        while !stop.load(Ordering::Relaxed) {
+                            tables.spoil(&mut random, Part::Any);
+                        }
+                    });
+                    let _stop = Stop(&stop);
+                    let mut shadow = Shadow::new(&image, &heap, false);
+                    for _ in 0..1_000 {
+                        shadow.use_all(&mut random);
+                        shadow.ask(&mut random);
+                        shadow.live.truncate(50);
+                    }
+                });
+                // SAFETY: nobody else is there.
+                unsafe { heap.close() }.expect("not closed yet");
+                neighbour.expect_whole();
+            });
+            assert_eq!(end_of(child), 0, "{}: {number}", kind.name);
         }
     }
 }
