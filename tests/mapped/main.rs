@@ -13,8 +13,10 @@ mod images;
 mod kills;
 mod kinds;
 mod refused;
+mod step_calls;
 mod steps;
 mod tables;
+mod tracer;
 
 use flagstone::{Background, Config, Flagstone};
 

@@ -1,189 +1,69 @@
-//! A process that is killed at an instruction of a call, which is chosen at random: the others go on, and lose one block
-//! at most.
+//! A process that is killed at each instruction of a call in turn, while another allocates: the others go on, and lose
+//! one block at most. Each test takes some of the instructions; with `TEST_LONG` in the environment all.
 
-use core::alloc::Layout;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::{env, thread};
 
 use flagstone::allocator_api2::alloc::Allocator;
 use flagstone::allocator_api2::boxed::Box;
-use flagstone::{Flagstone, Handle, Mapped};
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
+use flagstone::{Handle, Mapped};
 
+use crate::children::{end_of, start};
 use crate::common::allocator_model::Model;
 use crate::common::process::begin;
+use crate::kinds::{KINDS, Kind};
+use crate::step_calls::{CALLS, CAPACITY, Call, SIZE, UNIT, alloc, free, layout, name};
+use crate::tracer::{Point, kill_at, stopped, walk};
 
-/// Steps of one instruction that a call may take, in all processes that are killed in it: a step costs some tens of
-/// microseconds. Five times as many where all tests run in their long form.
+/// Kills in one heap, at most.
+const ROUND: usize = 64;
+
+fn is_long() -> bool {
+    env::var_os("TEST_LONG").is_some()
+}
+
+/// Kills in a call, about so many.
 fn budget() -> usize {
-    let long = env::var_os("TEST_LONG").is_some();
-    if long { 200_000 } else { 40_000 }
+    if is_long() { usize::MAX } else { 60 }
 }
 
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).expect("a layout")
+/// Ways of more instructions than this are not gone to each visit of an instruction, but to the first, the second and
+/// the last.
+const ALL_VISITS: usize = 6_000;
+
+/// What the survivor and the test tell each other.
+#[derive(Default)]
+struct Words {
+    steps: AtomicU64,
+    /// 1 asks the survivor to come out of all calls, and 2 says that it has.
+    pause: AtomicU64,
+    /// Bytes of its blocks then.
+    live: AtomicUsize,
+    /// Blocks that children had when they were stopped.
+    prepared: AtomicUsize,
 }
 
-fn alloc(handle: Handle, size: usize) -> NonNull<u8> {
-    handle.allocate(layout(size)).expect("memory").cast()
-}
-
-fn free(handle: Handle, block: NonNull<u8>, size: usize) {
-    // SAFETY: live, of this heap and so long, and not used any more.
-    unsafe { handle.deallocate(block, layout(size)) };
-}
-
-/// What a process is killed in: something that it does after it has prepared for it.
-struct Call {
-    name: &'static str,
-    /// Whether what is lost by a kill could be units.
-    is_of_units: bool,
-    prepare: fn(&Mapped) -> Option<NonNull<u8>>,
-    call: fn(&Mapped, Option<NonNull<u8>>),
-}
-
-const SIZE: usize = 48;
-/// Of a class that two blocks fill.
-const HALF: usize = 30_000;
-const LONG: usize = 200_000;
-
-const CALLS: [Call; 9] = [
-    Call {
-        name: "a process's first allocation",
-        is_of_units: false,
-        prepare: |_| {
-            // What a child of this process repairs outside of the heap.
-            Flagstone::purge();
-            drop(thread::spawn(|| {}).join());
-            None
-        },
-        call: |heap, _| {
-            alloc(heap.handle(), SIZE);
-        },
-    },
-    Call {
-        name: "an allocation",
-        is_of_units: false,
-        prepare: |heap| Some(alloc(heap.handle(), SIZE)),
-        call: |heap, _| {
-            alloc(heap.handle(), SIZE);
-        },
-    },
-    Call {
-        name: "a free",
-        is_of_units: false,
-        prepare: |heap| Some(alloc(heap.handle(), SIZE)),
-        call: |heap, block| free(heap.handle(), block.expect("prepared"), SIZE),
-    },
-    Call {
-        name: "a fresh slab, or one of the dead's",
-        is_of_units: false,
-        prepare: |heap| {
-            alloc(heap.handle(), HALF);
-            Some(alloc(heap.handle(), HALF))
-        },
-        call: |heap, _| {
-            alloc(heap.handle(), HALF);
-        },
-    },
-    Call {
-        name: "the last free of a slab",
-        is_of_units: false,
-        prepare: |heap| {
-            let blocks = [(); 4].map(|()| alloc(heap.handle(), HALF));
-            free(heap.handle(), blocks[0], HALF);
-            Some(blocks[1])
-        },
-        call: |heap, block| free(heap.handle(), block.expect("prepared"), HALF),
-    },
-    Call {
-        name: "a free of another's block",
-        is_of_units: false,
-        prepare: |heap| heap.root("block").map(|(place, _)| place),
-        call: |heap, block| {
-            if let Some(block) = block {
-                free(heap.handle(), block, SIZE);
+/// Allocates and frees until it is killed, and checks that what it has stays as it is.
+fn survive(heap: &Mapped, words: &Words) {
+    let mut model = Model::new(heap.handle(), 3);
+    loop {
+        model.try_step().expect("room");
+        words.steps.fetch_add(1, Ordering::Relaxed);
+        if words.pause.load(Ordering::Acquire) == 1 {
+            assert_eq!(heap.stats().refused, 0);
+            words.live.store(model.live().1, Ordering::Relaxed);
+            words.pause.store(2, Ordering::Release);
+            loop {
+                thread::yield_now();
             }
-        },
-    },
-    Call {
-        name: "a long block",
-        is_of_units: true,
-        prepare: |heap| Some(alloc(heap.handle(), SIZE)),
-        call: |heap, _| {
-            alloc(heap.handle(), LONG);
-        },
-    },
-    Call {
-        name: "a free of a long block",
-        is_of_units: true,
-        prepare: |heap| Some(alloc(heap.handle(), LONG)),
-        call: |heap, block| free(heap.handle(), block.expect("prepared"), LONG),
-    },
-    Call {
-        name: "a name",
-        is_of_units: false,
-        prepare: |heap| Some(alloc(heap.handle(), SIZE)),
-        call: |heap, block| {
-            let block = block.expect("prepared");
-            heap.set_root("name", block.as_ptr(), 1).expect("room");
-        },
-    },
-];
-
-/// Waits for a change of a child; whether it ended.
-fn has_ended(child: libc::pid_t) -> bool {
-    let mut status = 0;
-    // SAFETY: the status is writable.
-    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!(waited, child);
-    assert!(
-        !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) == 0,
-        "status {status:#x}"
-    );
-    !libc::WIFSTOPPED(status)
-}
-
-fn trace(request: libc::c_uint, child: libc::pid_t) -> bool {
-    let nothing = ptr::null_mut::<libc::c_void>();
-    // SAFETY: requests that touch no memory.
-    unsafe { libc::ptrace(request, child, nothing, nothing) == 0 }
-}
-
-/// A child that is killed after so many instructions of a call, or at its end; after how many that was. `None` where
-/// nobody may trace.
-fn kill_after(heap: &Mapped, call: &Call, steps: usize) -> Option<usize> {
-    // SAFETY: the child uses this thread alone.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0, "fork refused");
-    if child == 0 {
-        let prepared = (call.prepare)(heap);
-        let may = trace(libc::PTRACE_TRACEME, 0);
-        // SAFETY: no preconditions, here and below.
-        unsafe { libc::raise(if may { libc::SIGSTOP } else { libc::SIGKILL }) };
-        (call.call)(heap, prepared);
-        // SAFETY: as above.
-        unsafe { libc::_exit(0) };
-    }
-    if has_ended(child) {
-        return None;
-    }
-    for step in 0..steps {
-        assert!(trace(libc::PTRACE_SINGLESTEP, child));
-        if has_ended(child) {
-            return Some(step);
         }
     }
-    // SAFETY: our own child, not yet waited for.
-    assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
-    while !has_ended(child) {}
-    Some(steps)
 }
 
 /// What is nobody's can be had, all of it.
 fn expect_the_rest(heap: &Mapped, name: &str) {
-    let (stats, unit) = (heap.stats(), 1 << 16);
+    let (stats, unit) = (heap.stats(), UNIT);
     let count = (stats.capacity - stats.tables - stats.held) / unit;
     let handle = heap.handle();
     let had: Vec<_> = (0..count)
@@ -194,65 +74,130 @@ fn expect_the_rest(heap: &Mapped, name: &str) {
     blocks.for_each(|block| free(handle, block, unit));
 }
 
+/// Kills a child at each of these points, in a heap of its own. How many came there; `None` where nobody may trace.
+/// Without points one child goes its way to the end: the points on it.
+fn round(kind: &Kind, call: &Call, points: &[Point]) -> Option<(usize, Vec<Point>)> {
+    let heap = (kind.create)(CAPACITY).expect("a heap");
+    let handle = heap.handle();
+    let words: &Words = Box::leak(Box::new_in(Words::default(), handle));
+    let first = alloc(handle, SIZE);
+    name(&heap, first);
+    let survivor = start(|| survive(&heap, words));
+    let mut model = Model::new(handle, 5);
+    let length = length_of(handle, call.size);
+    let (mut reached, mut way, mut children) = (0, Vec::new(), 0);
+    let mut child = || {
+        // What the child is to free is this process's, if that is its call.
+        if call.name.contains("another's") {
+            let block = alloc(handle, SIZE);
+            heap.set_root("block", block.as_ptr(), 0).expect("room");
+        }
+        children += 1;
+        let prepare = || {
+            let (block, count) = (call.prepare)(&heap);
+            words.prepared.fetch_add(count, Ordering::Relaxed);
+            block
+        };
+        stopped(prepare, |block| (call.call)(&heap, block))
+    };
+    for point in points {
+        reached += usize::from(kill_at(child()?, *point));
+        let told = |error: &dyn core::fmt::Debug| format!("{}: {point:x?}: {error:?}", call.name);
+        for _ in 0..5 {
+            model
+                .try_step()
+                .unwrap_or_else(|error| panic!("{}", told(&error)));
+        }
+        heap.verify()
+            .unwrap_or_else(|error| panic!("{}", told(&error)));
+        if let Some((place, kind)) = heap.root("name") {
+            assert_eq!(place.addr().get() as u64, kind, "{}", told(&"a name"));
+        } else {
+            assert!(call.name.contains("taken"), "{}", told(&"no name"));
+        }
+    }
+    if points.is_empty() {
+        // The first finds a heap that is not as the others find it.
+        walk(child()?);
+        way = walk(child()?);
+    }
+    // The survivor is at work, and lives.
+    let before = words.steps.load(Ordering::Relaxed);
+    while words.steps.load(Ordering::Relaxed) < before + 10 {
+        thread::yield_now();
+    }
+    words.pause.store(1, Ordering::Relaxed);
+    while words.pause.load(Ordering::Acquire) != 2 {
+        thread::yield_now();
+    }
+    // Nothing is lost but the block that a child had in hand.
+    let stats = heap.stats();
+    let own = [size_of::<Words>(), SIZE].map(|size| length_of(handle, size));
+    let known = own[0] + own[1] + words.live.load(Ordering::Relaxed) + model.live().1;
+    let prepared = words.prepared.load(Ordering::Relaxed) * length;
+    let found = stats.live.cast_signed() - (known + prepared).cast_signed();
+    let most = (children * length).cast_signed() * call.gain;
+    assert!(
+        (most.min(0)..=most.max(0)).contains(&found),
+        "{}: {found} bytes, not up to {most}, of {children} children",
+        call.name
+    );
+    assert_eq!(stats.refused, 0, "{}", call.name);
+    heap.verify().expect("a sound heap");
+    expect_the_rest(&heap, call.name);
+    // SAFETY: our own child, not yet waited for.
+    assert_eq!(unsafe { libc::kill(survivor, libc::SIGKILL) }, 0);
+    assert_eq!(end_of(survivor) & 0x7f, libc::SIGKILL);
+    model.free_all();
+    heap.verify().expect("a sound heap");
+    // SAFETY: all others are gone.
+    unsafe { heap.close() }.expect("not closed yet");
+    Some((reached, way))
+}
+
+/// How long a block for so many bytes is.
+fn length_of(handle: Handle, size: usize) -> usize {
+    let found = handle.allocate(layout(size)).expect("memory");
+    free(handle, found.cast(), size);
+    found.len()
+}
+
 #[test]
 fn a_kill_at_any_instruction_loses_one_block() {
     let _turn = begin();
-    for call in &CALLS {
-        let heap = Mapped::create(256 << 20).expect("a heap");
-        let handle = heap.handle();
-        let own: Vec<_> = (0..2_000_u64)
-            .map(|number| Box::new_in(number, handle))
-            .collect();
-        let mut model = Model::new(handle, 5);
-        let mut kills = 0;
-        // Blocks that children had when they were killed, and one more in each call.
-        let mut lost = 0;
-        let mut kill = |steps: usize| {
-            // What the child is to free was this process's, if that is its call.
-            let block = alloc(handle, SIZE);
-            heap.set_root("block", block.as_ptr(), 0).expect("room");
-            lost += 4 * HALF.max(LONG) + SIZE;
-            let steps = kill_after(&heap, call, steps)?;
-            for _ in 0..20 {
-                assert!(
-                    model.try_step().is_ok(),
-                    "{}: no room after {steps} steps",
-                    call.name
-                );
-            }
-            Some(steps)
-        };
-        let Some(length) = kill(usize::MAX) else {
+    for (kind, call) in KINDS
+        .iter()
+        .flat_map(|kind| CALLS.iter().map(move |call| (kind, call)))
+    {
+        // SAFETY: `alarm` has no preconditions. All of them take longer than a test may.
+        unsafe { libc::alarm(600) };
+        let Some((_, way)) = round(kind, call, &[]) else {
             return println!("skipped: nobody may trace here");
         };
-        let (mut random, mut left) = (SmallRng::seed_from_u64(length as u64), budget());
-        while left > 0 {
-            let wanted = random.random_range(0..length);
-            let steps = kill(wanted).expect("it was traced before");
-            left = left.saturating_sub(steps + 100);
-            kills += 1;
-            if call.is_of_units {
-                expect_the_rest(&heap, call.name);
-            }
-            if kills % 16 == 0 {
-                heap.verify()
-                    .unwrap_or_else(|error| panic!("{} {steps}: {error}", call.name));
-                assert!(own.iter().zip(0..).all(|(number, place)| **number == place));
-            }
+        let all = way.len() <= ALL_VISITS && is_long();
+        let chosen = |point: &&Point| all || point.visit < 2 || point.is_last;
+        let points: Vec<_> = way.iter().filter(chosen).copied().collect();
+        // A budget's worth of them, others in each process that runs this.
+        let step = points.len().div_ceil(budget());
+        let from = usize::try_from(std::process::id()).expect("32 bits") % step;
+        let points: Vec<_> = points.into_iter().skip(from).step_by(step).collect();
+        let mut reached = 0;
+        for points in points.chunks(ROUND) {
+            let (came, _) = round(kind, call, points).expect("it was traced before");
+            reached += came;
         }
-        assert!(kills > 3, "{}: {kills} kills of {length}", call.name);
-        model.free_all();
-        drop(own);
-        heap.verify().expect("a sound heap");
-        let stats = heap.stats();
-        assert!(stats.live <= lost + (1 << 20), "{}: {stats:?}", call.name);
-        assert_eq!(stats.refused, 0, "{}", call.name);
         println!(
-            "{}: {length} instructions, {kills} kills, {} bytes live",
-            call.name, stats.live
+            "{}, {}: {} instructions, {} kills, {reached} where they were wanted",
+            kind.name,
+            call.name,
+            way.len(),
+            points.len()
         );
-        expect_the_rest(&heap, call.name);
-        // SAFETY: all others are gone.
-        unsafe { heap.close() }.expect("not closed yet");
+        assert!(
+            reached * 4 > points.len(),
+            "{}: {reached} kills of {}",
+            call.name,
+            points.len()
+        );
     }
 }
