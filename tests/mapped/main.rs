@@ -12,6 +12,7 @@ mod files;
 mod images;
 mod kills;
 mod kinds;
+mod published;
 mod refused;
 mod step_calls;
 mod steps;
