@@ -12,6 +12,7 @@ use super::source::{no_memory, refused};
 use super::words::{MOST_PARTS, Process};
 use crate::arena::meta;
 use crate::first_class::CONFIG;
+use crate::os::failpoints::{self, Point};
 use crate::os::shared::{self, File};
 use crate::os::{self, Held, Lock, PageLen};
 use crate::sync::{AtomicU32, AtomicU64, GuardedPtr, GuardedU8, GuardedU32, Link, Ordering};
@@ -82,6 +83,7 @@ impl Attachment {
         let fresh: &'static Self = unsafe { place.as_ref() };
         fresh.begin(opened, joined);
         fresh.next.set(NEWEST.get());
+        failpoints::at(Point::Enter);
         NEWEST.set(Some(fresh));
         Ok(fresh)
     }
@@ -166,6 +168,7 @@ impl Attachment {
             parts.count.set(0);
             parts.generation.set(own);
         }
+        failpoints::at(Point::Parts);
         parts
     }
 

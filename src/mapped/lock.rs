@@ -4,6 +4,7 @@
 use super::area::Area;
 use super::error::MappedError;
 use super::words::Process;
+use crate::os::failpoints::{self, Point};
 use crate::os::shared::{wait_shared, wake_shared};
 use crate::sync::{AtomicU32, Ordering};
 
@@ -89,6 +90,7 @@ impl Area {
             held.make_free_anew();
             header.mended.0.store(reaped, Ordering::Relaxed);
         }
+        failpoints::at(Point::Units);
         held
     }
 }

@@ -8,6 +8,7 @@ use super::header::{Line, SLOTS};
 use super::opened::{LOCKS, Opened};
 use super::source::refused;
 use super::words::Process;
+use crate::os::failpoints::{self, Point};
 use crate::os::shared::File;
 use crate::os::{self, PageLen};
 use crate::sync::Ordering;
@@ -73,6 +74,7 @@ impl Area {
             let was_used = line.is_used();
             line.process.store(os::process_number(), Ordering::Relaxed);
             line.is_used.store(1, Ordering::Relaxed);
+            failpoints::at(Point::Slot);
             let kept = own.keep_open().map_err(|errno| {
                 line.is_used.store(0, Ordering::Relaxed);
                 refused(errno)

@@ -5,6 +5,7 @@ use super::error::MappedError;
 use super::geometry::{BITS, blocks_of};
 use super::lock::Held;
 use super::words::{Owner, Unit};
+use crate::os::failpoints::{self, Point};
 use crate::os::{PageLen, shared};
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
@@ -160,6 +161,7 @@ impl Held<'_> {
         begin(unit);
         self.raise(unit + 1);
         self.mark(unit, 1, false);
+        failpoints::at(Point::Units);
         self.set_unit(unit, Unit::Slab { class, owner });
         Some(unit)
     }
@@ -183,6 +185,7 @@ impl Held<'_> {
             .slab(first)
             .length
             .store(count.into(), Ordering::Relaxed);
+        failpoints::at(Point::Units);
         self.set_unit(first, Unit::Head);
         Some(first)
     }
@@ -192,6 +195,7 @@ impl Held<'_> {
         let count = self.area.run(first);
         // First: without a head the others are nobody's, should this process end here.
         self.set_unit(first, Unit::Free);
+        failpoints::at(Point::Units);
         for distance in 1..count {
             if self.area.unit(first + distance) == (Unit::Tail { distance }) {
                 self.set_unit(first + distance, Unit::Free);

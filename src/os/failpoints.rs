@@ -113,6 +113,14 @@ pub enum Point {
     Heap,
     /// A thread is in the midst of a step on its part of a first-class heap; nothing is locked.
     Part,
+    /// A heap over a mapping is locked, and perhaps in the midst of a change of its units.
+    Units,
+    /// A process has locked its slot of such a heap by a descriptor that is still open.
+    Slot,
+    /// The parts of a process's threads in such a heap are locked.
+    Parts,
+    /// A process is about to know such a heap, and has mapped it. Others who look for one wait.
+    Enter,
 }
 
 /// Chunks, slabs, classes, mappings, threads and blocks that this process looked at to repair itself

@@ -22,6 +22,14 @@ pub(crate) enum Point {
     Heap,
     #[cfg(feature = "heaps")]
     Part,
+    #[cfg(feature = "mapped")]
+    Units,
+    #[cfg(feature = "mapped")]
+    Slot,
+    #[cfg(feature = "mapped")]
+    Parts,
+    #[cfg(feature = "mapped")]
+    Enter,
 }
 
 #[inline(always)]

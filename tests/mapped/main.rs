@@ -9,6 +9,7 @@ mod attach;
 mod calls;
 mod children;
 mod files;
+mod forks;
 mod images;
 mod kills;
 mod kinds;
