@@ -56,7 +56,7 @@ cfg_if::cfg_if! {
         mod global; // `Flagstone`, the `GlobalAlloc`
         pub mod raw; // blocks freed by address alone
         #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
-        mod mapped; // `Mapped`: a heap in memory that processes share
+        pub mod mapped; // `Mapped`: a heap in memory that processes share, and what lies in it
         #[cfg(feature = "heaps")]
         mod first_class; // `Heap`: memory that is counted, limited and dropped as one
         mod cache; // fast and slow paths of every call

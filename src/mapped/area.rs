@@ -8,7 +8,7 @@ use super::slab::Slab;
 use super::source::Source;
 use super::words::Unit;
 use crate::sync::{AtomicU64, Ordering};
-use crate::units::UNIT;
+use crate::units::{CHUNK, UNIT};
 
 /// A heap's mapping, which stays until the process ends, shared or as a private copy.
 pub(super) struct Area {
@@ -150,5 +150,17 @@ impl Area {
             reason = "units are counted by 32 bits"
         )]
         (distance < self.geometry.bytes()).then_some(((distance / UNIT) as u32, distance % UNIT))
+    }
+
+    /// Where a `T` so many bytes from the base would be, if all of it lies behind the tables, aligned.
+    pub(super) fn place_of<T>(&self, distance: u64) -> Option<NonNull<T>> {
+        let distance = usize::try_from(distance).ok()?;
+        let first = self.geometry.first as usize * UNIT;
+        let last = self.geometry.bytes().checked_sub(size_of::<T>())?;
+        // The base is aligned to a chunk, in every process.
+        let is_aligned = distance.is_multiple_of(align_of::<T>()) && align_of::<T>() <= CHUNK;
+        // SAFETY: 1. inside the heap.
+        ((first..=last).contains(&distance) && is_aligned)
+            .then(|| unsafe { crate::ptr::advance(self.base, distance) })
     }
 }

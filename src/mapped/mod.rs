@@ -2,7 +2,11 @@
 //!
 //! Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `geometry`, `header`, `error`,
 //! `source` (the file), `area` (places in the mapping), `hints`, `opened` (openings of files), `processes` (who lives),
-//! `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `roots`.
+//! `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`,
+//! `inside` (what programs put there), `roots`.
+//!
+//! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, and [places](Off) that do
+//! not depend on its address.
 
 mod area;
 mod attachment;
@@ -11,6 +15,7 @@ mod geometry;
 mod handle;
 mod header;
 mod hints;
+mod inside;
 mod lock;
 mod opened;
 mod options;
@@ -33,6 +38,7 @@ use crate::units::UNIT;
 
 pub use error::MappedError;
 pub use handle::Handle;
+pub use inside::{Box, Off, String, Vec};
 pub use opened::Opened;
 pub use options::MappedOptions;
 

@@ -11,6 +11,7 @@ mod children;
 mod files;
 mod forks;
 mod images;
+mod inside;
 mod kills;
 mod kinds;
 mod published;

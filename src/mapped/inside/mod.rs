@@ -1,0 +1,20 @@
+//! What programs put inside a heap over a mapping, see docs/mapped.md, "What can lie there".
+//!
+//! Each file names only those before it: `text` (strings), `offset` (places that do not depend on the address).
+
+mod offset;
+mod text;
+
+use allocator_api2::{boxed, vec};
+
+use super::Handle;
+
+pub use offset::Off;
+pub use text::String;
+
+/// A vector in a heap over a mapping: allocator-api2's. Its methods with `try_` make errors where the heap has no room;
+/// the others end the program.
+pub type Vec<T> = vec::Vec<T, Handle>;
+
+/// A block in a heap over a mapping, with its owner: allocator-api2's.
+pub type Box<T> = boxed::Box<T, Handle>;
