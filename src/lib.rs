@@ -50,6 +50,8 @@ cfg_if::cfg_if! {
         mod returned;
         #[path = "mapped/slab.rs"]
         mod slab;
+        #[path = "mapped/names.rs"]
+        mod names;
         mod sync;
     } else {
         // In layer order: a module names only what stands below it here.

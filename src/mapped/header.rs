@@ -1,6 +1,7 @@
 //! The first unit of a heap: what it is, its lock, its roots, and a line for each process.
 
 use super::geometry::Geometry;
+use super::names::{Names, Root};
 use super::words::MOST_SLOTS;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::units::{CHUNK, UNIT};
@@ -14,8 +15,6 @@ static_assertions::const_assert!(SLOTS <= MOST_SLOTS);
 
 /// Things that are found by name.
 pub(super) const ROOTS: usize = 64;
-/// Bytes of a root's name, at most.
-pub(super) const NAME: usize = 48;
 
 /// What is written once, before anyone else can know the heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,16 +59,6 @@ pub(super) struct Line {
     pub(super) process: AtomicU32,
 }
 
-/// A thing with a name. Written with the heap's lock, `place` last.
-#[repr(C, align(64))]
-pub(super) struct Root {
-    /// Bytes from the base; 0 is none.
-    pub(super) place: AtomicU64,
-    /// What the program says it is.
-    pub(super) kind: AtomicU64,
-    pub(super) name: [AtomicU64; NAME / 8],
-}
-
 /// What lies in the first unit.
 #[repr(C)]
 pub(super) struct Header {
@@ -102,8 +91,10 @@ pub(super) struct Header {
     /// Units up to this one have space for their tables. Written with the lock, once they have.
     pub(super) tabled: Lone<AtomicU64>,
     /// One more than there can be: for another that takes a name over.
-    pub(super) roots: [Root; ROOTS + 1],
+    roots: [Root; ROOTS + 1],
     pub(super) lines: [Line; SLOTS],
+    /// Goes up with each change of `roots`.
+    roots_version: Lone<AtomicU64>,
 }
 
 /// Alone in its line.
@@ -164,6 +155,13 @@ fn checksum(words: &[u64]) -> u64 {
 }
 
 impl Header {
+    pub(super) fn names(&self) -> Names<'_> {
+        Names {
+            roots: &self.roots,
+            version: &self.roots_version.0,
+        }
+    }
+
     /// By the creator, before anyone else can know it.
     pub(super) fn begin(&self, constants: Constants) {
         let places = [

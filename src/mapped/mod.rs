@@ -1,9 +1,9 @@
 //! Heaps over mappings: one heap that several processes have at the same address, see docs/mapped.md.
 //!
-//! Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `geometry`, `header`, `error`,
-//! `source` (the file), `area` (places in the mapping), `hints`, `opened` (openings of files), `processes` (who lives),
-//! `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`,
-//! `inside` (what programs put there), `roots`.
+//! Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `names` (the table of roots),
+//! `geometry`, `header`, `error`, `source` (the file), `area` (places in the mapping), `hints`, `opened` (openings of
+//! files), `processes` (who lives), `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a
+//! process's), `handle`, `options`, `inside` (what programs put there), `roots`.
 //!
 //! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, and [places](Off) that do
 //! not depend on its address.
@@ -17,6 +17,7 @@ mod header;
 mod hints;
 mod inside;
 mod lock;
+mod names;
 mod opened;
 mod options;
 mod part;

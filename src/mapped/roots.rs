@@ -3,14 +3,10 @@
 use core::ptr::NonNull;
 
 use super::Mapped;
-use super::area::Area;
 use super::error::MappedError;
-use super::header::{NAME, ROOTS, Root};
-use crate::sync::Ordering;
+use super::header::ROOTS;
+use super::names::{NAME, Name, Named};
 
-type Name = [u64; NAME / 8];
-
-/// A name as it stands in a root: with zeros behind it.
 fn name_of(name: &str) -> Result<Name, MappedError> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes.len() > NAME || bytes.contains(&0) {
@@ -23,29 +19,6 @@ fn name_of(name: &str) -> Result<Name, MappedError> {
         *word = u64::from_le_bytes(whole);
     }
     Ok(words)
-}
-
-impl Root {
-    fn is(&self, name: &Name) -> bool {
-        // ORDERING: by who has the lock, or for a look that `place` orders.
-        let own = self
-            .name
-            .each_ref()
-            .map(|word| word.load(Ordering::Relaxed));
-        self.place.load(Ordering::Acquire) != 0 && own == *name
-    }
-}
-
-fn find(area: &Area, name: &Name) -> Option<&'static Root> {
-    area.header().roots.iter().find(|root| root.is(name))
-}
-
-/// Takes a name from all but one. A process that was killed while it gave one may have left two.
-fn forget_others(area: &Area, name: &Name, kept: Option<&Root>) {
-    let others = area.header().roots.iter().filter(|root| root.is(name));
-    for root in others.filter(|root| kept.is_none_or(|kept| !core::ptr::eq(kept, *root))) {
-        root.place.store(0, Ordering::Release);
-    }
 }
 
 impl Mapped {
@@ -65,39 +38,24 @@ impl Mapped {
         let located = area.locate(place.addr()).filter(is_block);
         located.ok_or(MappedError::Foreign)?;
         let held = area.lock(self.attachment.process()?)?;
-        let distance = (place.addr() - area.base().addr().get()) as u64;
-        let roots = &held.area.header().roots;
-        // ORDERING: the lock orders them; `place`, last, publishes the others to who looks without it.
-        let is_free = |root: &&Root| root.place.load(Ordering::Relaxed) == 0;
-        let taken = roots.iter().filter(|root| !is_free(root)).count();
-        if taken >= ROOTS && find(area, &name).is_none() {
-            return Err(MappedError::Name);
-        }
-        let root = roots.iter().find(is_free).ok_or(MappedError::Name)?;
-        for (to, word) in root.name.iter().zip(name) {
-            to.store(word, Ordering::Relaxed);
-        }
-        root.kind.store(kind, Ordering::Relaxed);
-        root.place.store(distance, Ordering::Release);
-        forget_others(area, &name, Some(root));
-        Ok(())
+        let place = (place.addr() - area.base().addr().get()) as u64;
+        let is_set = held
+            .area
+            .header()
+            .names()
+            .set(ROOTS, Named { place, kind, name });
+        is_set.then_some(()).ok_or(MappedError::Name)
     }
 
-    /// What has a name, and what the program said that it is. The place is one of the heap's.
+    /// What has a name, and what the program said that it is. The place is one of the heap's. Takes no lock.
     #[must_use]
     pub fn root(&self, name: &str) -> Option<(NonNull<u8>, u64)> {
+        if self.attachment.is_closed() {
+            return None;
+        }
         let area = &self.attachment.area;
-        let name = name_of(name).ok()?;
-        let _held = area.lock(self.attachment.process().ok()?).ok()?;
-        let root = find(area, &name)?;
-        let distance = usize::try_from(root.place.load(Ordering::Relaxed)).ok()?;
-        let place = area.base().addr().get().checked_add(distance)?;
-        // Whatever stands there: no place in the tables.
-        area.locate(place)
-            .filter(|(unit, _)| *unit >= area.geometry.first)?;
-        // SAFETY: 1. inside the heap, as was just asked.
-        let place = unsafe { crate::ptr::advance(area.base(), distance) };
-        Some((place, root.kind.load(Ordering::Relaxed)))
+        let root = area.header().names().find(&name_of(name).ok()?)?;
+        Some((area.place_of(root.place)?, root.kind))
     }
 
     /// Takes a name away; whether there was one. What had it stays.
@@ -109,8 +67,6 @@ impl Mapped {
         let area = &self.attachment.area;
         let name = name_of(name)?;
         let _held = area.lock(self.attachment.process()?)?;
-        let found = find(area, &name).is_some();
-        forget_others(area, &name, None);
-        Ok(found)
+        Ok(area.header().names().forget(&name))
     }
 }
