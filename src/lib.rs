@@ -52,6 +52,8 @@ cfg_if::cfg_if! {
         mod slab;
         #[path = "mapped/names.rs"]
         mod names;
+        #[path = "mapped/holder.rs"]
+        mod holder;
         mod sync;
     } else {
         // In layer order: a module names only what stands below it here.

@@ -151,6 +151,23 @@ impl Attachment {
         }
     }
 
+    /// That of the heap which an address lies in.
+    pub(super) fn over(address: usize) -> Option<&'static Self> {
+        let mut next = NEWEST.get();
+        while let Some(attachment) = next {
+            if attachment.area.locate(address).is_some() {
+                return Some(attachment);
+            }
+            next = attachment.next.get();
+        }
+        None
+    }
+
+    /// From here on a forked child is of a generation of its own.
+    pub(super) fn know_forks() {
+        threads::begin(&CONFIG);
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         // ORDERING: acquire: pairs with `open_again`. Who closes sees to it that nobody is in a call.
         self.closed.load(Ordering::Acquire) != 0

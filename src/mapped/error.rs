@@ -42,6 +42,8 @@ pub enum MappedError {
     Foreign,
     /// The heap was closed in this process.
     Closed,
+    /// Somebody has the lock.
+    Held,
     /// The kernel refused a call.
     System {
         /// Its number, `errno`.
@@ -80,6 +82,7 @@ impl fmt::Display for MappedError {
             Self::Name => "too many names, or one that is empty or too long",
             Self::Foreign => "the address is none of the heap's",
             Self::Closed => "the heap was closed",
+            Self::Held => "somebody has the lock",
             Self::System { errno } => {
                 return write!(out, "the kernel refused a call: errno {errno}");
             }

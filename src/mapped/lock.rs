@@ -1,9 +1,11 @@
-//! The lock of a heap, which processes share: its word names the process that has it, so that others can tell whether
-//! that lives.
+//! Locks that processes share. The word of each names the process that has it ([`Holder`]), so that others can tell whether
+//! that lives: the heap's own lock, and those that programs put in the heap.
 
 use super::area::Area;
 use super::error::MappedError;
+use super::holder::{FREE, Holder};
 use super::words::Process;
+use crate::os;
 use crate::os::failpoints::{self, Point};
 use crate::os::shared::{wait_shared, wake_shared};
 use crate::sync::{AtomicU32, Ordering};
@@ -13,7 +15,7 @@ const PATIENCE_NS: u32 = 2_000_000;
 /// Looks before a waiter sleeps.
 const LOOKS: u32 = 100;
 
-/// Holds the lock until it is dropped.
+/// Holds the heap's lock until it is dropped.
 pub(super) struct Held<'a> {
     pub(super) area: &'a Area,
     process: Process,
@@ -25,59 +27,89 @@ const WAITS: u32 = 500;
 /// Threads of this process that hold locks of heaps.
 static HOLDERS: AtomicU32 = AtomicU32::new(0);
 
+/// How a lock was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// From nobody.
+    Free,
+    /// From a process that is gone, which may have left anything.
+    FromTheDead,
+    /// Not until the deadline.
+    Late,
+}
+
 impl Area {
-    /// Takes the lock; from a holder that is gone, with the bitmap of free units made anew. An error if the lock is not to be
-    /// had, and nobody can tell whether its holder lives.
-    pub(super) fn lock(&self, process: Process) -> Result<Held<'_>, MappedError> {
-        let word = &self.header().lock.0;
-        let take = |from: u32| {
-            // ORDERING: acquire: pairs with the release at the end of the last hold.
-            let (to, fail) = (process.bits(), Ordering::Relaxed);
-            let taken = word.compare_exchange(from, to, Ordering::Acquire, fail);
-            taken.is_ok()
-        };
+    /// Takes a lock. `is_own_alive` says, after so many waits, whether a holder that is this process is believed.
+    /// `deadline` is one of [`os::now_ns`]. An error if the lock is not to be had, and nobody can tell whether its holder
+    /// lives.
+    pub(super) fn take(
+        &self,
+        holder: Holder<'_>,
+        process: Process,
+        is_own_alive: impl Fn(u32) -> bool,
+        deadline: Option<u64>,
+    ) -> Result<Taken, MappedError> {
+        let own = process.bits();
         for _ in 0..LOOKS {
-            if word.load(Ordering::Relaxed) == 0 && take(0) {
-                return Ok(self.held(process, false));
+            if holder.get() == FREE && holder.take(FREE, own) {
+                return Ok(Taken::Free);
             }
             core::hint::spin_loop();
         }
         let mut waits = 0;
         loop {
-            let holder = word.load(Ordering::Relaxed);
-            if holder == 0 {
-                if take(0) {
-                    return Ok(self.held(process, false));
+            let found = holder.get();
+            if found == FREE {
+                if holder.take(FREE, own) {
+                    return Ok(Taken::Free);
                 }
                 continue;
             }
-            // ORDERING: a hint; a sleeper that is not woken wakes by itself.
-            self.header().sleepers.0.store(1, Ordering::Relaxed);
-            wait_shared(word, holder, PATIENCE_NS);
-            if word.load(Ordering::Relaxed) != holder {
+            let mut patience = PATIENCE_NS;
+            if let Some(deadline) = deadline {
+                let left = deadline.saturating_sub(os::now_ns());
+                if left == 0 {
+                    return Ok(Taken::Late);
+                }
+                patience = patience.min(u32::try_from(left).unwrap_or(u32::MAX));
+            }
+            holder.announce();
+            wait_shared(holder.word, found, patience);
+            if holder.get() != found {
                 continue;
             }
             waits += 1;
-            let lives = if holder == process.bits() {
-                // What only a stray write can have put there, once none of these has it for a second.
-                waits <= WAITS || HOLDERS.load(Ordering::Relaxed) != 0
+            let lives = if found == own {
+                is_own_alive(waits)
             } else {
                 let reaped = self.reap(process);
                 let is_current = |other| self.is_current(other);
-                let lives = Process::from_bits(holder).is_some_and(is_current);
+                let lives = Process::from_bits(found).is_some_and(is_current);
                 if let (true, Err(error), true) = (lives, reaped, waits > WAITS) {
                     return Err(error);
                 }
                 lives
             };
-            if !lives && take(holder) {
-                return Ok(self.held(process, true));
+            if !lives && holder.take(found, own) {
+                return Ok(Taken::FromTheDead);
             }
         }
     }
 
-    /// The lock just taken. What processes that are gone were at is mended first.
-    fn held(&self, process: Process, is_torn: bool) -> Held<'_> {
+    fn holder(&self) -> Holder<'_> {
+        let header = self.header();
+        Holder {
+            word: &header.lock.0,
+            sleepers: &header.sleepers.0,
+        }
+    }
+
+    /// Takes the heap's lock; from a holder that is gone, with the bitmap of free units made anew. Errors as of
+    /// [`take`](Self::take).
+    pub(super) fn lock(&self, process: Process) -> Result<Held<'_>, MappedError> {
+        // What only a stray write can have put there, once no thread of this process has it for a second.
+        let is_own_alive = |waits| waits <= WAITS || HOLDERS.load(Ordering::Relaxed) != 0;
+        let taken = self.take(self.holder(), process, is_own_alive, None)?;
         HOLDERS.fetch_add(1, Ordering::Relaxed);
         let held = Held {
             area: self,
@@ -86,28 +118,20 @@ impl Area {
         let header = self.header();
         // ORDERING: pairs with `note_reaped`.
         let reaped = header.reaped.0.load(Ordering::Acquire);
+        let is_torn = taken == Taken::FromTheDead;
         if is_torn || reaped != header.mended.0.load(Ordering::Relaxed) {
             held.make_free_anew();
             header.mended.0.store(reaped, Ordering::Relaxed);
         }
         failpoints::at(Point::Units);
-        held
+        Ok(held)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        let header = self.area.header();
         HOLDERS.fetch_sub(1, Ordering::Relaxed);
-        // ORDERING: release: pairs with the next who takes it. By an exchange: bytes that somebody else wrote there stay.
-        let (own, free) = (self.process.bits(), 0);
-        let _ = header
-            .lock
-            .0
-            .compare_exchange(own, free, Ordering::Release, Ordering::Relaxed);
-        let sleepers = &header.sleepers.0;
-        if sleepers.load(Ordering::Relaxed) != 0 && !wake_shared(&header.lock.0) {
-            sleepers.store(0, Ordering::Relaxed);
-        }
+        let own = self.process.bits();
+        self.area.holder().release(own, wake_shared);
     }
 }

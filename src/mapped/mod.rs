@@ -2,11 +2,11 @@
 //!
 //! Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `names` (the table of roots),
 //! `geometry`, `header`, `error`, `source` (the file), `area` (places in the mapping), `hints`, `opened` (openings of
-//! files), `processes` (who lives), `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a
+//! files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a
 //! process's), `handle`, `options`, `inside` (what programs put there), `roots`.
 //!
-//! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, and [places](Off) that do
-//! not depend on its address.
+//! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, [places](Off) that do
+//! not depend on its address, and a [`Mutex`] and an [`Event`] that outlive who uses them.
 
 mod area;
 mod attachment;
@@ -15,6 +15,7 @@ mod geometry;
 mod handle;
 mod header;
 mod hints;
+mod holder;
 mod inside;
 mod lock;
 mod names;
@@ -39,7 +40,7 @@ use crate::units::UNIT;
 
 pub use error::MappedError;
 pub use handle::Handle;
-pub use inside::{Box, Off, String, Vec};
+pub use inside::{Box, Event, Guard, LockError, Mutex, Off, String, Vec};
 pub use opened::Opened;
 pub use options::MappedOptions;
 

@@ -355,10 +355,19 @@ pub(crate) fn wait_shared(word_: &AtomicU32, value: u32, nanoseconds: u32) {
 
 /// Wakes one who waits for such a word; whether there was one.
 pub(crate) fn wake_shared(word_: &AtomicU32) -> bool {
+    wake_some(word_, 1)
+}
+
+/// Wakes all who wait for such a word.
+pub(crate) fn wake_all_shared(word_: &AtomicU32) {
+    wake_some(word_, i32::MAX.cast_unsigned());
+}
+
+fn wake_some(word_: &AtomicU32, most: u32) -> bool {
     let arguments = [
         word_.as_ptr().cast(),
         word(libc::FUTEX_WAKE as usize),
-        word(1),
+        word(most as usize),
     ];
     // SAFETY: 1. no thread's memory is touched.
     let woken = unsafe { call(libc::SYS_futex, arguments) };

@@ -14,6 +14,7 @@ mod images;
 mod inside;
 mod kills;
 mod kinds;
+mod locks;
 mod published;
 mod refused;
 mod step_calls;
