@@ -5,15 +5,16 @@ use core::ptr::NonNull;
 
 use super::area::Area;
 use super::error::MappedError;
+use super::header::{Constants, Kind};
 use super::opened::Opened;
 use super::part::Part;
 use super::processes::{Joined, let_go};
-use super::source::{no_memory, refused};
+use super::source::{Source, no_memory, refused};
 use super::words::{MOST_PARTS, Process};
 use crate::arena::meta;
 use crate::first_class::CONFIG;
 use crate::os::failpoints::{self, Point};
-use crate::os::shared::{self, File};
+use crate::os::shared::{self, File, FileId, IN_USE, Sharing};
 use crate::os::{self, Held, Lock, PageLen};
 use crate::sync::{AtomicU32, AtomicU64, GuardedPtr, GuardedU8, GuardedU32, Link, Ordering};
 use crate::thread_cache::ThreadCache;
@@ -23,14 +24,31 @@ pub(super) struct Attachment {
     pub(super) area: Area,
     /// The slot of this process, and above it the number of forks before the process that has it: a child has none.
     process: AtomicU64,
-    /// 1 once the heap was closed here.
-    closed: AtomicU32,
+    /// What this process may do with the heap: the number of a [`State`].
+    state: AtomicU32,
     /// Frees that were wrong, and did nothing.
     pub(super) refused: AtomicU32,
     /// What keeps that slot locked.
     kept: GuardedPtr<u8>,
     parts: Lock<Parts>,
     next: Link<Self>,
+}
+
+/// What a process may do with a heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum State {
+    Open,
+    /// What is left of it can be read.
+    Closed,
+    ReadOnly,
+}
+
+/// How a process came to a heap: its slot, if it got one by that.
+pub(super) struct Found {
+    pub(super) opened: Opened,
+    pub(super) joined: Option<Joined>,
+    pub(super) state: State,
 }
 
 /// The parts of this process's threads.
@@ -59,7 +77,7 @@ impl Attachment {
     pub(super) fn enter(
         _: &Held<'static, ()>,
         area: Area,
-        (opened, joined): (Opened, Option<Joined>),
+        found: Found,
     ) -> Result<&'static Self, MappedError> {
         let place = meta::alloc(size_of::<Self>()).ok_or(no_memory())?;
         let place = place.cast::<Self>();
@@ -67,7 +85,7 @@ impl Attachment {
             area,
             process: AtomicU64::new(0),
             kept: GuardedPtr::null(),
-            closed: AtomicU32::new(0),
+            state: AtomicU32::new(State::Closed as u32),
             refused: AtomicU32::new(0),
             parts: Lock::new(Parts {
                 first: GuardedPtr::null(),
@@ -81,7 +99,7 @@ impl Attachment {
         unsafe { place.write(fresh) };
         // SAFETY: 1. just written, and never freed.
         let fresh: &'static Self = unsafe { place.as_ref() };
-        fresh.begin(opened, joined);
+        fresh.begin(found);
         fresh.next.set(NEWEST.get());
         failpoints::at(Point::Enter);
         NEWEST.set(Some(fresh));
@@ -90,23 +108,29 @@ impl Attachment {
 
     /// That of the heap at this address.
     pub(super) fn at(base: usize) -> Option<&'static Self> {
-        let mut next = NEWEST.get();
-        while let Some(attachment) = next {
-            if attachment.area.base().addr().get() == base {
-                return Some(attachment);
-            }
-            next = attachment.next.get();
-        }
-        None
+        all_attached().find(|attachment| attachment.area.base().addr().get() == base)
+    }
+
+    /// That of the heap in this file, which says this of itself.
+    pub(super) fn of(id: FileId, constants: Constants) -> Option<&'static Self> {
+        let is_it = |source: &Source| source.id == id && source.constants == constants;
+        all_attached().find(|attachment| is_it(&attachment.area.source))
     }
 
     /// The slot that this process has got, if it has, and how it came to the heap.
-    fn begin(&self, opened: Opened, joined: Option<Joined>) {
+    fn begin(&self, found: Found) {
         let parts = self.parts();
-        parts.opened.set(opened as u8);
-        if let Some(joined) = joined {
+        parts.opened.set(found.opened as u8);
+        self.process.store(0, Ordering::Relaxed);
+        if let Some(joined) = found.joined {
             self.keep(&joined);
         }
+        self.be(found.state);
+    }
+
+    fn be(&self, state: State) {
+        // ORDERING: release: pairs with `state`.
+        self.state.store(state as u32, Ordering::Release);
     }
 
     fn keep(&self, joined: &Joined) {
@@ -126,41 +150,35 @@ impl Attachment {
     pub(super) fn open_again(
         &self,
         _: &Held<'static, ()>,
-        file: File,
-        join: impl FnOnce(&Area) -> Result<(Opened, Option<Joined>), MappedError>,
+        (file, sharing): (File, Sharing),
+        join: impl FnOnce(&Area) -> Result<Found, MappedError>,
     ) -> Result<(), MappedError> {
         let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
-        // SAFETY: 1. our own, in which nobody has anything since the heap was closed.
-        unsafe { file.map_over(base, length, true) }.map_err(refused)?;
+        // SAFETY: 1. our own, in which nobody stores anything since the heap was closed.
+        unsafe { file.map_over(base, length, sharing) }.map_err(refused)?;
         let before = self.area.source.file();
         self.area.source.set(file);
-        match join(&self.area) {
-            Ok((opened, joined)) => {
-                self.process.store(0, Ordering::Relaxed);
-                self.begin(opened, joined);
-                // ORDERING: release: pairs with `is_closed`.
-                self.closed.store(0, Ordering::Release);
-                Ok(())
-            }
-            Err(error) => {
-                self.area.source.set(before);
-                // SAFETY: 1. as above. If the kernel refuses, the file stays there, which nobody uses.
-                let _ = unsafe { file.map_over(base, length, false) };
-                Err(error)
-            }
+        let found = join(&self.area).inspect_err(|_| {
+            self.area.source.set(before);
+            // SAFETY: 1. as above. If the kernel refuses, the file stays there, which nobody uses.
+            let _ = unsafe { file.map_over(base, length, Sharing::Copy) };
+        })?;
+        self.begin(found);
+        Ok(())
+    }
+
+    pub(super) fn state(&self) -> State {
+        // ORDERING: acquire: pairs with `be`. Who closes sees to it that nobody is in a call.
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Open,
+            1 => State::Closed,
+            _ => State::ReadOnly,
         }
     }
 
     /// That of the heap which an address lies in.
     pub(super) fn over(address: usize) -> Option<&'static Self> {
-        let mut next = NEWEST.get();
-        while let Some(attachment) = next {
-            if attachment.area.locate(address).is_some() {
-                return Some(attachment);
-            }
-            next = attachment.next.get();
-        }
-        None
+        all_attached().find(|attachment| attachment.area.locate(address).is_some())
     }
 
     /// From here on a forked child is of a generation of its own.
@@ -168,9 +186,13 @@ impl Attachment {
         threads::begin(&CONFIG);
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        // ORDERING: acquire: pairs with `open_again`. Who closes sees to it that nobody is in a call.
-        self.closed.load(Ordering::Acquire) != 0
+    /// An error unless this process may change the heap.
+    pub(super) fn writable(&self) -> Result<(), MappedError> {
+        match self.state() {
+            State::Open => Ok(()),
+            State::Closed => Err(MappedError::Closed),
+            State::ReadOnly => Err(MappedError::ReadOnly),
+        }
     }
 
     /// The lock of the parts. In a forked child the parent's parts are forgotten.
@@ -192,9 +214,7 @@ impl Attachment {
     /// The slot of this process, which is claimed if it has none.
     pub(super) fn process(&self) -> Result<Process, MappedError> {
         threads::begin(&CONFIG);
-        if self.is_closed() {
-            return Err(MappedError::Closed);
-        }
+        self.writable()?;
         let own = os::fork_generation().number();
         // ORDERING: a number that does not change in a process once it is there.
         if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
@@ -204,9 +224,7 @@ impl Attachment {
         if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
             return Ok(process);
         }
-        if self.is_closed() {
-            return Err(MappedError::Closed);
-        }
+        self.writable()?;
         // Whoever brought this process the heap knew what state it was in.
         let joined = self.area.join(true)?;
         self.keep(&joined);
@@ -222,9 +240,7 @@ impl Attachment {
         // A thread that is ending has none.
         let own = ThreadCache::own().ok_or(MappedError::Closed)?;
         let parts = self.parts();
-        if self.is_closed() {
-            return Err(MappedError::Closed);
-        }
+        self.writable()?;
         let found = all(parts.first.get()).find(|part| part.thread.is(own));
         if let Some(part) =
             found.or_else(|| all(parts.first.get()).find(|part| part.thread.is_gone()))
@@ -264,29 +280,77 @@ impl Attachment {
         self.give_up_gone();
     }
 
+    /// Gives up all that this process's threads own, and lets nobody have more.
+    fn rest(&self) -> Result<(), MappedError> {
+        let parts = self.parts();
+        self.writable()?;
+        self.be(State::Closed);
+        all(parts.first.get()).for_each(Part::give_up);
+        all(parts.first.get()).for_each(Part::end);
+        Ok(())
+    }
+
     /// Gives up all that this process owns, and puts a private copy in the mapping's place.
     ///
     /// # Safety
     /// 1. No other thread of this process is in a call for the heap.
     pub(super) unsafe fn close(&self) -> Result<(), MappedError> {
-        {
-            let parts = self.parts();
-            if self.is_closed() {
-                return Err(MappedError::Closed);
-            }
-            self.closed.store(1, Ordering::Relaxed);
-            all(parts.first.get()).for_each(Part::give_up);
-            all(parts.first.get()).for_each(Part::end);
+        if self.state() == State::ReadOnly {
+            self.be(State::Closed);
+            self.close_descriptor();
+            return Ok(());
         }
+        self.rest()?;
         // Not by the descriptor itself: the program may have closed it, and have another file by its number.
         let file = self.area.source.open_anew();
         let file = file.inspect_err(|_| self.give_slot_up())?;
         let closed = self.area.alone_at_openings(file, || self.leave(file));
-        file.close();
+        self.close_descriptor();
+        closed
+    }
+
+    fn close_descriptor(&self) {
         if let Some(own) = self.area.source.open() {
             own.close();
         }
-        closed
+    }
+
+    /// Gives up all that this process owns, and has the kernel see to it that nobody stores in the heap any more.
+    ///
+    /// # Safety
+    /// 1. As for [`close`](Self::close).
+    pub(super) unsafe fn freeze(&self) -> Result<(), MappedError> {
+        self.writable()?;
+        if self.area.source.kind() != Kind::Object {
+            return Err(MappedError::Unsupported);
+        }
+        let file = self.area.source.open_anew()?;
+        let frozen = self.rest().and_then(|()| {
+            self.give_slot_up();
+            self.freeze_file(file)
+        });
+        file.close();
+        frozen
+    }
+
+    fn freeze_file(&self, file: File) -> Result<(), MappedError> {
+        let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
+        // The kernel counts each mapping in which something could be stored, this process's first.
+        // SAFETY: 1. our own mapping of this file, in which nobody stores any more.
+        let frozen = unsafe { file.map_over(base, length, Sharing::Frozen) };
+        let frozen = frozen.and_then(|()| file.freeze());
+        if frozen.is_ok() {
+            self.be(State::ReadOnly);
+            return Ok(());
+        }
+        // SAFETY: 1. our own. If the kernel refuses, it can be read, and is closed.
+        unsafe { file.map_over(base, length, Sharing::All) }.map_err(refused)?;
+        self.process.store(0, Ordering::Relaxed);
+        self.be(State::Open);
+        frozen.map_err(|errno| match errno {
+            IN_USE => MappedError::InUse,
+            errno => refused(errno),
+        })
     }
 
     /// Gives this process's slot up, and what it maps.
@@ -294,7 +358,7 @@ impl Attachment {
         self.give_slot_up();
         let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
         // SAFETY: 1. our own mapping of this file.
-        unsafe { file.map_over(base, length, false) }.map_err(refused)?;
+        unsafe { file.map_over(base, length, Sharing::Copy) }.map_err(refused)?;
         self.area.end_use(file)
     }
 
@@ -307,6 +371,10 @@ impl Attachment {
             }
         }
     }
+}
+
+fn all_attached() -> impl Iterator<Item = &'static Attachment> {
+    core::iter::successors(NEWEST.get(), |attachment| attachment.next.get())
 }
 
 fn process_of(word: u64, generation: u32) -> Option<Process> {

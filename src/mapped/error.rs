@@ -44,6 +44,10 @@ pub enum MappedError {
     Closed,
     /// Somebody has the lock.
     Held,
+    /// The heap can be read alone, in this process or, once it was frozen, in all.
+    ReadOnly,
+    /// Other processes have the heap.
+    InUse,
     /// The kernel refused a call.
     System {
         /// Its number, `errno`.
@@ -83,6 +87,8 @@ impl fmt::Display for MappedError {
             Self::Foreign => "the address is none of the heap's",
             Self::Closed => "the heap was closed",
             Self::Held => "somebody has the lock",
+            Self::ReadOnly => "the heap can only be read",
+            Self::InUse => "other processes have the heap",
             Self::System { errno } => {
                 return write!(out, "the kernel refused a call: errno {errno}");
             }

@@ -69,7 +69,7 @@ impl Handle {
     }
 
     fn attachment(self) -> Option<&'static Attachment> {
-        Attachment::at(self.base.addr().get()).filter(|attachment| !attachment.is_closed())
+        Attachment::at(self.base.addr().get()).filter(|attachment| attachment.writable().is_ok())
     }
 
     #[inline(always)]

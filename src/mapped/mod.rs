@@ -32,8 +32,8 @@ mod words;
 
 use core::ffi::c_int;
 use core::fmt;
+use core::ptr::NonNull;
 
-use crate::os::shared::File;
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
 use crate::units::UNIT;
@@ -46,7 +46,6 @@ pub use options::MappedOptions;
 
 use attachment::Attachment;
 use geometry::blocks_of;
-use source::refused;
 use words::Unit;
 
 /// A heap in memory that processes share.
@@ -132,8 +131,8 @@ impl Mapped {
     ///    process: no two change one at a time, none reads what another changes, but by atomics and locks made for that.
     ///    Tables that say nothing sensible make errors, and nothing else; blocks are the programs' affair.
     pub unsafe fn attach(fd: c_int) -> Result<Self, MappedError> {
-        let file = File(fd).duplicate().map_err(refused)?;
-        Self::options().find(file).inspect_err(|_| file.close())
+        // SAFETY: 1. our own.
+        unsafe { Self::options().attach(fd) }
     }
 
     /// How this process, or the one that it was forked from, came to the heap.
@@ -153,6 +152,12 @@ impl Mapped {
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(self.attachment.area.base())
+    }
+
+    /// Where the heap begins: in every process, unless it was told to lie [anywhere](MappedOptions::anywhere).
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.attachment.area.base()
     }
 
     /// Whether an address is one of the heap's.
@@ -211,9 +216,7 @@ impl Mapped {
     /// [`MappedError::Closed`]; [`System`](MappedError::System) if the kernel could not write. What was stored before may be
     /// lost then, however often it is tried again.
     pub fn flush(&self) -> Result<(), MappedError> {
-        if self.attachment.is_closed() {
-            return Err(MappedError::Closed);
-        }
+        self.attachment.writable()?;
         self.attachment.area.flush()
     }
 
@@ -241,6 +244,25 @@ impl Mapped {
     pub fn verify(&self) -> Result<(), MappedError> {
         let process = self.attachment.process()?;
         self.attachment.area.lock(process)?.verify()
+    }
+
+    /// Has the kernel see to it that nobody changes a heap in a file of memory any more: built once, it is for others to
+    /// [read](MappedOptions::read_only), who share its memory. In this process it can be read, too.
+    ///
+    /// # Errors
+    ///
+    /// [`MappedError::InUse`] while others have it, forked children, too: nothing changed then.
+    /// [`Unsupported`](MappedError::Unsupported) for other kinds of file; [`Closed`](MappedError::Closed) and
+    /// [`ReadOnly`](MappedError::ReadOnly); [`System`](MappedError::System) if the kernel refuses, after which the heap
+    /// may be closed.
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`close`](Self::close): who changes what lies in it from now on is ended by the kernel.
+    #[doc(alias("seal", "F_SEAL_WRITE"))]
+    pub unsafe fn freeze(self) -> Result<(), MappedError> {
+        // SAFETY: 1. our own.
+        unsafe { self.attachment.freeze() }
     }
 
     /// Gives up what this process owns of the heap, and puts a private copy in its place: what is left of the heap's in this

@@ -7,15 +7,19 @@ use super::error::MappedError;
 use super::header::{Header, Kind, Line, SLOTS};
 use super::source::refused;
 use super::words::Process;
-use crate::os::PageLen;
 use crate::os::files::{boot_number, sync_mapping};
-use crate::os::shared::File;
+use crate::os::shared::{File, FileId};
+use crate::os::{Lock, PageLen};
 use crate::sync::Ordering;
 
 /// Where the bytes lie that slots are locked by: behind whatever a file holds.
 pub(super) const LOCKS: u64 = 1 << 60;
 /// The byte that is locked by who opens or closes a file: far from the slots', with which the kernel would merge it.
 const OPENINGS: u64 = 1 << 59;
+
+/// The file by which a thread of this process opens or closes a heap at the moment: a child that is forked meanwhile has
+/// it, too, with its locks.
+static OWN: Lock<Option<(File, FileId)>> = Lock::new(None);
 
 /// How a process came to a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +68,34 @@ impl Line {
 }
 
 impl Area {
-    /// Does something while nobody else opens or closes the heap, if it is in a file.
+    /// Does something by a file that was opened anew, and closes that: while nobody else opens or closes the heap, if it
+    /// is in a file.
     pub(super) fn alone_at_openings<T>(
         &self,
         own: File,
         act: impl FnOnce() -> Result<T, MappedError>,
     ) -> Result<T, MappedError> {
-        if self.source.kind != Kind::File {
+        OWN.break_inherited();
+        let mut opening = OWN.lock();
+        if let Some((left, id)) = opening.take() {
+            // A parent's thread was here when this process was forked. What it locked would stay locked.
+            if left.identify().is_ok_and(|(found, _)| found == id) {
+                left.close();
+            }
+        }
+        *opening = Some((own, self.source.id));
+        let done = self.alone(own, act);
+        own.close();
+        *opening = None;
+        done
+    }
+
+    fn alone<T>(
+        &self,
+        own: File,
+        act: impl FnOnce() -> Result<T, MappedError>,
+    ) -> Result<T, MappedError> {
+        if self.source.kind() != Kind::File {
             return act();
         }
         own.lock_byte(OPENINGS).map_err(refused)?;
@@ -87,7 +112,7 @@ impl Area {
 
     /// Before a process claims a slot, alone at openings: how it finds the heap. From here on a file counts as in use.
     pub(super) fn begin_use(&self, own: File, may_be_dirty: bool) -> Result<Opened, MappedError> {
-        if self.source.kind != Kind::File || !self.is_unused(own)? {
+        if self.source.kind() != Kind::File || !self.is_unused(own)? {
             return Ok(Opened::Joined);
         }
         let now = boot_number().map_err(refused)?;
@@ -117,6 +142,21 @@ impl Area {
         self.header().reaped.0.fetch_add(1, Ordering::Release);
     }
 
+    /// How a process finds the heap that only reads it, and is none of its users.
+    pub(super) fn look(&self, may_be_dirty: bool) -> Result<Opened, MappedError> {
+        if self.source.kind() != Kind::File {
+            return Ok(Opened::Joined);
+        }
+        let now = boot_number().map_err(refused)?;
+        // ORDERING: others may change it at any time.
+        match self.header().boot.0.load(Ordering::Relaxed) {
+            0 => Ok(Opened::Clean),
+            before if before == now => Ok(Opened::Joined),
+            _ if may_be_dirty => Ok(Opened::Dirty),
+            _ => Err(MappedError::Dirty),
+        }
+    }
+
     /// No process has the heap: what they held is nobody's.
     fn forget_processes(&self) {
         let header = self.header();
@@ -131,7 +171,7 @@ impl Area {
     /// After a process gave up its slot, alone at openings: what is in the file reaches the disk, and it counts as closed,
     /// unless others have it.
     pub(super) fn end_use(&self, own: File) -> Result<(), MappedError> {
-        if self.source.kind != Kind::File || !self.is_unused(own)? {
+        if self.source.kind() != Kind::File || !self.is_unused(own)? {
             return Ok(());
         }
         own.sync().map_err(refused)?;
@@ -143,7 +183,7 @@ impl Area {
 
     /// Waits until what was stored is on disk.
     pub(super) fn flush(&self) -> Result<(), MappedError> {
-        if self.source.kind != Kind::File {
+        if self.source.kind() != Kind::File {
             return Ok(());
         }
         let length = PageLen::kept(self.geometry.bytes());

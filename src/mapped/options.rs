@@ -1,19 +1,21 @@
 //! How a heap over a mapping is made or found.
 
+use core::ffi::c_int;
 use core::ptr::NonNull;
 
 use super::Mapped;
 use super::area::Area;
-use super::attachment::Attachment;
+use super::attachment::{Attachment, Found, State};
 use super::error::MappedError;
 use super::geometry::Geometry;
 use super::header::{CONSTANTS, Constants, Kind};
 use super::opened::Opened;
 use super::processes::{Joined, let_go};
 use super::source::{Source, refused};
+use crate::config::HugePages;
 use crate::os::files::{FileKind, Path, Unnamed};
-use crate::os::shared::{File, NO_MEMORY, TAKEN};
-use crate::os::{self, Held, PageLen};
+use crate::os::shared::{File, NO_MEMORY, SEALED, Sharing, TAKEN};
+use crate::os::{self, Attributes, Held, PageLen};
 use crate::sync::Ordering;
 use crate::units::CHUNK;
 
@@ -46,6 +48,10 @@ pub struct MappedOptions<'a> {
     name: &'a str,
     mode: u32,
     may_be_dirty: bool,
+    is_for_reading: bool,
+    may_lie_anywhere: bool,
+    is_populated: bool,
+    attributes: Attributes,
 }
 
 impl Default for MappedOptions<'_> {
@@ -62,6 +68,10 @@ impl<'a> MappedOptions<'a> {
             name: "flagstone",
             mode: 0o600,
             may_be_dirty: false,
+            is_for_reading: false,
+            may_lie_anywhere: false,
+            is_populated: false,
+            attributes: Attributes::NONE,
         }
     }
 
@@ -93,6 +103,60 @@ impl<'a> MappedOptions<'a> {
         self
     }
 
+    /// Whether a heap that is found is to be read alone. This process takes no part in it then: nobody waits for it, and
+    /// what it finds may change or go at any time, unless the heap is [frozen](Mapped::freeze), or the programs agree.
+    /// A file that may not be written can be read so. Handles of the heap allocate and free nothing.
+    pub const fn read_only(mut self, is_for_reading: bool) -> Self {
+        self.is_for_reading = is_for_reading;
+        self
+    }
+
+    /// Whether a heap that is found may lie elsewhere in this process, if something else lies at its address. What is stored
+    /// there may be used by its distance from the base alone: no `Vec`, no `Box`, no [`Handle`](super::Handle) that another
+    /// process left there.
+    pub const fn anywhere(mut self, may_lie_anywhere: bool) -> Self {
+        self.may_lie_anywhere = may_lie_anywhere;
+        self
+    }
+
+    /// Whether all memory is there before the heap is handed out: of a new one all that it can have, of one that is found
+    /// all that it had. So nobody waits later for the kernel to find a page.
+    #[doc(alias("prefault", "MADV_POPULATE_WRITE"))]
+    pub const fn populate(mut self, is_populated: bool) -> Self {
+        self.is_populated = is_populated;
+        self
+    }
+
+    /// Whether this process's mapping has huge pages, where the kernel gives some to files of memory
+    /// (`/sys/kernel/mm/transparent_hugepage/shmem_enabled`). A wish.
+    pub const fn huge_pages(mut self, advice: HugePages) -> Self {
+        self.attributes.huge_pages = advice;
+        self
+    }
+
+    /// Whether the heap stands in this process's core dumps, which it does by default.
+    #[doc(alias("madvise", "MADV_DONTDUMP"))]
+    pub const fn core_dumps(mut self, are_allowed: bool) -> Self {
+        self.attributes.is_dumped = are_allowed;
+        self
+    }
+
+    /// Whether the kernel may keep equal pages once (KSM). It does so of private memory alone: asked for a heap that
+    /// processes share it does nothing, and says nothing. So this is always [`MappedError::Unsupported`];
+    /// [`Heap`](crate::Heap)s have it.
+    #[doc(alias("ksm", "MADV_MERGEABLE"))]
+    pub const fn mergeable(mut self, is_allowed: bool) -> Self {
+        self.attributes.is_merged = is_allowed;
+        self
+    }
+
+    /// The node of memory (NUMA) that pages are to come from which this process touches first, by the kernel's number.
+    #[doc(alias("numa", "mbind"))]
+    pub fn node(mut self, number: impl Into<Option<u32>>) -> Self {
+        self.attributes.node = number.into();
+        self
+    }
+
     /// A heap in a file of memory: for forked children, and for who gets the descriptor. It goes when nobody has it any more.
     ///
     /// # Errors
@@ -109,7 +173,11 @@ impl<'a> MappedOptions<'a> {
         name[..bytes.len()].copy_from_slice(bytes);
         let name = core::ffi::CStr::from_bytes_until_nul(&name).map_err(|_| MappedError::Name)?;
         let file = File::of_memory(name, PageLen::kept(self.capacity)).map_err(refused)?;
-        let whole = Whole { geometry, file };
+        let whole = Whole {
+            geometry,
+            file,
+            options: self,
+        };
         whole
             .begin(Kind::Object, |_| Ok(()))
             .inspect_err(|_| file.close())
@@ -131,7 +199,11 @@ impl<'a> MappedOptions<'a> {
         let file = path
             .nameless_in(self.mode, os::random()[0])
             .map_err(refused)?;
-        let whole = Whole { geometry, file };
+        let whole = Whole {
+            geometry,
+            file,
+            options: self,
+        };
         whole
             .begin(Kind::Spill, |_| Ok(()))
             .inspect_err(|_| file.close())
@@ -155,7 +227,11 @@ impl<'a> MappedOptions<'a> {
         let geometry = Geometry::of(self.capacity).ok_or(MappedError::Capacity)?;
         let unnamed = path.begin(self.mode, os::random()[0]).map_err(refused)?;
         let file = unnamed.file;
-        let whole = Whole { geometry, file };
+        let whole = Whole {
+            geometry,
+            file,
+            options: self,
+        };
         let name = |unnamed: &Unnamed| {
             unnamed.name(path).map_err(refused)?;
             path.keep_name().map_err(refused)
@@ -186,7 +262,22 @@ impl<'a> MappedOptions<'a> {
     }
 
     fn open_at(self, path: &Path) -> Result<Mapped, MappedError> {
-        let file = path.open().map_err(refused)?;
+        let file = path.open(self.is_for_reading).map_err(refused)?;
+        self.find(file).inspect_err(|_| file.close())
+    }
+
+    /// The heap of another process, by a descriptor of its file, which is not closed, nor needed any more. In a process that
+    /// has the heap already it is the same one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapped::attach`].
+    ///
+    /// # Safety
+    ///
+    /// 1. As for [`Mapped::attach`].
+    pub unsafe fn attach(self, fd: c_int) -> Result<Mapped, MappedError> {
+        let file = File(fd).duplicate().map_err(refused)?;
         self.find(file).inspect_err(|_| file.close())
     }
 
@@ -214,8 +305,32 @@ impl<'a> MappedOptions<'a> {
         Err(last)
     }
 
+    /// What no heap over a mapping can have.
+    fn check(self) -> Result<(), MappedError> {
+        if self.attributes.is_merged {
+            return Err(MappedError::Unsupported);
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel what the mapping is to be.
+    fn tell(self, area: &Area) -> Result<(), MappedError> {
+        let length = PageLen::kept(area.geometry.bytes());
+        let told = self.attributes.give_to(area.base(), length);
+        told.map_err(|_| MappedError::Unsupported)
+    }
+
+    fn sharing(self) -> Sharing {
+        if self.is_for_reading {
+            Sharing::Reader
+        } else {
+            Sharing::All
+        }
+    }
+
     /// The heap of a file that was opened for it, which is closed if it is not needed.
-    pub(super) fn find(self, file: File) -> Result<Mapped, MappedError> {
+    fn find(self, file: File) -> Result<Mapped, MappedError> {
+        self.check()?;
         let (id, bytes) = file.identify().map_err(refused)?;
         match file.kind().map_err(refused)? {
             FileKind::Regular => {}
@@ -224,58 +339,100 @@ impl<'a> MappedOptions<'a> {
         }
         let constants = read_constants(file, bytes)?;
         let geometry = Geometry::of(bytes).ok_or(MappedError::Damaged)?;
-        #[expect(clippy::cast_possible_truncation, reason = "it was checked to fit")]
-        let base = constants.base as usize;
-        // Elsewhere it could lie in the way of a stack that grows.
-        let is_in = |[from, to]: &[usize; 2]| (*from..*to).contains(&base) && bytes <= to - base;
-        if !PLACES.iter().any(is_in) {
-            return Err(MappedError::Damaged);
-        }
         let entering = Attachment::entering();
         let join = |area: &Area| self.join(area);
-        if let Some(attachment) = Attachment::at(base).filter(|other| other.area.source.id == id) {
-            if attachment.is_closed() {
-                attachment.open_again(&entering, file, join)?;
+        if let Some(attachment) = Attachment::of(id, constants) {
+            if attachment.state() == State::Closed {
+                attachment.open_again(&entering, (file, self.sharing()), join)?;
             } else {
                 file.close();
             }
             return Ok(Mapped { attachment });
         }
-        let place = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(base));
-        let mapped = file.map(PageLen::kept(bytes), place);
-        let base = mapped.map_err(|errno| match errno {
-            TAKEN => MappedError::BaseBusy { base },
-            errno => refused(errno),
-        })?;
-        let source = Source::new(file, id, constants.kind);
+        let base = self.map(file, geometry, constants)?;
+        let source = Source::new(file, id, constants);
         // SAFETY: 1. just mapped, for this.
         let area = unsafe { Area::new(base, geometry, source) };
         enter(&entering, area, join)
     }
 
-    /// Has this process use a heap that is in a file; others are used once somebody allocates.
-    fn join(self, area: &Area) -> Result<(Opened, Option<Joined>), MappedError> {
-        if area.source.kind != Kind::File {
-            return Ok((Opened::Joined, None));
+    /// Maps a heap where it lies in every process, or elsewhere if it may.
+    fn map(
+        self,
+        file: File,
+        geometry: Geometry,
+        constants: Constants,
+    ) -> Result<NonNull<u8>, MappedError> {
+        #[expect(clippy::cast_possible_truncation, reason = "it was checked to fit")]
+        let base = constants.base as usize;
+        let bytes = geometry.bytes();
+        // Elsewhere it could lie in the way of a stack that grows.
+        let is_in = |[from, to]: &[usize; 2]| (*from..*to).contains(&base) && bytes <= to - base;
+        if !PLACES.iter().any(is_in) {
+            return Err(MappedError::Damaged);
         }
-        let joined = area.join(self.may_be_dirty)?;
-        let opened = joined.opened;
-        let fit = match opened {
-            Opened::Joined => Ok(()),
-            // Tables that were torn are mended with the lock, or say so.
-            Opened::Dirty => area.reserve_again().and_then(|()| {
-                let held = area.lock(joined.process)?;
-                held.verify()
-            }),
-            _ => area.reserve_again(),
+        let length = PageLen::kept(bytes);
+        let place = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(base));
+        let map = |sharing| file.map(length, place, sharing);
+        let mapped = match map(self.sharing()) {
+            // Older kernels take it for a mapping in which something could be stored later.
+            Err(SEALED) if self.is_for_reading => map(Sharing::Frozen),
+            mapped => mapped,
         };
-        match fit {
-            Ok(()) => Ok((opened, Some(joined))),
-            Err(error) => {
-                undo(area, Some(&joined));
-                Err(error)
+        match mapped {
+            Err(TAKEN) if self.may_lie_anywhere => {
+                map_somewhere(file, geometry, self.sharing(), os::random()[0])
             }
+            Err(TAKEN) => Err(MappedError::BaseBusy { base }),
+            Err(SEALED) => Err(MappedError::ReadOnly),
+            mapped => mapped.map_err(refused),
         }
+    }
+
+    /// Has this process use a heap that is in a file; others are used once somebody allocates.
+    fn join(self, area: &Area) -> Result<Found, MappedError> {
+        self.tell(area)?;
+        if self.is_for_reading {
+            let opened = area.look(self.may_be_dirty)?;
+            if self.is_populated {
+                area.populate_touched()?;
+            }
+            return Ok(Found {
+                opened,
+                joined: None,
+                state: State::ReadOnly,
+            });
+        }
+        let mut found = Found {
+            opened: Opened::Joined,
+            joined: None,
+            state: State::Open,
+        };
+        if area.source.kind() == Kind::File {
+            let joined = area.join(self.may_be_dirty)?;
+            found.opened = joined.opened;
+            found.joined = Some(joined);
+        }
+        let fit = match &found.joined {
+            Some(joined) if joined.opened != Opened::Joined => self.mend(area, joined),
+            _ => Ok(()),
+        };
+        let fit = fit.and_then(|()| match self.is_populated {
+            true => area.populate_touched(),
+            false => Ok(()),
+        });
+        fit.inspect_err(|_| undo(area, found.joined.as_ref()))?;
+        Ok(found)
+    }
+
+    /// Sees to a heap that nobody had.
+    fn mend(self, area: &Area, joined: &Joined) -> Result<(), MappedError> {
+        area.reserve_again()?;
+        if joined.opened == Opened::Dirty {
+            // Tables that were torn are mended with the lock, or say so.
+            area.lock(joined.process)?.verify()?;
+        }
+        Ok(())
     }
 }
 
@@ -291,7 +448,7 @@ fn undo(area: &Area, joined: Option<&Joined>) {
 fn enter(
     entering: &Held<'static, ()>,
     area: Area,
-    join: impl FnOnce(&Area) -> Result<(Opened, Option<Joined>), MappedError>,
+    join: impl FnOnce(&Area) -> Result<Found, MappedError>,
 ) -> Result<Mapped, MappedError> {
     let (base, length) = (area.base(), PageLen::kept(area.geometry.bytes()));
     let entered = join(&area).and_then(|found| Attachment::enter(entering, area, found));
@@ -303,19 +460,25 @@ fn enter(
 }
 
 /// A file that is to be a heap.
-struct Whole {
+struct Whole<'a> {
+    options: MappedOptions<'a>,
     file: File,
     geometry: Geometry,
 }
 
-impl Whole {
+impl Whole<'_> {
     /// Makes the heap, then does what lets others find it.
     fn begin(
         self,
         kind: Kind,
         publish: impl FnOnce(&Area) -> Result<(), MappedError>,
     ) -> Result<Mapped, MappedError> {
-        let Self { file, geometry } = self;
+        let Self {
+            options,
+            file,
+            geometry,
+        } = self;
+        options.check()?;
         if kind.is_on_disk() {
             if file.kind().map_err(refused)? != FileKind::Regular {
                 return Err(MappedError::Unsupported);
@@ -325,28 +488,39 @@ impl Whole {
         }
         let (id, _) = file.identify().map_err(refused)?;
         let random = os::random();
-        let base = map_somewhere(file, geometry, random[0])?;
+        let base = map_somewhere(file, geometry, Sharing::All, random[0])?;
+        let constants = Constants {
+            bytes: geometry.bytes() as u64,
+            base: base.addr().get() as u64,
+            id: random[1],
+            kind,
+        };
         // SAFETY: 1. just mapped, for this.
-        let area = unsafe { Area::new(base, geometry, Source::new(file, id, kind)) };
+        let area = unsafe { Area::new(base, geometry, Source::new(file, id, constants)) };
         enter(&Attachment::entering(), area, |area| {
             area.reserve_first()?;
             area.begin_free(geometry.first);
             // ORDERING: nobody else knows the heap yet.
             let high = &area.header().high.0;
             high.store(geometry.first.into(), Ordering::Relaxed);
-            area.header().begin(Constants {
-                bytes: geometry.bytes() as u64,
-                base: base.addr().get() as u64,
-                id: random[1],
-                kind,
-            });
+            area.header().begin(constants);
+            options.tell(area)?;
+            if options.is_populated {
+                let all = geometry.first..geometry.units;
+                area.reserve_all(all)?;
+                area.populate_all()?;
+            }
             // Before others can find it: they find it in use.
             let joined = match kind {
                 Kind::File => Some(area.join(false)?),
                 _ => None,
             };
             publish(area).inspect_err(|_| undo(area, joined.as_ref()))?;
-            Ok((Opened::Created, joined))
+            Ok(Found {
+                opened: Opened::Created,
+                joined,
+                state: State::Open,
+            })
         })
     }
 }
@@ -362,7 +536,12 @@ fn read_constants(file: File, bytes: usize) -> Result<Constants, MappedError> {
 }
 
 /// Maps a file where nothing lies, and where other processes are likely to have room for it, too.
-fn map_somewhere(file: File, geometry: Geometry, random: u64) -> Result<NonNull<u8>, MappedError> {
+fn map_somewhere(
+    file: File,
+    geometry: Geometry,
+    sharing: Sharing,
+    random: u64,
+) -> Result<NonNull<u8>, MappedError> {
     let length = geometry.bytes();
     let mut refusal = NO_MEMORY;
     for [from, to] in PLACES {
@@ -374,7 +553,7 @@ fn map_somewhere(file: File, geometry: Geometry, random: u64) -> Result<NonNull<
             let random = random.wrapping_add((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let base = from + (random >> 16) as usize % room * CHUNK;
             let place = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(base));
-            match file.map(PageLen::kept(length), place) {
+            match file.map(PageLen::kept(length), place, sharing) {
                 Ok(base) => return Ok(base),
                 Err(errno) => refusal = errno,
             }

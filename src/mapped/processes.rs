@@ -44,7 +44,7 @@ impl Area {
     /// Claims a slot for this process, and the page that keeps it locked: the kernel drops it when its memory goes.
     pub(super) fn join(&self, may_be_dirty: bool) -> Result<Joined, MappedError> {
         let own = self.source.open_anew()?;
-        let joined = self.alone_at_openings(own, || {
+        self.alone_at_openings(own, || {
             let opened = self.begin_use(own, may_be_dirty)?;
             let (process, kept) = self.claim_slot(own)?;
             Ok(Joined {
@@ -52,9 +52,7 @@ impl Area {
                 kept,
                 opened,
             })
-        });
-        own.close();
-        joined
+        })
     }
 
     fn claim_slot(&self, own: File) -> Result<(Process, NonNull<u8>), MappedError> {

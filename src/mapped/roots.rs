@@ -3,6 +3,7 @@
 use core::ptr::NonNull;
 
 use super::Mapped;
+use super::attachment::State;
 use super::error::MappedError;
 use super::header::ROOTS;
 use super::names::{NAME, Name, Named};
@@ -50,7 +51,7 @@ impl Mapped {
     /// What has a name, and what the program said that it is. The place is one of the heap's. Takes no lock.
     #[must_use]
     pub fn root(&self, name: &str) -> Option<(NonNull<u8>, u64)> {
-        if self.attachment.is_closed() {
+        if self.attachment.state() == State::Closed {
             return None;
         }
         let area = &self.attachment.area;

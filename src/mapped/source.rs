@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::MappedError;
-use super::header::Kind;
+use super::header::{Constants, Kind};
 use crate::os::files;
 use crate::os::shared::{File, FileId, NO_MEMORY};
 use crate::sync::{AtomicU32, Ordering};
@@ -11,7 +11,8 @@ pub(super) struct Source {
     /// The descriptor, which the program may have closed.
     descriptor: AtomicU32,
     pub(super) id: FileId,
-    pub(super) kind: Kind,
+    /// As they stood in it when this process found it.
+    pub(super) constants: Constants,
 }
 
 pub(super) fn refused(errno: i32) -> MappedError {
@@ -29,13 +30,17 @@ pub(super) fn no_memory() -> MappedError {
 }
 
 impl Source {
-    pub(super) fn new(file: File, id: FileId, kind: Kind) -> Self {
+    pub(super) fn new(file: File, id: FileId, constants: Constants) -> Self {
         let descriptor = AtomicU32::new(file.0.cast_unsigned());
         Self {
             descriptor,
             id,
-            kind,
+            constants,
         }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.constants.kind
     }
 
     pub(super) fn file(&self) -> File {

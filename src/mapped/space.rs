@@ -12,6 +12,7 @@ use super::geometry::BITS;
 use super::lock::Held;
 use super::source::refused;
 use crate::os::PageLen;
+use crate::os::files::{Access, populate};
 use crate::sync::Ordering;
 use crate::units::{UNIT, low_bits, runs};
 
@@ -24,15 +25,13 @@ const LEAST: u32 = 16;
 impl Area {
     fn reserve(&self, bytes: Range<usize>) -> Result<(), MappedError> {
         let file = self.source.open().ok_or(MappedError::Closed)?;
-        let page = PageLen::pages(1).bytes();
-        let from = bytes.start & !(page - 1);
-        let length = PageLen::kept(bytes.end.next_multiple_of(page) - from);
+        let (from, length) = pages_of(bytes);
         file.reserve(from, length).map_err(refused)
     }
 
     /// Reserves what every heap needs. By the creator.
     pub(super) fn reserve_first(&self) -> Result<(), MappedError> {
-        if self.source.kind.is_on_disk() {
+        if self.source.kind().is_on_disk() {
             self.reserve(0..UNIT)?;
             self.reserve(self.geometry.bitmaps())?;
         }
@@ -40,6 +39,45 @@ impl Area {
         let tabled = &self.header().tabled.0;
         tabled.store(self.geometry.first.into(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Reserves the space of units, and of their tables. By the creator.
+    pub(super) fn reserve_all(&self, units: Range<u32>) -> Result<(), MappedError> {
+        if !self.source.kind().is_on_disk() {
+            return Ok(());
+        }
+        self.reserve_tables(units.clone())?;
+        self.reserve(units.start as usize * UNIT..units.end as usize * UNIT)?;
+        // ORDERING: nobody else knows the heap yet, here and below.
+        let tabled = &self.header().tabled.0;
+        tabled.store(units.end.into(), Ordering::Relaxed);
+        for (word, bits) in words_of(units.start, units.end - units.start) {
+            self.reserved(word).store(bits, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Has all of a new heap in memory. By the creator.
+    pub(super) fn populate_all(&self) -> Result<(), MappedError> {
+        self.populate(0..self.geometry.bytes(), Access::Written)
+    }
+
+    /// Has in memory what somebody had of the heap. Of the tables no more than that: others may have no space.
+    pub(super) fn populate_touched(&self) -> Result<(), MappedError> {
+        let Range { start, end } = self.touched();
+        let (start, end) = (start as usize, end as usize);
+        let tables = self.geometry.tables_of(start..end);
+        tables
+            .chain([0..UNIT, self.geometry.bitmaps(), start * UNIT..end * UNIT])
+            .filter(|range| !range.is_empty())
+            .try_for_each(|range| self.populate(range, Access::Read))
+    }
+
+    fn populate(&self, bytes: Range<usize>, access: Access) -> Result<(), MappedError> {
+        let (from, length) = pages_of(bytes);
+        // SAFETY: 1. inside the mapping.
+        let place = unsafe { crate::ptr::advance(self.base(), from) };
+        populate(place, length, access).map_err(refused)
     }
 
     fn reserve_tables(&self, units: Range<u32>) -> Result<(), MappedError> {
@@ -64,7 +102,7 @@ impl Area {
 
     /// Units of these whose space is to go back: their bits go first. By who has them to himself.
     pub(super) fn give_space_up(&self, first: u32, count: u32) {
-        if self.source.kind.is_on_disk() {
+        if self.source.kind().is_on_disk() {
             for (word, bits) in words_of(first, count) {
                 // ORDERING: see above; who reserves them next has the heap's lock.
                 self.reserved(word).fetch_and(!bits, Ordering::Relaxed);
@@ -74,7 +112,7 @@ impl Area {
 
     /// Sees to it that all which is marked as reserved is. A copy of a file may have holes where the file had zeros.
     pub(super) fn reserve_again(&self) -> Result<(), MappedError> {
-        if !self.source.kind.is_on_disk() {
+        if !self.source.kind().is_on_disk() {
             return Ok(());
         }
         let file = self.source.open().ok_or(MappedError::Closed)?;
@@ -111,6 +149,14 @@ impl Area {
     }
 }
 
+/// The pages that have these bytes: where they begin, and their length.
+fn pages_of(bytes: Range<usize>) -> (usize, PageLen) {
+    let page = PageLen::pages(1).bytes();
+    let from = bytes.start & !(page - 1);
+    let length = bytes.end.next_multiple_of(page) - from;
+    (from, PageLen::kept(length))
+}
+
 /// The words of a bitmap in which units have bits, and these.
 fn words_of(first: u32, count: u32) -> impl Iterator<Item = (usize, u64)> {
     let (from, to) = (first as usize, (first + count) as usize);
@@ -124,7 +170,7 @@ impl Held<'_> {
     /// Sees to it that free units that are about to be somebody's have space, and their tables.
     pub(super) fn reserve(&self, first: u32, count: u32) -> Result<(), MappedError> {
         let area = self.area;
-        if !area.source.kind.is_on_disk() {
+        if !area.source.kind().is_on_disk() {
             return Ok(());
         }
         let end = first + count;

@@ -102,9 +102,15 @@ impl Path {
         again(|| unsafe { call(libc::SYS_openat, arguments) }).map(descriptor)
     }
 
-    /// Opens the file there, which may be written.
-    pub(crate) fn open(&self) -> Result<File, Refusal> {
-        self.open_with(libc::O_RDWR, 0)
+    /// Opens the file there.
+    pub(crate) fn open(&self, is_for_reading: bool) -> Result<File, Refusal> {
+        let access = if is_for_reading {
+            libc::O_RDONLY
+        } else {
+            libc::O_RDWR
+        };
+        // Whatever else lies there is not waited for.
+        self.open_with(access | libc::O_NONBLOCK, 0)
     }
 
     /// A file without a name, in the folder that this is.
@@ -340,6 +346,31 @@ pub(crate) fn sync_mapping(base: NonNull<u8>, length: PageLen) -> Result<(), Ref
     ];
     // SAFETY: 1. changes no byte.
     again(|| unsafe { call(libc::SYS_msync, arguments) }).map(|_| ())
+}
+
+/// What pages are to be there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Written,
+}
+
+/// Has all pages of a mapping in memory.
+pub(crate) fn populate(base: NonNull<u8>, length: PageLen, access: Access) -> Result<(), Refusal> {
+    if failpoints::refuses() {
+        return Err(libc::ENOMEM);
+    }
+    let advice = match access {
+        Access::Read => libc::MADV_POPULATE_READ,
+        Access::Written => libc::MADV_POPULATE_WRITE,
+    };
+    let arguments = [
+        base.as_ptr().cast(),
+        word(length.bytes()),
+        word(advice as usize),
+    ];
+    // SAFETY: 1. changes no byte.
+    again(|| unsafe { call(libc::SYS_madvise, arguments) }).map(|_| ())
 }
 
 /// A number for the time since the machine began, never 0.

@@ -20,6 +20,19 @@ pub(crate) struct FileId {
     number: u64,
 }
 
+/// How a mapping has its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// What is stored in it, all see.
+    All,
+    /// It sees what others store.
+    Reader,
+    /// What is stored in it, nobody else sees.
+    Copy,
+    /// Nobody stores in the file any more.
+    Frozen,
+}
+
 /// Why the kernel refused, by its number.
 pub(crate) type Refusal = c_int;
 
@@ -27,6 +40,10 @@ pub(crate) type Refusal = c_int;
 pub(crate) const NO_MEMORY: Refusal = libc::ENOMEM;
 /// Something lies there.
 pub(crate) const TAKEN: Refusal = libc::EEXIST;
+/// The file's seals forbid it.
+pub(crate) const SEALED: Refusal = libc::EPERM;
+/// Somebody has it mapped.
+pub(crate) const IN_USE: Refusal = libc::EBUSY;
 
 pub(super) fn descriptor(answer: Word) -> File {
     #[expect(
@@ -63,6 +80,11 @@ impl File {
         }
         // SAFETY: 1. changes no memory: nobody has mapped the file yet.
         unsafe { call(libc::SYS_ftruncate, [self.word(), word(length.bytes())]) }.map(|_| ())
+    }
+
+    /// Nobody stores in it from now on; refused while somebody has it mapped for that.
+    pub(crate) fn freeze(self) -> Result<(), Refusal> {
+        self.seal(libc::F_SEAL_WRITE)
     }
 
     fn seal(self, seals: c_int) -> Result<(), Refusal> {
@@ -195,20 +217,20 @@ impl File {
         Ok(lock.l_type)
     }
 
-    /// Maps the file's first bytes for all to share: at `place`, where nothing is yet, or anywhere.
+    /// Maps the file's first bytes: at `place`, where nothing is yet, or anywhere.
     pub(crate) fn map(
         self,
         length: PageLen,
         place: Option<NonNull<u8>>,
+        sharing: Sharing,
     ) -> Result<NonNull<u8>, Refusal> {
         if failpoints::refuses() {
             return Err(libc::ENOMEM);
         }
-        let flags =
-            place.map_or(0, |_| libc::MAP_FIXED_NOREPLACE) | libc::MAP_SHARED | libc::MAP_NORESERVE;
+        let flags = place.map_or(0, |_| libc::MAP_FIXED_NOREPLACE);
         let at = place.map_or(ptr::null_mut(), NonNull::as_ptr);
         // SAFETY: 1. a mapping that replaces nothing.
-        let base = unsafe { self.map_with(at, length, libc::PROT_READ | libc::PROT_WRITE, flags) }?;
+        let base = unsafe { self.map_shared(at, length, sharing, flags) }?;
         if place.is_some_and(|place| place != base) {
             // An old kernel takes the place for a wish.
             // SAFETY: 1. just mapped, and nobody's.
@@ -218,28 +240,42 @@ impl File {
         Ok(base)
     }
 
-    /// Maps the file in the place of another mapping: for all to share, or a private copy.
+    /// Maps the file in the place of another mapping.
     ///
     /// # Safety
-    /// 1. The range is the caller's own mapping of this file. What is stored there from now on reaches all, or nobody else.
+    /// 1. The range is the caller's own mapping of this file, in which nothing is stored that the new one does not allow.
     pub(crate) unsafe fn map_over(
         self,
         base: NonNull<u8>,
         length: PageLen,
-        is_shared: bool,
+        sharing: Sharing,
     ) -> Result<(), Refusal> {
         if failpoints::refuses() {
             return Err(libc::ENOMEM);
         }
-        let kind = if is_shared {
-            libc::MAP_SHARED
-        } else {
-            libc::MAP_PRIVATE
-        };
-        let flags = libc::MAP_FIXED | kind | libc::MAP_NORESERVE;
-        let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: 1. our own: the same bytes stand there afterwards.
-        unsafe { self.map_with(base.as_ptr(), length, access, flags) }.map(|_| ())
+        unsafe { self.map_shared(base.as_ptr(), length, sharing, libc::MAP_FIXED) }.map(|_| ())
+    }
+
+    /// # Safety
+    /// 1. What the flags have the mapping replace, the caller may replace.
+    unsafe fn map_shared(
+        self,
+        place: *mut u8,
+        length: PageLen,
+        sharing: Sharing,
+        flags: c_int,
+    ) -> Result<NonNull<u8>, Refusal> {
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let (access, kind) = match sharing {
+            Sharing::All => (both, libc::MAP_SHARED),
+            Sharing::Reader => (libc::PROT_READ, libc::MAP_SHARED),
+            Sharing::Copy => (both, libc::MAP_PRIVATE),
+            Sharing::Frozen => (libc::PROT_READ, libc::MAP_PRIVATE),
+        };
+        let flags = flags | kind | libc::MAP_NORESERVE;
+        // SAFETY: 1. our own.
+        unsafe { self.map_with(place, length, access, flags) }
     }
 
     /// Maps a page of the file that nobody can reach, and that forked children do not get: the open file is there as

@@ -116,6 +116,22 @@ fn a_file_outlives_its_processes() {
                 check_and_add(heap);
             });
         }
+        // One goes on with it when another closes it.
+        let heap = open(&path).expect("a heap");
+        let is_there = Box::leak(Box::new_in(AtomicU32::new(0), heap.handle()));
+        let other = start(|| {
+            check_and_add(open(&path).expect("the same"));
+            is_there.store(1, Ordering::Release);
+            while heap.processes().count() == 2 {
+                std::thread::yield_now();
+            }
+            check_and_add(heap);
+        });
+        while is_there.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        close(heap);
+        assert_eq!(end_of(other), 0);
         // Twice in one process, with another that has it meanwhile.
         let heap = open(&path).expect("a heap");
         assert_eq!(heap.opened(), Opened::Recovered);

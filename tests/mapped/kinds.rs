@@ -1,8 +1,11 @@
 //! The kinds of files that heaps can lie in: what a test asks of one, it asks of all.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use flagstone::{Mapped, MappedError};
+
+use crate::files::Folder;
 
 /// A kind of file.
 pub(crate) struct Kind {
@@ -15,13 +18,47 @@ pub(crate) struct Kind {
     pub(crate) attach: fn(&OwnedFd) -> Result<Mapped, MappedError>,
 }
 
-pub(crate) const KINDS: [Kind; 1] = [Kind {
-    name: "memory",
-    create: Mapped::create,
-    blank: memory_file,
+pub(crate) const KINDS: [Kind; 3] = [
+    Kind {
+        name: "memory",
+        create: Mapped::create,
+        blank: memory_file,
+        attach,
+    },
+    Kind {
+        name: "a file in memory",
+        create: |bytes| create_file("/dev/shm", bytes),
+        blank: |bytes| file("/dev/shm", bytes),
+        attach,
+    },
+    Kind {
+        name: "a file on a disk",
+        create: |bytes| create_file("/var/tmp", bytes),
+        blank: |bytes| file("/var/tmp", bytes),
+        attach,
+    },
+];
+
+fn attach(file: &OwnedFd) -> Result<Mapped, MappedError> {
     // SAFETY: the tests' own file; what is wrong in it is what they are about.
-    attach: |file| unsafe { Mapped::attach(file.as_raw_fd()) },
-}];
+    unsafe { Mapped::attach(file.as_raw_fd()) }
+}
+
+/// A heap in a file whose name is gone at once.
+fn create_file(folder: &str, bytes: usize) -> Result<Mapped, MappedError> {
+    let folder = Folder::new(folder);
+    let options = Mapped::options().capacity(bytes);
+    options.create_file(folder.path("heap"))
+}
+
+fn file(folder: &str, bytes: usize) -> OwnedFd {
+    let folder = Folder::new(folder);
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
+    let file = options.open(folder.path("image")).expect("a file");
+    file.set_len(bytes as u64).expect("a length");
+    file.into()
+}
 
 #[expect(
     clippy::disallowed_methods,

@@ -16,6 +16,7 @@ mod kills;
 mod kinds;
 mod locks;
 mod published;
+mod readers;
 mod refused;
 mod step_calls;
 mod steps;

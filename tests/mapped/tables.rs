@@ -13,20 +13,21 @@ const UNITS: usize = BYTES / UNIT;
 
 /// The places of words, as `src/mapped/geometry.rs` and `header.rs` have them; `expect_places` tells when they moved.
 const BASE: usize = 2;
-const CHECKSUM: usize = 4;
-const LOCK: usize = 8;
-const REAPED: usize = 24;
-const FIRST_FREE: usize = 40;
-const HIGH: usize = 48;
-const PURGED: usize = 64;
-const ROOTS: usize = 72;
+const CHECKSUM: usize = 5;
+const LOCK: usize = 16;
+const REAPED: usize = 32;
+const FIRST_FREE: usize = 48;
+const HIGH: usize = 56;
+const TABLED: usize = 80;
+const ROOTS: usize = 88;
 const LINES: usize = ROOTS + 65 * 8;
 const LINES_END: usize = LINES + 512 * 8;
 const WORDS: usize = UNIT / 8;
 const SLABS: usize = WORDS + UNITS;
 const SLAB: usize = 1_088 / 8;
 const FREE: usize = SLABS + UNITS * SLAB;
-const HINTS: usize = (FREE + UNITS.div_ceil(64)).next_multiple_of(8);
+const RESERVED: usize = FREE + 8;
+const HINTS: usize = RESERVED + 8;
 /// Hints and what sums them up, of 71 classes.
 const HINTS_END: usize = HINTS + 71 * 16;
 
@@ -104,6 +105,8 @@ impl Tables<'_> {
         assert!(free.into_iter().all(|unit| self.get(WORDS + unit) == 0));
         assert_eq!(self.get(FREE + 1) >> (UNITS % 64), 0);
         assert_eq!(self.get(LOCK), 0);
+        let tabled = self.get(TABLED);
+        assert!((first as u64..=UNITS as u64).contains(&tabled));
     }
 
     fn checksum(self) -> u64 {
@@ -143,12 +146,15 @@ impl Tables<'_> {
             self.change(place, |old| word(random, old));
         };
         match random.random_range(0..most) {
-            0 => one(random, FREE, FREE + 2),
+            0 => {
+                let table = [FREE, RESERVED][random.random_range(0..2)];
+                one(random, table, table + 2);
+            }
             1 => one(random, HINTS, HINTS_END),
             2 => self.fill(random, HINTS, HINTS_END),
             3 => one(random, HIGH, HIGH + 1),
             4 => {
-                let place = random.random_range(FIRST_FREE / 8..=PURGED / 8) * 8;
+                let place = random.random_range(FIRST_FREE / 8..=TABLED / 8) * 8;
                 one(random, place, place + 1);
             }
             5 => {
