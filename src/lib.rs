@@ -54,6 +54,8 @@ cfg_if::cfg_if! {
         mod names;
         #[path = "mapped/holder.rs"]
         mod holder;
+        #[path = "mapped/handover.rs"]
+        mod handover;
         mod sync;
     } else {
         // In layer order: a module names only what stands below it here.

@@ -8,6 +8,7 @@ use allocator_api2::alloc::{AllocError, Allocator, Layout};
 use super::area::Area;
 use super::attachment::Attachment;
 use super::geometry::blocks_of;
+use super::handover::take_run;
 use super::part::Part;
 use super::slab::Freed;
 use super::units::LONG;
@@ -211,10 +212,9 @@ fn free_run(attachment: &Attachment, area: &Area, head: u32) -> Result<(), Freed
         owner: process.part(0),
     };
     let word = area.word(head).ok_or(Freed)?;
-    // ORDERING: acquire: what the block's user did comes before. Of two frees at once the second finds it gone.
-    let (from, to) = (Unit::Head.bits(), going.bits());
-    let taken = word.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed);
-    taken.map_err(|_| Freed)?;
+    if !take_run(word, Unit::Head.bits(), going.bits()) {
+        return Err(Freed);
+    }
     let count = area.run(head);
     if count >= LONG {
         area.give_space_up(head, count);

@@ -1,9 +1,10 @@
 //! Heaps over mappings: one heap that several processes have at the same address, see docs/mapped.md.
 //!
-//! Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `names` (the table of roots),
-//! `geometry`, `header`, `error`, `source` (the file), `area` (places in the mapping), `hints`, `opened` (openings of
-//! files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a
-//! process's), `handle`, `options`, `inside` (what programs put there), `roots`.
+//! Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
+//! want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `area` (places in the
+//! mapping), `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space`
+//! (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `inside` (what
+//! programs put there), `roots`.
 //!
 //! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, [places](Off) that do
 //! not depend on its address, and a [`Mutex`] and an [`Event`] that outlive who uses them.
@@ -13,6 +14,7 @@ mod attachment;
 mod error;
 mod geometry;
 mod handle;
+mod handover;
 mod header;
 mod hints;
 mod holder;

@@ -6,11 +6,12 @@ use core::ptr::NonNull;
 
 use super::area::Area;
 use super::geometry::{CLASSES, blocks_of};
+use super::handover;
 use super::slab::Slab;
 use super::words::{Owner, Process, Unit};
 use crate::first_class;
 use crate::size_class::SizeClass;
-use crate::sync::{GuardedPtr, GuardedU8, GuardedU32, GuardedU64, Ordering};
+use crate::sync::{GuardedPtr, GuardedU8, GuardedU32, GuardedU64};
 use crate::units::UNIT;
 
 /// Slabs of no use to the thread, at which a look for one stops: each costs a line or two of memory.
@@ -190,12 +191,11 @@ impl Part {
             return false;
         };
         let (from, to) = (owner.slab(number(class)), self.owner().slab(number(class)));
-        // ORDERING: acquire: what the last owner did to its bitmap is seen. Release: with `lives`, should this one go soon.
-        let adopted = word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
-        if adopted.is_ok() {
+        let adopted = handover::adopt(word, from, to);
+        if adopted {
             area.slab(unit).finish(blocks_of(class));
         }
-        adopted.is_ok()
+        adopted
     }
 
     /// A fresh slab.
@@ -320,8 +320,7 @@ impl Part {
                     class,
                     owner: Owner::NOBODY,
                 };
-                // ORDERING: release: pairs with `adopt`.
-                word.store(nobody.bits(), Ordering::Release);
+                handover::give_up(word, nobody.bits());
             }
             area.set_hint(class.into(), unit);
         }
