@@ -1,5 +1,6 @@
 //! A process that is killed at each instruction of a call in turn, while another allocates: the others go on, and lose
-//! one block at most. Each test takes some of the instructions; with `TEST_LONG` in the environment all.
+//! one block at most. The test takes some of the instructions, with `TEST_LONG` in the environment more, and with
+//! `MAPPED_ALL` all.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,13 +20,18 @@ use crate::tracer::{Point, kill_at, stopped, walk};
 /// Kills in one heap, at most.
 const ROUND: usize = 64;
 
-fn is_long() -> bool {
-    env::var_os("TEST_LONG").is_some()
+/// Whether a process is killed at all instructions, which takes some minutes.
+fn takes_all() -> bool {
+    env::var_os("MAPPED_ALL").is_some()
 }
 
 /// Kills in a call, about so many.
 fn budget() -> usize {
-    if is_long() { usize::MAX } else { 60 }
+    match env::var_os("TEST_LONG") {
+        _ if takes_all() => usize::MAX,
+        Some(_) => 400,
+        None => 60,
+    }
 }
 
 /// Ways of more instructions than this are not gone to each visit of an instruction, but to the first, the second and
@@ -174,7 +180,7 @@ fn a_kill_at_any_instruction_loses_one_block() {
         let Some((_, way)) = round(kind, call, &[]) else {
             return println!("skipped: nobody may trace here");
         };
-        let all = way.len() <= ALL_VISITS && is_long();
+        let all = way.len() <= ALL_VISITS && takes_all();
         let chosen = |point: &&Point| all || point.visit < 2 || point.is_last;
         let points: Vec<_> = way.iter().filter(chosen).copied().collect();
         // A budget's worth of them, others in each process that runs this.
