@@ -8,7 +8,7 @@ use super::words::Process;
 use crate::os;
 use crate::os::failpoints::{self, Point};
 use crate::os::shared::{wait_shared, wake_shared};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// A waiter asks so often whether the holder lives: seldom beside a hold, often beside what a person notices.
 const PATIENCE_NS: u32 = 2_000_000;
@@ -24,8 +24,27 @@ pub(super) struct Held<'a> {
 /// Waits after which a holder of whom nobody can tell whether he lives makes an error: a second.
 const WAITS: u32 = 500;
 
-/// Threads of this process that hold locks of heaps.
-static HOLDERS: AtomicU32 = AtomicU32::new(0);
+/// Threads of this process that hold locks of heaps, and above them the number of forks before it: in a child none of
+/// its parent's does.
+static HOLDERS: AtomicU64 = AtomicU64::new(0);
+
+/// How many there are, by such a word.
+fn holders_of(word: u64) -> u64 {
+    let own = u64::from(os::fork_generation().number());
+    if word >> u32::BITS == own {
+        word & u64::from(u32::MAX)
+    } else {
+        0
+    }
+}
+
+/// So many more hold one, or fewer.
+fn count_holders(change: i64) {
+    let own = u64::from(os::fork_generation().number()) << u32::BITS;
+    let counted = |word| Some(own | holders_of(word).saturating_add_signed(change));
+    // ORDERING: a count.
+    let _ = HOLDERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted);
+}
 
 /// How a lock was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,9 +127,10 @@ impl Area {
     /// [`take`](Self::take).
     pub(super) fn lock(&self, process: Process) -> Result<Held<'_>, MappedError> {
         // What only a stray write can have put there, once no thread of this process has it for a second.
-        let is_own_alive = |waits| waits <= WAITS || HOLDERS.load(Ordering::Relaxed) != 0;
+        let is_own_alive =
+            |waits| waits <= WAITS || holders_of(HOLDERS.load(Ordering::Relaxed)) != 0;
         let taken = self.take(self.holder(), process, is_own_alive, None)?;
-        HOLDERS.fetch_add(1, Ordering::Relaxed);
+        count_holders(1);
         let held = Held {
             area: self,
             process,
@@ -130,7 +150,7 @@ impl Area {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        HOLDERS.fetch_sub(1, Ordering::Relaxed);
+        count_holders(-1);
         let own = self.process.bits();
         self.area.holder().release(own, wake_shared);
     }
