@@ -14,6 +14,7 @@ use crate::common::allocator_model::Model;
 use crate::common::process::{begin, until};
 use crate::kinds::{KINDS, Kind};
 use crate::step_calls::{alloc, free, layout};
+use crate::tables::tables_of;
 
 const CAPACITY: usize = 128 << 20;
 
@@ -80,6 +81,8 @@ struct Words {
     /// Whether the parent is gone for all that one can tell, and whether the child has asked who lives then.
     is_gone: AtomicBool,
     has_seen: AtomicBool,
+    /// Whether the child is to find that the lock is its own.
+    tries_lock: AtomicBool,
     /// Whether the child may end.
     may_end: AtomicBool,
 }
@@ -138,6 +141,12 @@ fn child(kind: &Kind, heap: &Mapped, words: &Words, own: &[Box<u64, Handle>]) {
     assert!(heap.handle().allocate(layout(CAPACITY)).is_err());
     words.has_seen.store(true, Ordering::Release);
     work(3);
+    if words.tries_lock.load(Ordering::Acquire) {
+        // A stray write: the lock is this process's, of which no thread has it.
+        let tables = tables_of(heap);
+        tables.set_lock(tables.own_bits());
+        work(4);
+    }
     heap.verify().expect("a sound heap");
     assert_eq!(heap.stats().refused, 0);
     until(|| words.may_end.load(Ordering::Acquire));
@@ -154,6 +163,9 @@ fn fork_at(kind: &Kind, point: Point, stop_at: usize, ends_there: bool) -> bool 
         .map(|number| Box::new_in(number, handle))
         .collect();
     let words: &Words = Box::leak(Box::new_in(Words::default(), handle));
+    // Waiting takes a second.
+    let tries_lock = point == Point::Units && stop_at == 0 && !ends_there;
+    words.tries_lock.store(tries_lock, Ordering::Release);
     let before = heap.stats().live;
     let told = format!("{}, {point:?}, {stop_at}, {ends_there}", kind.name);
     let first = start(|| parent(kind, &heap, words, &own, ends_there));

@@ -22,7 +22,7 @@ use rand::{RngExt, SeedableRng};
 use crate::children::{end_of, start};
 use crate::common::process::begin;
 use crate::kinds::{KINDS, Kind, memory_file};
-use crate::tables::{BYTES, Part, Tables};
+use crate::tables::{BYTES, Part, Tables, base_of, start_of, tables_of};
 
 /// Images that one process attaches, one after the other.
 const BATCH: usize = 250;
@@ -158,22 +158,6 @@ impl Image {
         let bytes = unsafe { core::slice::from_raw_parts(copy.as_ptr().cast(), self.tables) };
         file.write_all_at(bytes, 0).expect("room");
     }
-}
-
-fn base_of(heap: &Mapped) -> usize {
-    start_of(heap).addr().get()
-}
-
-/// The first byte of the heap.
-fn start_of(heap: &Mapped) -> NonNull<u8> {
-    // SAFETY: a handle is the address of its heap.
-    unsafe { core::mem::transmute::<Handle, NonNull<u8>>(heap.handle()) }
-}
-
-fn tables_of(heap: &Mapped) -> Tables<'_> {
-    let (first, words) = (start_of(heap).cast::<AtomicU64>(), heap.stats().tables / 8);
-    // SAFETY: mapped, and changed as atomics alone.
-    Tables(unsafe { core::slice::from_raw_parts(first.as_ptr(), words) })
 }
 
 /// A file behind the heap, mapped as that is: bytes of it that go are seen by its length in memory.
@@ -496,5 +480,25 @@ fn whatever_is_written_meanwhile() {
             });
             assert_eq!(end_of(child), 0, "{}: {number}", kind.name);
         }
+    }
+}
+
+/// The lock's word names somebody who does not have it: this process itself, one that never was, or nobody at all.
+#[test]
+fn a_lock_that_nobody_has() {
+    let _turn = begin();
+    for kind in &KINDS {
+        let heap = (kind.create)(BYTES).expect("a heap");
+        let block = Box::new_in(7, heap.handle());
+        let tables = tables_of(&heap);
+        for holder in [tables.own_bits(), 2, 5 << 10 | 1, 1 << 10, u32::MAX] {
+            tables.set_lock(holder);
+            heap.verify().expect("a sound heap");
+            heap.set_root("block", &raw const *block, 0).expect("room");
+        }
+        drop(block);
+        assert_eq!(heap.stats().live, 0);
+        // SAFETY: nobody else is there.
+        unsafe { heap.close() }.expect("not closed yet");
     }
 }

@@ -1,8 +1,10 @@
 //! The tables of a heap as they lie in its mapping, and changes to them that no heap makes.
 
 use core::ops::Range;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use flagstone::{Handle, Mapped};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
@@ -34,6 +36,22 @@ const HINTS_END: usize = HINTS + 71 * 16;
 /// The words of a heap's tables, in an image or in the mapping itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Tables<'a>(pub(crate) &'a [AtomicU64]);
+
+pub(crate) fn base_of(heap: &Mapped) -> usize {
+    start_of(heap).addr().get()
+}
+
+/// The first byte of the heap.
+pub(crate) fn start_of(heap: &Mapped) -> NonNull<u8> {
+    // SAFETY: a handle is the address of its heap.
+    unsafe { core::mem::transmute::<Handle, NonNull<u8>>(heap.handle()) }
+}
+
+pub(crate) fn tables_of(heap: &Mapped) -> Tables<'_> {
+    let (first, words) = (start_of(heap).cast::<AtomicU64>(), heap.stats().tables / 8);
+    // SAFETY: mapped, and changed as atomics alone.
+    Tables(unsafe { core::slice::from_raw_parts(first.as_ptr(), words) })
+}
 
 /// What is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +211,23 @@ impl Tables<'_> {
         for place in first..to.min(first + count) {
             self.change(place, |_| with);
         }
+    }
+
+    /// The bits of this process, as the lock's word has them while it holds the lock.
+    pub(crate) fn own_bits(self) -> u32 {
+        let own = u64::from(std::process::id());
+        let is_own = |line: &usize| self.get(*line) >> 32 == 1 && self.get(line + 1) == own;
+        let line = (LINES..LINES_END)
+            .step_by(8)
+            .find(is_own)
+            .expect("a process of the heap");
+        let (slot, generation) = ((line - LINES) / 8 + 1, self.get(line) << 32 >> 32);
+        u32::try_from(slot as u64 | (generation << 10)).expect("32 bits")
+    }
+
+    /// The lock is this one's.
+    pub(crate) fn set_lock(self, holder: u32) {
+        self.change(LOCK, |_| holder.into());
     }
 
     /// The lock is somebody's, who never was, or is gone.
