@@ -48,6 +48,8 @@ pub enum MappedError {
     ReadOnly,
     /// Other processes have the heap.
     InUse,
+    /// A process was killed in the midst of changing a map.
+    Torn,
     /// The kernel refused a call.
     System {
         /// Its number, `errno`.
@@ -89,6 +91,7 @@ impl fmt::Display for MappedError {
             Self::Held => "somebody has the lock",
             Self::ReadOnly => "the heap can only be read",
             Self::InUse => "other processes have the heap",
+            Self::Torn => "a process was killed while it changed the map",
             Self::System { errno } => {
                 return write!(out, "the kernel refused a call: errno {errno}");
             }

@@ -7,7 +7,7 @@
 //! programs put there), `roots`.
 //!
 //! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, [places](Off) that do
-//! not depend on its address, and a [`Mutex`] and an [`Event`] that outlive who uses them.
+//! not depend on its address, a [`Map`], and a [`Mutex`] and an [`Event`] that outlive who uses them.
 
 mod area;
 mod attachment;
@@ -42,7 +42,7 @@ use crate::units::UNIT;
 
 pub use error::MappedError;
 pub use handle::Handle;
-pub use inside::{Box, Event, Guard, LockError, Mutex, Off, String, Vec};
+pub use inside::{Box, Event, Guard, LockError, Map, Mutex, Off, String, Vec};
 pub use opened::Opened;
 pub use options::MappedOptions;
 

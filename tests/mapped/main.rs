@@ -17,6 +17,7 @@ mod kinds;
 mod locks;
 mod published;
 mod readers;
+mod maps;
 mod refused;
 mod step_calls;
 mod steps;

@@ -1,9 +1,10 @@
 //! What programs put inside a heap over a mapping, see docs/mapped.md, "What can lie there".
 //!
 //! Each file names only those before it: `text` (strings), `offset` (places that do not depend on the address), `mutex`,
-//! `event`.
+//! `event`, `map`.
 
 mod event;
+mod map;
 mod mutex;
 mod offset;
 mod text;
@@ -13,6 +14,7 @@ use allocator_api2::{boxed, vec};
 use super::Handle;
 
 pub use event::Event;
+pub use map::Map;
 pub use mutex::{Guard, LockError, Mutex};
 pub use offset::Off;
 pub use text::String;
