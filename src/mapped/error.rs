@@ -38,6 +38,10 @@ pub enum MappedError {
     NoSpace,
     /// As many things have names as can, 64, or a name is empty or longer than 48 bytes.
     Name,
+    /// Something has the name.
+    Exists,
+    /// What has the name is of another type, or of one that has changed.
+    Type,
     /// The address is none of the heap's.
     Foreign,
     /// The heap was closed in this process.
@@ -86,6 +90,8 @@ impl fmt::Display for MappedError {
             Self::TooManyProcesses => "too many processes use the heap",
             Self::NoSpace => "the heap or its disk has no room",
             Self::Name => "too many names, or one that is empty or too long",
+            Self::Exists => "something has the name",
+            Self::Type => "what has the name is of another type",
             Self::Foreign => "the address is none of the heap's",
             Self::Closed => "the heap was closed",
             Self::Held => "somebody has the lock",

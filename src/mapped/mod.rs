@@ -4,7 +4,7 @@
 //! want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `area` (places in the
 //! mapping), `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space`
 //! (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `inside` (what
-//! programs put there), `roots`.
+//! programs put there), `roots`, `named` (roots with types).
 //!
 //! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, [places](Off) that do
 //! not depend on its address, a [`Map`], and a [`Mutex`] and an [`Event`] that outlive who uses them.
@@ -20,6 +20,7 @@ mod hints;
 mod holder;
 mod inside;
 mod lock;
+mod named;
 mod names;
 mod opened;
 mod options;
@@ -42,7 +43,10 @@ use crate::units::UNIT;
 
 pub use error::MappedError;
 pub use handle::Handle;
-pub use inside::{Box, Event, Guard, LockError, Map, Mutex, Off, String, Vec};
+pub use inside::{
+    Box, Event, Guard, LockError, Map, Mutex, Off, Persist, Shape, String, Vec, Visit, shape_of,
+};
+pub use named::{RootName, RootNames};
 pub use opened::Opened;
 pub use options::MappedOptions;
 

@@ -8,7 +8,7 @@ use super::error::MappedError;
 use super::header::ROOTS;
 use super::names::{NAME, Name, Named};
 
-fn name_of(name: &str) -> Result<Name, MappedError> {
+pub(super) fn name_of(name: &str) -> Result<Name, MappedError> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes.len() > NAME || bytes.contains(&0) {
         return Err(MappedError::Name);

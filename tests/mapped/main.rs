@@ -15,14 +15,15 @@ mod inside;
 mod kills;
 mod kinds;
 mod locks;
+mod maps;
 mod published;
 mod readers;
-mod maps;
 mod refused;
 mod step_calls;
 mod steps;
 mod tables;
 mod tracer;
+mod types;
 
 use flagstone::{Background, Config, Flagstone};
 

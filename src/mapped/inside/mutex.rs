@@ -162,6 +162,15 @@ impl<T> Mutex<T> {
         }
     }
 
+    /// The value without the lock.
+    ///
+    /// # Safety
+    /// 1. Nobody changes it meanwhile.
+    pub(super) unsafe fn value(&self) -> &T {
+        // SAFETY: 1. the caller's.
+        unsafe { &*self.value.get() }
+    }
+
     /// The value, by the only reference.
     pub const fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
