@@ -56,6 +56,8 @@ cfg_if::cfg_if! {
         mod holder;
         #[path = "mapped/handover.rs"]
         mod handover;
+        #[path = "mapped/inside/count.rs"]
+        mod count;
         mod sync;
     } else {
         // In layer order: a module names only what stands below it here.

@@ -7,7 +7,7 @@
 //! programs put there), `roots`, `named` (roots with types).
 //!
 //! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, [places](Off) that do
-//! not depend on its address, a [`Map`], and a [`Mutex`] and an [`Event`] that outlive who uses them.
+//! not depend on its address, a [`Map`], an [`Arc`], and a [`Mutex`] and an [`Event`] that outlive who uses them.
 
 mod area;
 mod attachment;
@@ -44,7 +44,8 @@ use crate::units::UNIT;
 pub use error::MappedError;
 pub use handle::Handle;
 pub use inside::{
-    Box, Event, Guard, LockError, Map, Mutex, Off, Persist, Shape, String, Vec, Visit, shape_of,
+    Arc, Box, Event, Guard, LockError, Map, Mutex, Off, Persist, Shape, String, Vec, Visit,
+    shape_of,
 };
 pub use named::{RootName, RootNames};
 pub use opened::Opened;

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod arcs;
 mod attach;
 mod calls;
 mod children;

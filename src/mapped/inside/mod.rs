@@ -2,8 +2,10 @@
 //!
 //! Each file names only those before it: `text` (strings), `offset` (places that do not depend on the address), `mutex`,
 //! `event`, `map`, `shape` (a type as a number), `layouts` (where the parts of collections lie), `persist` (what may lie in a
-//! heap), `holders` (what holds values, as that).
+//! heap), `holders` (what holds values, as that), `count` (how many share a value), `arc`.
 
+mod arc;
+mod count;
 mod event;
 mod holders;
 mod layouts;
@@ -18,6 +20,7 @@ use allocator_api2::{boxed, vec};
 
 use super::Handle;
 
+pub use arc::Arc;
 pub use event::Event;
 pub use map::Map;
 pub use mutex::{Guard, LockError, Mutex};
