@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::{env, fs};
 
 use flagstone::allocator_api2::vec::Vec as MappedVec;
@@ -22,8 +22,8 @@ fn attach(descriptor: i32) -> Result<Mapped, MappedError> {
 
 #[test]
 fn another_program_attaches() {
-    if let Ok(number) = env::var(DESCRIPTOR) {
-        return guest(number.parse().expect("a number"));
+    if let Some(heap) = given() {
+        return guest(&heap);
     }
     let _turn = begin();
     let heap = Mapped::create(64 << 20).expect("a heap");
@@ -31,19 +31,7 @@ fn another_program_attaches() {
     numbers.extend(0..10_000_u64);
     heap.set_root("numbers", numbers.as_ptr(), numbers.len() as u64)
         .expect("room");
-    let descriptor = heap.as_raw_fd();
-    let mut guest = Command::new(env::current_exe().expect("this program"));
-    guest
-        .args(["--exact", NAME, "--nocapture"])
-        .env(DESCRIPTOR, descriptor.to_string());
-    let inherit = move || {
-        // SAFETY: a system call.
-        unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) };
-        Ok(())
-    };
-    // SAFETY: nothing but that, in a child that is about to become the other program.
-    unsafe { guest.pre_exec(inherit) };
-    let status = guest.status().expect("the guest");
+    let status = run_guest(NAME, &heap);
     assert!(status.success(), "{status}");
     let (place, count) = heap.root("answer").expect("set by the guest");
     // SAFETY: so many numbers, by a program that is gone.
@@ -62,8 +50,30 @@ fn another_program_attaches() {
     heap.verify().expect("a sound heap");
 }
 
-fn guest(descriptor: i32) {
-    let heap = attach(descriptor).expect("a heap");
+/// Runs a test of this program in another process, which gets the heap's descriptor alone.
+pub(crate) fn run_guest(name: &str, heap: &Mapped) -> ExitStatus {
+    let descriptor = heap.as_raw_fd();
+    let mut guest = Command::new(env::current_exe().expect("this program"));
+    guest
+        .args(["--exact", name, "--nocapture"])
+        .env(DESCRIPTOR, descriptor.to_string());
+    let inherit = move || {
+        // SAFETY: a system call.
+        unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) };
+        Ok(())
+    };
+    // SAFETY: nothing but that, in a child that is about to become the other program.
+    unsafe { guest.pre_exec(inherit) };
+    guest.status().expect("the guest")
+}
+
+/// The heap that [`run_guest`] gave this process, if it did.
+pub(crate) fn given() -> Option<Mapped> {
+    let number = env::var(DESCRIPTOR).ok()?;
+    Some(attach(number.parse().expect("a number")).expect("a heap"))
+}
+
+fn guest(heap: &Mapped) {
     let (place, count) = heap.root("numbers").expect("set by the host");
     // SAFETY: so many numbers, which the host does not change meanwhile.
     let numbers = unsafe {

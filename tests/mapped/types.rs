@@ -3,11 +3,13 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::HashSet;
+use std::os::unix::process::ExitStatusExt;
 use std::thread;
 
-use flagstone::mapped::{Box, Event, Map, Mutex, Off, Persist, String, Vec, shape_of};
+use flagstone::mapped::{Box, Event, LockError, Map, Mutex, Off, Persist, String, Vec, shape_of};
 use flagstone::{Mapped, MappedError, persist};
 
+use crate::attach::{given, run_guest};
 use crate::children::{end_of, start};
 use crate::common::process::begin;
 use crate::locks::{die, killed};
@@ -126,6 +128,57 @@ fn a_value_takes_the_place_of_another() {
     unsafe { heap.close() }.expect("the first time");
     assert_eq!(heap.get::<u64>("number"), Err(MappedError::Closed));
     assert_eq!(heap.insert("other", 3_u64), Err(MappedError::Closed));
+}
+
+/// A program of its own, with other addresses than this one's for all but the heap: it fills a map that was empty, waits and
+/// signals, and is killed while it holds the mutex.
+#[test]
+fn another_program_finds_them() {
+    const NAME: &str = "types::another_program_finds_them";
+    if let Some(heap) = given() {
+        let board = heap.get::<Board>("board").expect("a board").expect("put");
+        {
+            let mut ages = board.ages.lock().expect("free");
+            assert_eq!((ages.len(), ages.get("Ada")), (Ok(0), Ok(None)));
+            for age in 0..1_000_u32 {
+                let name = String::try_from_str_in(&format!("{age} years"), heap.handle());
+                ages.insert(name.expect("room"), age).expect("room");
+            }
+        }
+        heap.insert("ages", Map::<u64, u64>::new_in(heap.handle()))
+            .expect("room");
+        board.changed.signal();
+        let mut held = board.ages.lock().expect("free");
+        held.insert(String::new_in(heap.handle()), 0).expect("room");
+        die();
+    }
+    let _turn = begin();
+    let heap = Mapped::create(16 << 20).expect("a heap");
+    let own = heap.insert("board", board(&heap)).expect("room");
+    let status = run_guest(NAME, &heap);
+    assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}");
+    assert!(own.changed.wait_beyond(0, core::time::Duration::ZERO));
+    let Err(LockError::Abandoned(mut ages)) = own.ages.lock() else {
+        panic!("a process was killed with the lock");
+    };
+    // It was not in the midst of a change of the map.
+    assert_eq!(ages.len(), Ok(1_001));
+    assert_eq!(ages.remove(""), Ok(Some(0)));
+    ages.mark_fit();
+    assert!((0..1_000).all(|age| ages.get(&*format!("{age} years")) == Ok(Some(&age))));
+    ages.insert(
+        String::try_from_str_in("Ada", heap.handle()).expect("room"),
+        36,
+    )
+    .expect("room");
+    drop(ages);
+    assert!(own.ages.lock().is_ok());
+    let names = heap
+        .get::<Map<u64, u64>>("ages")
+        .expect("a map")
+        .expect("put by the other");
+    assert_eq!(names.get(&1), Ok(None));
+    heap.verify().expect("a sound heap");
 }
 
 /// Who reads a name while others give it other places finds one of them, with its own number.
