@@ -24,6 +24,7 @@ mod step_calls;
 mod steps;
 mod tables;
 mod tracer;
+mod steps_inside;
 mod types;
 
 use flagstone::{Background, Config, Flagstone};
