@@ -6,6 +6,8 @@ use std::fs;
 use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as MappedVec;
 use flagstone::{Mapped, MappedError, failpoints};
+use flagstone::mapped::{Map, Mutex};
+use flagstone::{Mapped, failpoints};
 
 use crate::common::child::one_in;
 use crate::common::process::{begin, verify};
@@ -35,6 +37,23 @@ fn program(make: &dyn Fn() -> Result<Mapped, MappedError>) -> usize {
     assert!(kept.iter().flatten().all(|numbers| **numbers == [7; 10]));
     drop((kept, bytes));
     assert_eq!(heap.stats().live, 0);
+    let mut map = Map::new_in(handle);
+    errors += (0..100)
+        .filter(|key| map.insert(*key, [0; 4]).is_err())
+        .count();
+    assert_eq!(
+        map.len(),
+        Ok((0..100)
+            .filter(|key| map.contains_key(key) == Ok(true))
+            .count())
+    );
+    let mutex = heap.insert("map", Mutex::new(map));
+    errors += usize::from(mutex.is_err());
+    if let Ok(mutex) = mutex {
+        errors += usize::from(mutex.lock().is_err());
+        let found = heap.get("map").expect("a mutex");
+        assert!(found.is_some_and(|found| core::ptr::eq(found, mutex)));
+    }
     errors += usize::from(heap.verify().is_err());
     errors += usize::from(heap.flush().is_err());
     // SAFETY: nobody else is there.
