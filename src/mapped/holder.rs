@@ -157,7 +157,7 @@ mod loom_tests {
     }
 
     /// Proves: of two that find the holder gone one takes the lock at a time; each is told that the value was left, until one
-    /// says that it is fit. Fails when `take` takes whatever it finds, and when `mark` comes after the lock was let go.
+    /// says that it is fit. Fails when `take` takes whatever it finds, and when `mark` marks nothing.
     #[test]
     fn loom_what_the_dead_left_is_told() {
         loom::model(|| {
