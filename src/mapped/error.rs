@@ -28,7 +28,7 @@ pub enum MappedError {
     Dirty,
     /// There is no such file.
     NotFound,
-    /// There is a file of that name.
+    /// A file, or something in the heap, has that name.
     Exists,
     /// What a heap was to lie in is no file of this machine's, or its filesystem cannot reserve space.
     Unsupported,
@@ -38,8 +38,6 @@ pub enum MappedError {
     NoSpace,
     /// As many things have names as can, 64, or a name is empty or longer than 48 bytes.
     Name,
-    /// Something has the name.
-    Exists,
     /// What has the name is of another type, or of one that has changed.
     Type,
     /// The address is none of the heap's.
@@ -85,7 +83,6 @@ impl fmt::Display for MappedError {
             Self::Length => "the file is shorter or longer than the heap in it was",
             Self::Dirty => "nobody closed the heap, and the machine went down since",
             Self::NotFound => "there is no such file",
-            Self::Exists => "there is a file of that name",
             Self::Unsupported => "no file of this machine's, or one that cannot reserve space",
             Self::TooManyProcesses => "too many processes use the heap",
             Self::NoSpace => "the heap or its disk has no room",

@@ -1,13 +1,14 @@
-//! Heaps over mappings: one heap that several processes have at the same address, see docs/mapped.md.
-//!
-//! Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
-//! want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `area` (places in the
-//! mapping), `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space`
-//! (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `inside` (what
-//! programs put there), `roots`, `named` (roots with types).
-//!
-//! What programs put inside a heap that processes share: [`Vec`], [`Box`] and [`String`] in it, [places](Off) that do
-//! not depend on its address, a [`Map`], an [`Arc`], and a [`Mutex`] and an [`Event`] that outlive who uses them.
+//! What programs put inside a [`Mapped`] heap: [`Vec`], [`Box`] and [`String`] with its handle, a [`Map`] that another program
+//! can open, a [`Mutex`] and an [`Event`] that outlive who uses them, [`Arc`], and [places](Off) that do not depend on the
+//! heap's address. [`Persist`] says what may lie there. See [the design](crate::algorithm::mapped).
+
+// Heaps over mappings: one heap that several processes have at the same address, see docs/mapped.md.
+//
+// Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
+// want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `area` (places in the mapping),
+// `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on a
+// disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `inside` (what programs put there),
+// `roots`, `named` (roots with types).
 
 mod area;
 mod attachment;

@@ -5,6 +5,7 @@ use core::str;
 
 use super::Mapped;
 use super::area::Area;
+use super::attachment::State;
 use super::error::MappedError;
 use super::header::ROOTS;
 use super::inside::{Box, Persist, shape_of};
@@ -176,7 +177,7 @@ impl Mapped {
         &self,
         name: &str,
     ) -> Result<Option<&'static T>, MappedError> {
-        if self.attachment.is_closed() {
+        if self.attachment.state() == State::Closed {
             return Err(MappedError::Closed);
         }
         let area = &self.attachment.area;

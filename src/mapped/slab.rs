@@ -294,4 +294,31 @@ mod loom_tests {
             assert_eq!(early + model.take_all(), 1);
         });
     }
+
+    /// Proves: a block that comes back while somebody looks is found, or has a hint. The fences stand for the order of
+    /// sequentially consistent accesses, which the checker takes for acquire and release. Fails without either, when the
+    /// look clears the hint after it collects, and when the freer looks at the hint first.
+    #[test]
+    fn loom_a_block_that_comes_back_is_found_or_has_a_hint() {
+        use loom::sync::atomic::fence;
+        loom::model(|| {
+            let model = model(0);
+            let hint: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(1)));
+            let freer = loom::thread::spawn(move || {
+                model.write(0);
+                model.slab.give_back(0).unwrap();
+                fence(Ordering::SeqCst);
+                // As `set_hint` has it.
+                if hint.load(Ordering::SeqCst) == 0 {
+                    hint.fetch_or(1, Ordering::SeqCst);
+                }
+            });
+            hint.fetch_and(0, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            model.slab.collect(2);
+            let found = model.take_all();
+            freer.join().unwrap();
+            assert!(found == 1 || hint.load(Ordering::SeqCst) == 1);
+        });
+    }
 }

@@ -22,9 +22,9 @@ mod readers;
 mod refused;
 mod step_calls;
 mod steps;
+mod steps_inside;
 mod tables;
 mod tracer;
-mod steps_inside;
 mod types;
 
 use flagstone::{Background, Config, Flagstone};

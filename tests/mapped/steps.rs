@@ -26,17 +26,12 @@ fn takes_all() -> bool {
 }
 
 /// Kills in a call, about so many.
-fn budget() -> usize {
+pub(crate) fn budget() -> usize {
     match env::var_os("TEST_LONG") {
         _ if takes_all() => usize::MAX,
         Some(_) => 400,
         None => 60,
     }
-/// Steps of one instruction that a call may take, in all processes that are killed in it: a step costs some tens of
-/// microseconds. Five times as many where all tests run in their long form.
-pub(crate) fn budget() -> usize {
-    let long = env::var_os("TEST_LONG").is_some();
-    if long { 200_000 } else { 40_000 }
 }
 
 /// Ways of more instructions than this are not gone to each visit of an instruction, but to the first, the second and
@@ -68,78 +63,6 @@ fn survive(heap: &Mapped, words: &Words) {
             loop {
                 thread::yield_now();
             }
-        },
-    },
-    Call {
-        name: "a long block",
-        is_of_units: true,
-        prepare: |heap| Some(alloc(heap.handle(), SIZE)),
-        call: |heap, _| {
-            alloc(heap.handle(), LONG);
-        },
-    },
-    Call {
-        name: "a free of a long block",
-        is_of_units: true,
-        prepare: |heap| Some(alloc(heap.handle(), LONG)),
-        call: |heap, block| free(heap.handle(), block.expect("prepared"), LONG),
-    },
-    Call {
-        name: "a name",
-        is_of_units: false,
-        prepare: |heap| Some(alloc(heap.handle(), SIZE)),
-        call: |heap, block| {
-            let block = block.expect("prepared");
-            heap.set_root("name", block.as_ptr(), 1).expect("room");
-        },
-    },
-];
-
-/// Waits for a change of a child; whether it ended.
-fn has_ended(child: libc::pid_t) -> bool {
-    let mut status = 0;
-    // SAFETY: the status is writable.
-    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!(waited, child);
-    assert!(
-        !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) == 0,
-        "status {status:#x}"
-    );
-    !libc::WIFSTOPPED(status)
-}
-
-fn trace(request: libc::c_uint, child: libc::pid_t) -> bool {
-    let nothing = ptr::null_mut::<libc::c_void>();
-    // SAFETY: requests that touch no memory.
-    unsafe { libc::ptrace(request, child, nothing, nothing) == 0 }
-}
-
-/// A child that is killed after so many instructions of what it does once it is prepared, or at its end; after how many that
-/// was. `None` where nobody may trace.
-pub(crate) fn kill_after<P>(
-    prepare: impl FnOnce() -> P,
-    call: impl FnOnce(P),
-    steps: usize,
-) -> Option<usize> {
-    // SAFETY: the child uses this thread alone.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0, "fork refused");
-    if child == 0 {
-        let prepared = prepare();
-        let may = trace(libc::PTRACE_TRACEME, 0);
-        // SAFETY: no preconditions, here and below.
-        unsafe { libc::raise(if may { libc::SIGSTOP } else { libc::SIGKILL }) };
-        call(prepared);
-        // SAFETY: as above.
-        unsafe { libc::_exit(0) };
-    }
-    if has_ended(child) {
-        return None;
-    }
-    for step in 0..steps {
-        assert!(trace(libc::PTRACE_SINGLESTEP, child));
-        if has_ended(child) {
-            return Some(step);
         }
     }
 }
@@ -255,33 +178,6 @@ fn a_kill_at_any_instruction_loses_one_block() {
         // SAFETY: `alarm` has no preconditions. All of them take longer than a test may.
         unsafe { libc::alarm(600) };
         let Some((_, way)) = round(kind, call, &[]) else {
-    for call in &CALLS {
-        let heap = Mapped::create(256 << 20).expect("a heap");
-        let handle = heap.handle();
-        let own: Vec<_> = (0..2_000_u64)
-            .map(|number| Box::new_in(number, handle))
-            .collect();
-        let mut model = Model::new(handle, 5);
-        let mut kills = 0;
-        // Blocks that children had when they were killed, and one more in each call.
-        let mut lost = 0;
-        let mut kill = |steps: usize| {
-            // What the child is to free was this process's, if that is its call.
-            let block = alloc(handle, SIZE);
-            heap.set_root("block", block.as_ptr(), 0).expect("room");
-            lost += 4 * HALF.max(LONG) + SIZE;
-            let prepare = || (call.prepare)(&heap);
-            let steps = kill_after(prepare, |block| (call.call)(&heap, block), steps)?;
-            for _ in 0..20 {
-                assert!(
-                    model.try_step().is_ok(),
-                    "{}: no room after {steps} steps",
-                    call.name
-                );
-            }
-            Some(steps)
-        };
-        let Some(length) = kill(usize::MAX) else {
             return println!("skipped: nobody may trace here");
         };
         let all = way.len() <= ALL_VISITS && takes_all();

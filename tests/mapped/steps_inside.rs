@@ -1,13 +1,12 @@
-//! A process that is killed at an instruction, chosen at random, of a change of what lies in a heap: what it leaves is whole,
+//! A process that is killed at any instruction of a change of what lies in a heap: what it leaves is whole,
 //! or said not to be.
 
 use flagstone::Mapped;
 use flagstone::mapped::{Arc, Box, LockError, Map, Mutex};
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
 
 use crate::common::process::begin;
-use crate::steps::{budget, kill_after};
+use crate::steps::budget;
+use crate::tracer::{Point, kill_at, stopped, walk};
 
 /// Kills children in `call`, which begins anew with `begin` each time, and has `look` see what each left.
 fn kill_all_over<P>(
@@ -21,21 +20,25 @@ fn kill_all_over<P>(
         let block = Box::new_in(0_u8, heap.handle());
         core::mem::ManuallyDrop::new(block)
     };
-    let mut kill = |steps: usize| {
-        let mut place = begin();
-        let steps = kill_after(prepare, |_| call(&mut place), steps);
-        look(&mut place);
-        steps
-    };
-    let Some(length) = kill(usize::MAX) else {
+    let mut place = begin();
+    let Some(child) = stopped(prepare, |_| call(&mut place)) else {
         return println!("skipped: nobody may trace here");
     };
-    let (mut random, mut left) = (SmallRng::seed_from_u64(7), budget() / 2);
-    while left > 0 {
-        let steps = kill(random.random_range(0..length)).expect("it was traced before");
-        left -= left.min(steps + 100);
+    let way = walk(child);
+    look(&mut place);
+    let chosen = |point: &&Point| point.visit < 2 || point.is_last;
+    let points: Vec<_> = way.iter().filter(chosen).collect();
+    // A budget's worth of them, others in each process that runs this.
+    let step = points.len().div_ceil(budget());
+    let from = usize::try_from(std::process::id()).expect("32 bits") % step;
+    let mut reached = 0;
+    for point in points.iter().skip(from).step_by(step) {
+        let mut place = begin();
+        let child = stopped(prepare, |_| call(&mut place)).expect("it was traced before");
+        reached += usize::from(kill_at(child, **point));
+        look(&mut place);
     }
-    println!("{length} instructions");
+    println!("{} instructions, {reached} kills", way.len());
     heap.verify().expect("a sound heap");
 }
 
