@@ -36,17 +36,53 @@ pub(super) struct Part {
     current: [Current; CLASSES],
 }
 
+// A page of the least size there is holds it.
+static_assertions::const_assert!(size_of::<Part>() <= 4096);
+
 // SAFETY: 1. `area` leads to what is `Sync`; all else is the thread's, or guarded as the fields say.
 unsafe impl Sync for Part {}
 
 /// The current slab of a class.
 struct Current {
+    /// Its descriptor, or none.
+    slab: GuardedPtr<Slab>,
+    /// Its first byte.
+    start: GuardedPtr<u8>,
     /// 0 for none.
     unit: GuardedU32,
     /// The word in which blocks are looked for.
     word: GuardedU32,
     /// The unit at which the last look for another slab ended.
     looked: GuardedU32,
+}
+
+impl Current {
+    #[inline(always)]
+    fn get(&self) -> Option<(&'static Slab, NonNull<u8>)> {
+        // SAFETY: 1. set by `set`: a descriptor in the mapping, which stays.
+        let slab: &'static Slab = unsafe { self.slab.get()?.as_ref() };
+        Some((slab, self.start.get()?))
+    }
+
+    fn set(&self, area: &Area, unit: u32) {
+        self.slab.set(Some(area.slab(unit).into()));
+        self.start.set(Some(area.start(unit)));
+        self.unit.set(unit);
+        self.word.set(0);
+    }
+
+    fn forget(&self) {
+        self.slab.set(None);
+        self.unit.set(0);
+    }
+}
+
+/// Takes back the block that begins so far inside a slab, by its owner; the block's number, or `None` if it is none.
+#[inline(always)]
+fn put_at(slab: &Slab, class: SizeClass, distance: usize) -> Option<usize> {
+    let (block, rest) = class.info().locate(distance);
+    let is_one = rest == 0 && distance + class.size() <= UNIT;
+    (is_one && slab.put(block).is_ok()).then_some(block)
 }
 
 /// The class as it stands in words.
@@ -108,19 +144,15 @@ impl Part {
     #[inline(always)]
     pub(super) fn take(&self, class: SizeClass) -> Option<NonNull<u8>> {
         let current = self.current(class)?;
-        let unit = current.unit.get();
-        if unit == 0 {
-            return None;
-        }
-        let area = self.area()?;
-        let block = area.slab(unit).take(current.word.get() as usize)?;
+        let (slab, start) = current.get()?;
+        let block = slab.take(current.word.get() as usize)?;
         let distance = block * class.size();
         // Bits beyond the blocks are somebody else's doing.
         if distance + class.size() > UNIT {
             return None;
         }
         // SAFETY: 1. a block of the unit.
-        Some(unsafe { crate::ptr::advance(area.start(unit), distance) })
+        Some(unsafe { crate::ptr::advance(start, distance) })
     }
 
     /// A block of a class, of whose current word none is free; `None` if the heap has no room.
@@ -141,8 +173,7 @@ impl Part {
         let unit = self
             .look(area, class, current)
             .or_else(|| self.claim(area, class))?;
-        current.unit.set(unit);
-        current.word.set(0);
+        current.set(area, unit);
         goes_on(area.slab(unit))?;
         self.take(class)
     }
@@ -210,7 +241,19 @@ impl Part {
     /// Takes back a block of one of its slabs of this class; `false` if it is none.
     #[inline(always)]
     pub(super) fn put(&self, class: SizeClass, block: NonNull<u8>) -> bool {
-        let (Some(area), Some(current)) = (self.area(), self.current(class)) else {
+        if let Some((slab, start)) = self.current(class).and_then(Current::get) {
+            // OVERFLOW: what lies before the slab wraps to more than it has.
+            let distance = block.addr().get().wrapping_sub(start.addr().get());
+            if distance < UNIT {
+                return put_at(slab, class, distance).is_some();
+            }
+        }
+        self.put_elsewhere(class, block)
+    }
+
+    /// The same, of a slab that is not current.
+    fn put_elsewhere(&self, class: SizeClass, block: NonNull<u8>) -> bool {
+        let Some(area) = self.area() else {
             return false;
         };
         let Some((unit, distance)) = area.locate(block.addr().get()) else {
@@ -219,13 +262,10 @@ impl Part {
         if area.raw_word(unit) != self.owner().slab(number(class)) {
             return false;
         }
-        let (block, rest) = class.info().locate(distance);
-        if rest != 0 || distance + class.size() > UNIT || area.slab(unit).put(block).is_err() {
+        let Some(block) = put_at(area.slab(unit), class, distance) else {
             return false;
-        }
-        if unit != current.unit.get() {
-            self.note_free(area, unit, class, block);
-        }
+        };
+        self.note_free(area, unit, class, block);
         true
     }
 
@@ -301,7 +341,7 @@ impl Part {
     pub(super) fn give_up(&self) {
         let Some(area) = self.area() else { return };
         self.has_nothing.set(1);
-        self.current.iter().for_each(|current| current.unit.set(0));
+        self.current.iter().for_each(Current::forget);
         for unit in area.touched() {
             let Unit::Slab { class, owner } = area.unit(unit) else {
                 continue;

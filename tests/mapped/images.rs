@@ -3,7 +3,6 @@
 //! Where only that is wrong which can be made from the rest, no block is handed out twice, either, and none loses its
 //! bytes.
 
-use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,14 +14,15 @@ use std::thread;
 
 use flagstone::allocator_api2::alloc::Allocator;
 use flagstone::allocator_api2::boxed::Box;
-use flagstone::{Handle, Mapped, MappedError};
+use flagstone::{Mapped, MappedError};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::children::{end_of, start};
 use crate::common::process::begin;
+use crate::image::{Image, ROOT, SIZES, layout};
 use crate::kinds::{KINDS, Kind, memory_file};
-use crate::tables::{BYTES, Part, Tables, base_of, start_of, tables_of};
+use crate::tables::{BYTES, Part, base_of, start_of, tables_of};
 
 /// Images that one process attaches, one after the other.
 const BATCH: usize = 250;
@@ -32,132 +32,15 @@ const STEP: usize = 16 << 20;
 const NEIGHBOUR: usize = 4 << 20;
 const PLACES: usize = BATCH * STEP;
 
-const SIZES: [usize; 8] = [16, 48, 200, 1_000, 5_000, 30_000, 70_000, 150_000];
-
 /// Those that are tried: `MAPPED_IMAGES=5..6` is one that failed, `0..1000000` takes some minutes.
-fn images() -> Range<usize> {
+fn images(kind: &Kind) -> Range<usize> {
     if let Ok(range) = env::var("MAPPED_IMAGES") {
         let (first, last) = range.split_once("..").expect("a range");
         let number = |text: &str| text.parse().expect("a number");
         return number(first)..number(last);
     }
     let is_long = env::var_os("TEST_LONG").is_some();
-    0..if is_long { 100_000 } else { 10_000 }
-}
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).expect("a layout")
-}
-
-/// A block that is somebody's: so far from the base, and so long.
-#[derive(Clone, Copy)]
-struct Block {
-    distance: usize,
-    size: usize,
-}
-
-/// A heap that processes had that are gone, in all its parts.
-struct Image {
-    words: Vec<AtomicU64>,
-    tables: usize,
-    blocks: Vec<Block>,
-}
-
-const ROOT: &str = "first";
-
-impl Image {
-    fn new(kind: &Kind) -> Self {
-        let heap = (kind.create)(BYTES).expect("a heap");
-        let handle = heap.handle();
-        let base = base_of(&heap);
-        let fill = |counts: [usize; 8]| -> Vec<_> {
-            let sizes = SIZES.iter().zip(counts);
-            let all = sizes.flat_map(|(size, count)| core::iter::repeat_n(*size, count));
-            all.map(|size| {
-                (
-                    handle.allocate(layout(size)).expect("room").cast::<u8>(),
-                    size,
-                )
-            })
-            .collect()
-        };
-        let free = |block: NonNull<u8>, size: usize| {
-            // SAFETY: allocated by `fill`, and not used any more.
-            unsafe { handle.deallocate(block, layout(size)) };
-        };
-        let mut own = fill([40, 30, 20, 10, 6, 3, 2, 1]);
-        heap.set_root(ROOT, own[0].0.as_ptr(), 1).expect("room");
-        heap.set_root("second", own[9].0.as_ptr(), 2).expect("room");
-        // A process that is gone, and whose blocks another freed, in part; it freed some of that one's.
-        let theirs: Box<[AtomicU64; 64], Handle> =
-            Box::new_in([const { AtomicU64::new(0) }; 64], handle);
-        let child = start(|| {
-            let blocks = fill([20, 10, 10, 6, 3, 2, 1, 1]);
-            for (place, (block, _)) in theirs.iter().zip(&blocks) {
-                place.store((block.addr().get() - base) as u64, Ordering::Relaxed);
-            }
-            own.iter()
-                .step_by(5)
-                .for_each(|(block, size)| free(*block, *size));
-        });
-        assert_eq!(end_of(child), 0);
-        let mut number = 0;
-        own.retain(|_| {
-            number += 1;
-            number % 5 != 1
-        });
-        let mut blocks: Vec<_> = own
-            .iter()
-            .map(|(block, size)| Block {
-                distance: block.addr().get() - base,
-                size: *size,
-            })
-            .collect();
-        let counts = [20, 10, 10, 6, 3, 2, 1, 1];
-        let sizes = SIZES.iter().zip(counts);
-        let sizes = sizes.flat_map(|(size, count)| core::iter::repeat_n(*size, count));
-        for (number, (place, size)) in theirs.iter().zip(sizes).enumerate() {
-            let distance = usize::try_from(place.load(Ordering::Relaxed)).expect("64 bits");
-            if number % 3 == 0 {
-                // SAFETY: in the heap.
-                free(unsafe { start_of(&heap).add(distance) }, size);
-            } else {
-                blocks.push(Block { distance, size });
-            }
-        }
-        let whole = theirs.as_ptr().addr() - base;
-        blocks.push(Block {
-            distance: whole,
-            size: size_of::<[AtomicU64; 64]>(),
-        });
-        heap.verify().expect("a sound heap");
-        let tables = heap.stats().tables;
-        tables_of(&heap).expect_places(tables, ROOT);
-        let words = tables_of(&heap).0.iter();
-        let words = words
-            .map(|word| AtomicU64::new(word.load(Ordering::Relaxed)))
-            .collect();
-        let _ = Box::leak(theirs);
-        // SAFETY: nobody else is there.
-        unsafe { heap.close() }.expect("not closed yet");
-        Self {
-            words,
-            tables,
-            blocks,
-        }
-    }
-
-    fn write_to(&self, file: &File, change: impl FnOnce(Tables<'_>)) {
-        let copy = self
-            .words
-            .iter()
-            .map(|word| AtomicU64::new(word.load(Ordering::Relaxed)));
-        let copy: Vec<_> = copy.collect();
-        change(Tables(&copy));
-        // SAFETY: so many bytes, which nobody changes any more.
-        let bytes = unsafe { core::slice::from_raw_parts(copy.as_ptr().cast(), self.tables) };
-        file.write_all_at(bytes, 0).expect("room");
-    }
+    0..kind.share(if is_long { 100_000 } else { 10_000 })
 }
 
 /// A file behind the heap, mapped as that is: bytes of it that go are seen by its length in memory.
@@ -402,7 +285,7 @@ fn whatever_stands_in_the_tables() {
     let at: &AtomicU64 = Box::leak(Box::new_in(AtomicU64::new(0), shared.handle()));
     for kind in &KINDS {
         let image = Image::new(kind);
-        let all = images();
+        let all = images(kind);
         let mut first = all.start;
         while first < all.end {
             let last = all.end.min(first + BATCH);
@@ -449,7 +332,7 @@ fn whatever_is_written_meanwhile() {
     };
     for kind in &KINDS {
         let image = Image::new(kind);
-        for number in 0..count {
+        for number in 0..kind.share(count) as u64 {
             let child = start(|| {
                 let (file, neighbour) = ((kind.blank)(BYTES), Neighbour::new());
                 let written = File::from(file.try_clone().expect("a descriptor"));

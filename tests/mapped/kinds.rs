@@ -10,6 +10,8 @@ use crate::files::Folder;
 /// A kind of file.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
+    /// Of so many like cases one is tried: what differs from the first kind is little.
+    one_in: usize,
     /// A heap in a new file.
     pub(crate) create: fn(usize) -> Result<Mapped, MappedError>,
     /// A new file of so many bytes, all zero, for an image of a heap.
@@ -18,21 +20,31 @@ pub(crate) struct Kind {
     pub(crate) attach: fn(&OwnedFd) -> Result<Mapped, MappedError>,
 }
 
+impl Kind {
+    /// How many of like cases are tried.
+    pub(crate) fn share(&self, cases: usize) -> usize {
+        cases.div_ceil(self.one_in)
+    }
+}
+
 pub(crate) const KINDS: [Kind; 3] = [
     Kind {
         name: "memory",
+        one_in: 1,
         create: Mapped::create,
         blank: memory_file,
         attach,
     },
     Kind {
         name: "a file in memory",
+        one_in: 8,
         create: |bytes| create_file("/dev/shm", bytes),
         blank: |bytes| file("/dev/shm", bytes),
         attach,
     },
     Kind {
         name: "a file on a disk",
+        one_in: 32,
         create: |bytes| create_file("/var/tmp", bytes),
         blank: |bytes| file("/var/tmp", bytes),
         attach,

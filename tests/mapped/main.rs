@@ -11,6 +11,7 @@ mod calls;
 mod children;
 mod files;
 mod forks;
+mod image;
 mod images;
 mod inside;
 mod kills;

@@ -222,5 +222,7 @@ fn nothing_published_is_lost() {
     } else {
         150
     };
-    KINDS.iter().for_each(|kind| kill_workers(kind, kills));
+    KINDS
+        .iter()
+        .for_each(|kind| kill_workers(kind, kind.share(kills)));
 }

@@ -184,7 +184,7 @@ fn a_kill_at_any_instruction_loses_one_block() {
         let chosen = |point: &&Point| all || point.visit < 2 || point.is_last;
         let points: Vec<_> = way.iter().filter(chosen).copied().collect();
         // A budget's worth of them, others in each process that runs this.
-        let step = points.len().div_ceil(budget());
+        let step = points.len().div_ceil(kind.share(budget()));
         let from = usize::try_from(std::process::id()).expect("32 bits") % step;
         let points: Vec<_> = points.into_iter().skip(from).step_by(step).collect();
         let mut reached = 0;
@@ -200,7 +200,8 @@ fn a_kill_at_any_instruction_loses_one_block() {
             points.len()
         );
         assert!(
-            reached * 4 > points.len(),
+            // Of few all may have gone another way.
+            reached * 4 > points.len() || points.len() < 30,
             "{}: {reached} kills of {}",
             call.name,
             points.len()
