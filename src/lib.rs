@@ -154,7 +154,9 @@ cfg_if::cfg_if! {
         #[cfg(feature = "heaps")]
         pub use first_class::{Heap, HeapError, HeapOptions, HeapStats};
         #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
-        pub use mapped::{Handle, Mapped, MappedError, MappedOptions, MappedStats, Opened};
+        pub use mapped::{
+            Handle, Mapped, MappedError, MappedOptions, MappedStats, MappingName, Opened,
+        };
         pub use global::Flagstone;
         pub use hardening::Hardening;
         #[cfg(feature = "counters")]

@@ -4,6 +4,7 @@
 use core::fmt;
 
 use super::header::Unfit;
+use crate::os::maps::{NAME, name_at};
 
 /// Why there is no heap over a mapping, or it does not do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum MappedError {
     BaseBusy {
         /// That address.
         base: usize,
+        /// What lies there.
+        by: MappingName,
     },
     /// What the descriptor leads to is no heap.
     NoHeap,
@@ -59,6 +62,42 @@ pub enum MappedError {
     },
 }
 
+/// The name of a mapping, as the kernel lists it: the path of its file, or one in brackets. The last 62 bytes are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MappingName {
+    bytes: [u8; NAME],
+    length: usize,
+}
+
+impl MappingName {
+    /// That of what lies between two addresses.
+    pub(super) fn at(from: usize, to: usize) -> Self {
+        let (bytes, length) = name_at(from, to).unwrap_or(([0; NAME], 0));
+        Self { bytes, length }
+    }
+
+    /// The name, which is empty for what has none, or if nobody can tell.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl fmt::Display for MappingName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_bytes() {
+            [] => out.write_str("something without a name"),
+            name => write!(out, "{}", name.escape_ascii()),
+        }
+    }
+}
+
+impl fmt::Debug for MappingName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
 impl From<Unfit> for MappedError {
     fn from(why: Unfit) -> Self {
         match why {
@@ -74,8 +113,8 @@ impl fmt::Display for MappedError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Capacity => "the capacity is no multiple of 64 KiB, too little, or too much",
-            Self::BaseBusy { base } => {
-                return write!(out, "something else lies at the heap's address, {base:#x}");
+            Self::BaseBusy { base, by } => {
+                return write!(out, "{by} lies at the heap's address, {base:#x}");
             }
             Self::NoHeap => "there is no heap",
             Self::Version => "a heap of another version or byte order",

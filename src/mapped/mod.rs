@@ -42,7 +42,7 @@ use crate::size_class::SizeClass;
 use crate::sync::Ordering;
 use crate::units::UNIT;
 
-pub use error::MappedError;
+pub use error::{MappedError, MappingName};
 pub use handle::Handle;
 pub use inside::{
     Arc, Box, Event, Guard, LockError, Map, Mutex, Off, Persist, Shape, String, Vec, Visit,

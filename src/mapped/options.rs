@@ -6,14 +6,14 @@ use core::ptr::NonNull;
 use super::Mapped;
 use super::area::Area;
 use super::attachment::{Attachment, Found, State};
-use super::error::MappedError;
+use super::error::{MappedError, MappingName};
 use super::geometry::Geometry;
 use super::header::{CONSTANTS, Constants, Kind};
 use super::opened::Opened;
 use super::processes::{Joined, let_go};
 use super::source::{Source, refused};
 use crate::config::HugePages;
-use crate::os::files::{FileKind, Path, Unnamed};
+use crate::os::files::{FileKind, Path};
 use crate::os::shared::{File, NO_MEMORY, SEALED, Sharing, TAKEN};
 use crate::os::{self, Attributes, Held, PageLen};
 use crate::sync::Ordering;
@@ -232,15 +232,41 @@ impl<'a> MappedOptions<'a> {
             file,
             options: self,
         };
-        let name = |unnamed: &Unnamed| {
+        let name = |area: &Area| {
             unnamed.name(path).map_err(refused)?;
-            path.keep_name().map_err(refused)
+            path.keep_name().map_err(refused)?;
+            self.map_by_name(area, path)
         };
-        let made = whole.begin(Kind::File, |_| name(&unnamed));
+        let made = whole.begin(Kind::File, name);
         made.inspect_err(|_| {
             unnamed.forget();
             file.close();
         })
+    }
+
+    /// Maps a heap by the name that its file just got: else the kernel would list it as deleted. If that is refused, or
+    /// somebody took the name meanwhile, it stays as it is.
+    fn map_by_name(self, area: &Area, path: &Path) -> Result<(), MappedError> {
+        let Ok(file) = path.open(false) else {
+            return Ok(());
+        };
+        let is_same = file.identify().is_ok_and(|(id, _)| id == area.source.id);
+        let length = PageLen::kept(area.geometry.bytes());
+        // SAFETY: 1. our own mapping of this file.
+        let mapped = is_same && unsafe { file.map_over(area.base(), length, Sharing::All) }.is_ok();
+        if mapped {
+            // The descriptor may lead to the same file by either name.
+            let _ = area.source.file().become_other(file);
+        }
+        file.close();
+        if !mapped {
+            return Ok(());
+        }
+        self.tell(area)?;
+        if self.is_populated {
+            area.populate_all()?;
+        }
+        Ok(())
     }
 
     /// The heap in a file. [`Mapped::opened`] tells how it was found.
@@ -383,7 +409,10 @@ impl<'a> MappedOptions<'a> {
             Err(TAKEN) if self.may_lie_anywhere => {
                 map_somewhere(file, geometry, self.sharing(), os::random()[0])
             }
-            Err(TAKEN) => Err(MappedError::BaseBusy { base }),
+            Err(TAKEN) => Err(MappedError::BaseBusy {
+                base,
+                by: MappingName::at(base, base + bytes),
+            }),
             Err(SEALED) => Err(MappedError::ReadOnly),
             mapped => mapped.map_err(refused),
         }

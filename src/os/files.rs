@@ -113,6 +113,11 @@ impl Path {
         self.open_with(access | libc::O_NONBLOCK, 0)
     }
 
+    /// Opens a file of the kernel's.
+    pub(super) fn open_for_reading(&self) -> Result<File, Refusal> {
+        self.open_with(libc::O_RDONLY, 0)
+    }
+
     /// A file without a name, in the folder that this is.
     pub(crate) fn nameless_in(&self, mode: u32, random: u64) -> Result<File, Refusal> {
         let nameless = self.open_with(libc::O_TMPFILE | libc::O_EXCL | libc::O_RDWR, mode);
@@ -271,6 +276,16 @@ impl File {
         })
     }
 
+    /// The descriptor is one of another open file from now on.
+    pub(crate) fn become_other(self, other: Self) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EBADF);
+        }
+        let arguments = [other.word(), self.word(), word(libc::O_CLOEXEC as usize)];
+        // SAFETY: 1. changes no memory.
+        again(|| unsafe { call(libc::SYS_dup3, arguments) }).map(|_| ())
+    }
+
     /// Sees to it that there is room for these bytes of the file, which stay what they are.
     pub(crate) fn reserve(self, place: usize, length: PageLen) -> Result<(), Refusal> {
         if failpoints::refuses() {
@@ -294,6 +309,16 @@ impl File {
         const BLOCK: usize = 512; // as the kernel counts, whatever the disk's are
         let blocks = usize::try_from(self.status()?.st_blocks).unwrap_or(0);
         Ok(blocks.saturating_mul(BLOCK))
+    }
+
+    /// Reads what comes next in a file of the kernel's.
+    pub(super) fn read(self, into: &mut [u8]) -> Result<usize, Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EIO);
+        }
+        let arguments = [self.word(), into.as_mut_ptr().cast(), word(into.len())];
+        // SAFETY: 1. writes at most so many bytes there.
+        again(|| unsafe { call(libc::SYS_read, arguments) }).map(<*mut _>::addr)
     }
 
     /// Reads the file's first bytes.
@@ -376,7 +401,7 @@ pub(crate) fn populate(base: NonNull<u8>, length: PageLen, access: Access) -> Re
 /// A number for the time since the machine began, never 0.
 pub(crate) fn boot_number() -> Result<u64, Refusal> {
     let path = Path::new(b"/proc/sys/kernel/random/boot_id")?;
-    let file = path.open_with(libc::O_RDONLY, 0)?;
+    let file = path.open_for_reading()?;
     let mut text = [0_u64; 5];
     let read = file.read_first(&mut text);
     file.close();

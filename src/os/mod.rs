@@ -57,6 +57,7 @@ mod posix;
 cfg_if! {
     if #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))] {
         pub(crate) mod files;
+        pub(crate) mod maps;
         pub(crate) mod shared;
     }
 }

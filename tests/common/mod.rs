@@ -4,6 +4,7 @@
 pub(crate) mod allocator_model;
 pub(crate) mod block;
 pub(crate) mod child;
+pub(crate) mod group;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod raw_thread;

@@ -14,6 +14,7 @@ mod forks;
 mod image;
 mod images;
 mod inside;
+mod kernel;
 mod kills;
 mod kinds;
 mod locks;

@@ -219,7 +219,14 @@ fn a_heap_lies_elsewhere_if_it_may() {
     fs::copy(&path, &copy).expect("room");
     // SAFETY: nobody else has the copy.
     let busy = unsafe { Mapped::options().open(&copy) };
-    assert!(matches!(busy, Err(MappedError::BaseBusy { .. })));
+    let Err(MappedError::BaseBusy { base, by }) = busy else {
+        panic!("{busy:?}");
+    };
+    assert_eq!(base, heap.base().addr().get());
+    assert!(
+        path.as_bytes().ends_with(by.as_bytes()) && !by.as_bytes().is_empty(),
+        "{by}"
+    );
     // SAFETY: as above; numbers lie in it, and no addresses.
     let other = unsafe { Mapped::options().anywhere(true).open(&copy) }.expect("a heap");
     assert_ne!(other.handle(), heap.handle());

@@ -4,7 +4,7 @@ use core::ops::Range;
 use std::env;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{self, Command};
 
 use flagstone::Flagstone;
@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::common::block::Block;
 use crate::common::child::{alone, scenario};
+use crate::common::group::Group;
 use crate::common::process::{resident, verify};
 use crate::{ALLOC, MIB};
 
@@ -36,36 +37,6 @@ const CLASSES: usize = 5;
 const PLACE: &str = "SCENARIOS_GROUP";
 /// Set once it is in there.
 const JOINED: &str = "SCENARIOS_JOINED";
-
-/// A group of processes that may use [`LIMIT`] bytes; gone when this is dropped.
-struct Group(PathBuf);
-
-impl Group {
-    fn new(test: &str) -> Option<Self> {
-        // The two versions of control groups.
-        let kinds = [
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            ("/sys/fs/cgroup", "memory.max"),
-        ];
-        kinds.into_iter().find_map(|(root, limit)| {
-            let group = Path::new(root).join(format!("flagstone-{test}-{}", process::id()));
-            fs::create_dir(&group).ok()?;
-            let group = Self(group);
-            // The file exists already where the kernel counts memory here.
-            let limited = group.0.join(limit).exists()
-                && fs::write(group.0.join(limit), LIMIT.to_string()).is_ok();
-            limited.then_some(group)
-        })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.0) {
-            println!("{} stays: {error}", self.0.display());
-        }
-    }
-}
 
 /// Every phase has `total` bytes of sizes that no other has, every byte written, and `between` comes after
 /// each; one block in `kept` stays.
@@ -115,10 +86,10 @@ fn below_limit(name: &str, body: fn()) {
         }
         return alone(name, &[], body);
     }
-    let Some(group) = Group::new(name) else {
+    let Some(group) = Group::new(name, LIMIT) else {
         return println!("skipped: no control group can be made");
     };
-    let place = group.0.to_str().expect("a path in UTF-8");
+    let place = group.path().to_str().expect("a path in UTF-8");
     alone(name, &[(PLACE, place)], || ());
 }
 
