@@ -114,8 +114,16 @@ impl Constants {
         [magic, bytes, base, id, kind, checksum(&words)]
     }
 
-    /// Those that stand in a file of `bytes`, if it is a heap.
-    pub(super) fn from_words(words: [u64; CONSTANTS], length: usize) -> Result<Self, Unfit> {
+    /// Where everything lies in the heap.
+    pub(super) fn geometry(self) -> Option<Geometry> {
+        Geometry::of(usize::try_from(self.bytes).ok()?)
+    }
+
+    /// Those that stand in a file of this length, if it has one, and is a heap.
+    pub(super) fn from_words(
+        words: [u64; CONSTANTS],
+        length: Option<usize>,
+    ) -> Result<Self, Unfit> {
         let [magic, bytes, base, id, kind, sum] = words;
         if magic != MAGIC {
             let is_other = magic << 8 == MAGIC << 8 || magic.swap_bytes() << 8 == MAGIC << 8;
@@ -128,7 +136,7 @@ impl Constants {
         if sum != checksum(&words[..CONSTANTS - 1]) {
             return Err(Unfit::Damaged);
         }
-        if bytes != length as u64 {
+        if length.is_some_and(|length| bytes != length as u64) {
             return Err(Unfit::Length);
         }
         let has_place = usize::try_from(base).is_ok_and(|base| base != 0 && base % CHUNK == 0);
@@ -136,7 +144,7 @@ impl Constants {
             .ok()
             .and_then(|kind| Kind::ALL.get(kind));
         match kind {
-            Some(kind) if has_place && Geometry::of(length).is_some() => Ok(Self {
+            Some(kind) if has_place => Ok(Self {
                 bytes,
                 base,
                 id,
@@ -207,26 +215,41 @@ mod tests {
     /// Whatever stands in the constants, with a sum that fits.
     #[test]
     fn constants_that_make_no_sense_are_damaged() {
-        assert_eq!(Constants::from_words([0; 6], BYTES), Err(Unfit::NoHeap));
+        assert_eq!(
+            Constants::from_words([0; 6], Some(BYTES)),
+            Err(Unfit::NoHeap)
+        );
         let good = words(0x1000_0000_0000);
-        let found = Constants::from_words(good, BYTES).expect("a heap");
+        let found = Constants::from_words(good, Some(BYTES)).expect("a heap");
         assert_eq!(found.words(), good);
-        assert_eq!(Constants::from_words(good, BYTES * 2), Err(Unfit::Length));
+        assert_eq!(
+            Constants::from_words(good, Some(BYTES * 2)),
+            Err(Unfit::Length)
+        );
         for base in [0, 1, UNIT as u64, (CHUNK - 1) as u64, u64::MAX] {
-            let found = Constants::from_words(words(base), BYTES);
+            let found = Constants::from_words(words(base), Some(BYTES));
             assert_eq!(found, Err(Unfit::Damaged), "{base:#x}");
         }
         let mut other = good;
         other[0] = MAGIC ^ (3 << 56);
-        assert_eq!(Constants::from_words(other, BYTES), Err(Unfit::Version));
+        assert_eq!(
+            Constants::from_words(other, Some(BYTES)),
+            Err(Unfit::Version)
+        );
         for place in 1..CONSTANTS {
             let mut other = good;
             other[place] ^= 1;
-            assert_eq!(Constants::from_words(other, BYTES), Err(Unfit::Damaged));
+            assert_eq!(
+                Constants::from_words(other, Some(BYTES)),
+                Err(Unfit::Damaged)
+            );
         }
         let mut other = good;
         other[4] = 3;
         other[5] = checksum(&other[..5]);
-        assert_eq!(Constants::from_words(other, BYTES), Err(Unfit::Damaged));
+        assert_eq!(
+            Constants::from_words(other, Some(BYTES)),
+            Err(Unfit::Damaged)
+        );
     }
 }

@@ -126,7 +126,7 @@ impl Mapped {
     }
 
     /// The heap of another process, by a descriptor of its file, which is not closed, nor needed any more. In a process that
-    /// has the heap already it is the same one.
+    /// has the heap already it is the same one. The file may be a device which begins with a heap.
     ///
     /// # Errors
     ///

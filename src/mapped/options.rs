@@ -358,13 +358,21 @@ impl<'a> MappedOptions<'a> {
     fn find(self, file: File) -> Result<Mapped, MappedError> {
         self.check()?;
         let (id, bytes) = file.identify().map_err(refused)?;
-        match file.kind().map_err(refused)? {
-            FileKind::Regular => {}
+        let bytes = match file.kind().map_err(refused)? {
+            FileKind::Regular => Some(bytes),
+            // Longer than the heap, as a rule.
+            FileKind::Device => None,
             FileKind::Elsewhere => return Err(MappedError::Unsupported),
             FileKind::Other => return Err(MappedError::NoHeap),
-        }
+        };
         let constants = read_constants(file, bytes)?;
-        let geometry = Geometry::of(bytes).ok_or(MappedError::Damaged)?;
+        let geometry = constants.geometry().ok_or(MappedError::Damaged)?;
+        if bytes.is_none() {
+            let length = file.device_length().map_err(refused)?;
+            if length != 0 && length < geometry.bytes() {
+                return Err(MappedError::Length);
+            }
+        }
         let entering = Attachment::entering();
         let join = |area: &Area| self.join(area);
         if let Some(attachment) = Attachment::of(id, constants) {
@@ -555,7 +563,7 @@ impl Whole<'_> {
 }
 
 /// The constants that stand in a file.
-fn read_constants(file: File, bytes: usize) -> Result<Constants, MappedError> {
+fn read_constants(file: File, bytes: Option<usize>) -> Result<Constants, MappedError> {
     let mut words = [0; CONSTANTS];
     let read = file.read_first(&mut words).map_err(refused)?;
     if read < size_of_val(&words) {

@@ -235,6 +235,8 @@ pub(crate) enum FileKind {
     Regular,
     /// On another machine, or on a filesystem of which nobody knows where it is.
     Elsewhere,
+    /// One that the filesystem knows no length of.
+    Device,
     Other,
 }
 
@@ -266,13 +268,11 @@ impl File {
         unsafe { call(libc::SYS_fstatfs, arguments) }?;
         #[expect(clippy::cast_possible_truncation, reason = "so long are the numbers")]
         let number = system.f_type as u32;
-        let is_regular = self.status()?.st_mode & libc::S_IFMT == libc::S_IFREG;
-        Ok(if !is_regular {
-            FileKind::Other
-        } else if ELSEWHERE.contains(&number) {
-            FileKind::Elsewhere
-        } else {
-            FileKind::Regular
+        Ok(match self.status()?.st_mode & libc::S_IFMT {
+            libc::S_IFREG if ELSEWHERE.contains(&number) => FileKind::Elsewhere,
+            libc::S_IFREG => FileKind::Regular,
+            libc::S_IFBLK | libc::S_IFCHR => FileKind::Device,
+            _ => FileKind::Other,
         })
     }
 
@@ -299,6 +299,19 @@ impl File {
         ];
         // SAFETY: 1. changes no contents.
         again(|| unsafe { call(libc::SYS_fallocate, arguments) }).map(|_| ())
+    }
+
+    /// Bytes of a device; 0 if it cannot tell.
+    pub(crate) fn device_length(self) -> Result<usize, Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EIO);
+        }
+        let arguments = [self.word(), word(0), word(libc::SEEK_END as usize)];
+        // SAFETY: 1. changes no memory.
+        match unsafe { call(libc::SYS_lseek, arguments) } {
+            Err(libc::ESPIPE | libc::EINVAL) => Ok(0),
+            length => length.map(<*mut _>::addr),
+        }
     }
 
     /// Bytes that the file takes on the disk.

@@ -4,9 +4,10 @@
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::process::Command;
 
-use flagstone::Mapped;
 use flagstone::allocator_api2::vec::Vec as MappedVec;
+use flagstone::{Handle, Mapped, MappedError};
 
 use crate::children::{end_of, start};
 use crate::common::group::Group;
@@ -16,7 +17,7 @@ use crate::files::Folder;
 const MIB: usize = 1 << 20;
 
 /// A block of so many bytes, of which each word is another.
-fn filled(heap: Mapped, bytes: usize) -> MappedVec<u64, flagstone::Handle> {
+fn filled(heap: Mapped, bytes: usize) -> MappedVec<u64, Handle> {
     let mut words = MappedVec::new_in(heap.handle());
     words.try_reserve_exact(bytes / 8).expect("room");
     words.extend(0..bytes as u64 / 8);
@@ -207,9 +208,67 @@ fn any_descriptor_will_do() {
     // SAFETY: nobody else has it.
     let heap = unsafe { Mapped::attach(file.as_raw_fd()) }.expect("a heap");
     check(&filled(heap, 100_000));
-    // Devices have a length of their own, or none.
     let device = fs::File::open("/dev/zero").expect("a device");
     // SAFETY: no heap.
     let refused = unsafe { Mapped::attach(device.as_raw_fd()) };
-    assert_eq!(refused.err(), Some(flagstone::MappedError::NoHeap));
+    assert_eq!(refused.err(), Some(MappedError::NoHeap));
+}
+
+/// A file as a device, until it is dropped.
+struct Device(String);
+
+impl Device {
+    fn of(path: &str) -> Option<Self> {
+        let mut make = Command::new("losetup");
+        let made = make.args(["--find", "--show", path]).output();
+        let made = made.ok().filter(|made| made.status.success())?;
+        Some(Self(String::from_utf8(made.stdout).ok()?.trim().into()))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn devices_are_files() {
+    let _turn = begin();
+    let folder = Folder::new("/var/tmp");
+    let path = folder.path("image");
+    let child = start(|| {
+        let heap = Mapped::create(4 * MIB).expect("a heap");
+        let words = filled(heap, MIB).leak();
+        heap.set_root("words", words.as_ptr(), words.len() as u64)
+            .expect("room");
+        fs::copy(format!("/proc/self/fd/{}", heap.as_raw_fd()), &path).expect("room");
+        // Of a device that is too short, and of one that is longer.
+        fs::copy(&path, format!("{path}-short")).expect("room");
+        let file = fs::File::options()
+            .write(true)
+            .open(format!("{path}-short"));
+        file.expect("a file").set_len(2 << 20).expect("shorter");
+        let file = fs::File::options().write(true).open(&path);
+        file.expect("a file").set_len(6 << 20).expect("longer");
+    });
+    assert_eq!(end_of(child), 0);
+    let Some(device) = Device::of(&path) else {
+        return println!("skipped: no device can be made of a file");
+    };
+    let open = |path: &str| {
+        // SAFETY: nobody else has it.
+        unsafe { Mapped::options().open(path) }
+    };
+    let heap = open(&device.0).expect("a heap");
+    let (place, count) = heap.root("words").expect("a name");
+    let count = usize::try_from(count).expect("few");
+    // SAFETY: so many, which nobody changes.
+    check(unsafe { core::slice::from_raw_parts(place.as_ptr().cast(), count) });
+    check(&filled(heap, MIB));
+    heap.verify().expect("a sound heap");
+    // SAFETY: nobody else uses it.
+    unsafe { heap.close() }.expect("nobody refuses");
+    let short = Device::of(&format!("{path}-short")).expect("as before");
+    assert_eq!(open(&short.0).err(), Some(MappedError::Length));
 }
