@@ -9,7 +9,7 @@ use super::attachment::State;
 use super::error::MappedError;
 use super::header::ROOTS;
 use super::inside::{Box, Persist, shape_of};
-use super::names::{NAME, Named, Root};
+use super::names::{NAME, Named, Root, TYPED};
 use super::roots::name_of;
 
 /// A name in a heap, and what the program said that has it: the shape of a type, for what [`Mapped::insert`] put there.
@@ -74,10 +74,10 @@ impl FusedIterator for RootNames {}
 
 /// What has a name, if it is a `T`.
 fn typed<T: Persist>(area: &Area, named: Named) -> Result<&'static T, MappedError> {
-    if named.kind != shape_of::<T>() {
+    if !named.is_typed() || named.kind != shape_of::<T>() {
         return Err(MappedError::Type);
     }
-    let place = area.place_of::<T>(named.place);
+    let place = area.place_of::<T>(named.distance());
     // SAFETY: 1. put there as a `T`, as the shape says; removed once nobody uses it any more. The mapping stays.
     place
         .map(|place| unsafe { place.as_ref() })
@@ -157,7 +157,7 @@ impl Mapped {
         let checked = check(names.find_held(&name))?;
         let place = (&raw const *block).addr() - area.base().addr().get();
         let new = Named {
-            place: place as u64,
+            place: place as u64 | TYPED,
             kind: shape_of::<T>(),
             name,
         };
@@ -210,7 +210,7 @@ impl Mapped {
         };
         typed::<T>(area, found)?;
         let place = area
-            .place_of::<T>(found.place)
+            .place_of::<T>(found.distance())
             .ok_or(MappedError::Damaged)?;
         names.forget(&name);
         // SAFETY: 1. a block that `put` made, and that nobody uses, as the caller says.

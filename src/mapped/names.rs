@@ -12,10 +12,13 @@ pub(super) const NAME: usize = if cfg!(all(test, loom)) { 8 } else { 48 };
 /// A name as it stands in a root: with zeros behind it.
 pub(super) type Name = [u64; NAME / 8];
 
+/// The bit of a place that says that the kind is the shape of a type, by who knew the type: no number of a program's.
+pub(super) const TYPED: u64 = 1 << 63;
+
 /// A thing with a name. Written with the heap's lock.
 #[repr(C, align(64))]
 pub(super) struct Root {
-    /// Bytes from the base; 0 is none.
+    /// Bytes from the base, and perhaps [`TYPED`]; 0 is none.
     place: AtomicU64,
     /// What the program says it is.
     kind: AtomicU64,
@@ -28,6 +31,17 @@ pub(super) struct Named {
     pub(super) place: u64,
     pub(super) kind: u64,
     pub(super) name: Name,
+}
+
+impl Named {
+    /// Bytes from the base.
+    pub(super) fn distance(self) -> u64 {
+        self.place & !TYPED
+    }
+
+    pub(super) fn is_typed(self) -> bool {
+        self.place & TYPED != 0
+    }
 }
 
 /// The table, and its version.

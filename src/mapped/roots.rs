@@ -56,7 +56,7 @@ impl Mapped {
         }
         let area = &self.attachment.area;
         let root = area.header().names().find(&name_of(name).ok()?)?;
-        Some((area.place_of(root.place)?, root.kind))
+        Some((area.place_of(root.distance())?, root.kind))
     }
 
     /// Takes a name away; whether there was one. What had it stays.

@@ -112,6 +112,26 @@ fn what_has_a_name_has_a_type() {
     assert!(none.expect("no error").is_none());
 }
 
+/// Whatever a program says of a place that it gives a name: it does not make a type of it.
+#[test]
+fn what_a_program_says_is_no_type() {
+    let _turn = begin();
+    let heap = Mapped::create(16 << 20).expect("a heap");
+    let bytes = Box::leak(Box::new_in([7_u8; 64], heap.handle()));
+    let kind = shape_of::<Vec<u8>>();
+    heap.set_root("bytes", bytes, kind).expect("room");
+    assert_eq!(heap.get::<Vec<u8>>("bytes"), Err(MappedError::Type));
+    let found = heap
+        .root("bytes")
+        .map(|(place, kind)| (place.as_ptr().addr(), kind));
+    assert_eq!(found, Some(((&raw const *bytes).addr(), kind)));
+    // What has a type is found by its place, too.
+    let number = heap.insert("number", 7_u32).expect("room");
+    let (place, kind) = heap.root("number").expect("a name");
+    assert_eq!(place.addr().get(), (&raw const *number).addr());
+    assert_eq!(kind, shape_of::<u32>());
+}
+
 #[test]
 fn a_value_takes_the_place_of_another() {
     let _turn = begin();
