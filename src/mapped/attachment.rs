@@ -273,6 +273,15 @@ impl Attachment {
             .for_each(Part::give_up);
     }
 
+    /// Has all threads' parts give up what they own, and go on with nothing.
+    pub(super) fn give_up_all(&'static self, process: Process) {
+        let parts = self.parts();
+        for part in all(parts.first.get()) {
+            part.give_up();
+            part.begin_anew(&self.area, process);
+        }
+    }
+
     /// Looks for processes and threads that are gone, and takes note of what they left.
     pub(super) fn reap(&self, process: Process) {
         // If nobody can tell, nobody is.

@@ -8,7 +8,7 @@
 // want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `area` (places in the mapping),
 // `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on a
 // disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `inside` (what programs put there),
-// `roots`, `named` (roots with types).
+// `roots`, `named` (roots with types), `sweep`.
 
 mod area;
 mod attachment;
@@ -31,6 +31,7 @@ mod roots;
 mod slab;
 mod source;
 mod space;
+mod sweep;
 mod units;
 mod words;
 
@@ -51,6 +52,7 @@ pub use inside::{
 pub use named::{RootName, RootNames};
 pub use opened::Opened;
 pub use options::MappedOptions;
+pub use sweep::{Sweep, Swept};
 
 use attachment::Attachment;
 use geometry::blocks_of;

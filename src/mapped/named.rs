@@ -72,8 +72,20 @@ impl Iterator for RootNames {
 
 impl FusedIterator for RootNames {}
 
+/// All names at one moment.
+pub(super) fn all_names(area: &Area) -> [Option<Named>; ROOTS + 1] {
+    let read = |roots: &[Root]| {
+        let mut found = [None; ROOTS + 1];
+        for (place, root) in found.iter_mut().zip(roots) {
+            *place = root.read();
+        }
+        found
+    };
+    area.header().names().look(read)
+}
+
 /// What has a name, if it is a `T`.
-fn typed<T: Persist>(area: &Area, named: Named) -> Result<&'static T, MappedError> {
+pub(super) fn typed<T: Persist>(area: &Area, named: Named) -> Result<&'static T, MappedError> {
     if !named.is_typed() || named.kind != shape_of::<T>() {
         return Err(MappedError::Type);
     }
@@ -222,14 +234,9 @@ impl Mapped {
     /// All names and what has them, at one moment. Takes no lock.
     #[must_use]
     pub fn roots(&self) -> RootNames {
-        let read = |roots: &[Root]| {
-            let mut found = [None; ROOTS + 1];
-            for (place, root) in found.iter_mut().zip(roots) {
-                *place = root.read();
-            }
-            found
-        };
-        let found = self.attachment.area.header().names().look(read);
-        RootNames { found, next: 0 }
+        RootNames {
+            found: all_names(&self.attachment.area),
+            next: 0,
+        }
     }
 }

@@ -132,6 +132,21 @@ impl Slab {
         }
     }
 
+    /// Frees all blocks but those whose bits `kept` has for a word; how many were not free. By who has the slab to himself.
+    #[cfg(not(all(test, loom)))]
+    pub(super) fn keep(&self, blocks: usize, kept: impl Fn(usize) -> u64) -> usize {
+        let words = self.own.iter().zip(&self.second).enumerate();
+        let freed = words.map(|(word, (own, second))| {
+            let (all, kept) = (all_of(word, blocks), kept(word));
+            // ORDERING: the heap's lock orders it.
+            let free = own.load(Ordering::Relaxed) | second.load(Ordering::Relaxed);
+            own.store(all & !kept, Ordering::Relaxed);
+            second.store(0, Ordering::Relaxed);
+            (all & !kept & !free).count_ones() as usize
+        });
+        freed.sum()
+    }
+
     /// Whether all blocks may be free, by the first word: by anyone, who looks closer if so.
     #[cfg(not(all(test, loom)))]
     pub(super) fn may_be_empty(&self, blocks: usize) -> bool {

@@ -12,7 +12,7 @@ use super::geometry::BITS;
 use super::lock::Held;
 use super::source::refused;
 use crate::os::PageLen;
-use crate::os::files::{Access, populate};
+use crate::os::files::{Populate, populate};
 use crate::sync::Ordering;
 use crate::units::{UNIT, low_bits, runs};
 
@@ -59,7 +59,7 @@ impl Area {
 
     /// Has all of a new heap in memory. By the creator.
     pub(super) fn populate_all(&self) -> Result<(), MappedError> {
-        self.populate(0..self.geometry.bytes(), Access::Written)
+        self.populate(0..self.geometry.bytes(), Populate::Write)
     }
 
     /// Has in memory what somebody had of the heap. Of the tables no more than that: others may have no space.
@@ -70,14 +70,14 @@ impl Area {
         tables
             .chain([0..UNIT, self.geometry.bitmaps(), start * UNIT..end * UNIT])
             .filter(|range| !range.is_empty())
-            .try_for_each(|range| self.populate(range, Access::Read))
+            .try_for_each(|range| self.populate(range, Populate::Read))
     }
 
-    fn populate(&self, bytes: Range<usize>, access: Access) -> Result<(), MappedError> {
+    fn populate(&self, bytes: Range<usize>, purpose: Populate) -> Result<(), MappedError> {
         let (from, length) = pages_of(bytes);
         // SAFETY: 1. inside the mapping.
         let place = unsafe { crate::ptr::advance(self.base(), from) };
-        populate(place, length, access).map_err(refused)
+        populate(place, length, purpose).map_err(refused)
     }
 
     fn reserve_tables(&self, units: Range<u32>) -> Result<(), MappedError> {

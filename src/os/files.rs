@@ -386,21 +386,25 @@ pub(crate) fn sync_mapping(base: NonNull<u8>, length: PageLen) -> Result<(), Ref
     again(|| unsafe { call(libc::SYS_msync, arguments) }).map(|_| ())
 }
 
-/// What pages are to be there for.
+/// What pages are to be in memory for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum Populate {
     Read,
-    Written,
+    Write,
 }
 
 /// Has all pages of a mapping in memory.
-pub(crate) fn populate(base: NonNull<u8>, length: PageLen, access: Access) -> Result<(), Refusal> {
+pub(crate) fn populate(
+    base: NonNull<u8>,
+    length: PageLen,
+    purpose: Populate,
+) -> Result<(), Refusal> {
     if failpoints::refuses() {
         return Err(libc::ENOMEM);
     }
-    let advice = match access {
-        Access::Read => libc::MADV_POPULATE_READ,
-        Access::Written => libc::MADV_POPULATE_WRITE,
+    let advice = match purpose {
+        Populate::Read => libc::MADV_POPULATE_READ,
+        Populate::Write => libc::MADV_POPULATE_WRITE,
     };
     let arguments = [
         base.as_ptr().cast(),

@@ -25,6 +25,7 @@ mod refused;
 mod step_calls;
 mod steps;
 mod steps_inside;
+mod sweeps;
 mod tables;
 mod tracer;
 mod types;
