@@ -1,32 +1,39 @@
 //! Without this, a wrong command line could end an example with success or with a panic, and the
 //! examples of heaps could refuse what they should not, or the other way round.
 
+mod store;
+
 use std::env;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// Runs an example, or tells why it cannot: cargo builds the examples for `cargo test`, not for
-/// `cargo test --test examples`.
-fn run(name: &str, arguments: &[&str]) -> Option<Output> {
-    run_with(name, arguments, b"")
-}
-
-/// The same, with something on stdin.
-fn run_with(name: &str, arguments: &[&str], input: &[u8]) -> Option<Output> {
+/// The program of an example. None if there is none: cargo builds the examples for `cargo test`, not
+/// for `cargo test --test examples`.
+fn program(name: &str) -> Option<PathBuf> {
     let test = env::current_exe().expect("the path of this test");
     // `<target>/debug/deps/examples-…` stands beside `<target>/debug/examples/`.
     let profile = test
         .parent()
         .and_then(|deps| deps.parent())
         .expect("the folder of this profile");
-    let example: PathBuf = profile.join("examples").join(name);
+    let example = profile.join("examples").join(name);
     if !example.exists() {
         println!("skipped: {} is not built", example.display());
         return None;
     }
-    let mut child = Command::new(example)
+    Some(example)
+}
+
+/// Runs an example, or tells why it cannot.
+fn run(name: &str, arguments: &[&str]) -> Option<Output> {
+    run_with(name, arguments, b"")
+}
+
+/// The same, with something on stdin.
+fn run_with(name: &str, arguments: &[&str], input: &[u8]) -> Option<Output> {
+    let mut child = Command::new(program(name)?)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,0 +1,242 @@
+//! Keys and values in a file that is a heap. Several of these programs may use it at once, each may be killed at any
+//! time (`kill -9`), and what was set is there for the next.
+//!
+//! ```text
+//! cargo run --release --example store -- /tmp/ages set Ada 36
+//! cargo run --release --example store -- /tmp/ages get Ada
+//! cargo run --release --example store -- /tmp/ages fill 1000000   # kill it, then:
+//! cargo run --release --example store -- /tmp/ages check -v
+//! ```
+//!
+//! The pattern is for whatever must outlive a kill:
+//!
+//! 1. The *truth* is a chain of records. Each is a block of its own, whole before anybody can find it, and never changed.
+//! 2. What changes the truth is *one store* of eight bytes: the word that leads to a record leads to another, or past it.
+//!    A kill loses the block that was on its way, and nothing else.
+//! 3. A `Map` is torn by a kill in the midst of a change. So it is an *index*, which is made from the truth: anew when
+//!    the mutex says `Abandoned` (its holder was killed), or the map says that it is torn.
+//! 4. A new index is built aside, and published by one store, too: a kill meanwhile does no harm.
+//!
+//! `records.rs` has it. When the machine went down, too, parts of the file may be older than others. It is opened with
+//! `--may-be-dirty` alone then, which looks at all records by their sums, and keeps those that are whole.
+//!
+//! Exit code: 0; 1 if a key is not there or something failed; 2 for a bad command line or a path that is no store's;
+//! 130 after Ctrl-C.
+
+use core::time::Duration;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use flagstone::Flagstone;
+use flagstone::mapped::Mutex;
+
+#[expect(dead_code, reason = "the examples do not need all of it")]
+#[path = "../common/mod.rs"]
+mod common;
+mod load;
+#[path = "../common/mapped.rs"]
+mod mapped;
+mod records;
+mod session;
+
+use common::{human, interrupt, say};
+use records::Records;
+use session::{Failure, Session};
+
+#[global_allocator]
+static ALLOC: Flagstone = Flagstone::new();
+
+/// The name before every message on stderr.
+const PROGRAM: &str = "store";
+
+/// Keep keys and values in a file that several processes use at once.
+#[derive(Parser)]
+#[command(name = PROGRAM)]
+struct Args {
+    /// The file
+    path: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+    /// Bytes that a new store can have, such as 64M or 2G: they take room on the disk where they are used
+    #[arg(long, global = true, value_name = "SIZE", default_value = "1G", value_parser = mapped::capacity)]
+    capacity: usize,
+    /// Open a store that was in use when the machine went down, check it, and keep what is whole
+    #[arg(long, global = true)]
+    may_be_dirty: bool,
+    /// Say on stderr how the store was found
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Give a key a value
+    Set {
+        #[arg(value_parser = key)]
+        key: String,
+        #[arg(value_parser = value, allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Print the value of a key
+    Get { key: String },
+    /// Remove a key
+    Delete { key: String },
+    /// Print all keys and values, or those whose keys begin so
+    List {
+        #[arg(default_value = "")]
+        prefix: String,
+    },
+    /// Print how many keys there are
+    Count,
+    /// Set what the lines KEY<TAB>VALUE of a file say
+    Load { file: PathBuf },
+    /// Set N random keys: to be killed meanwhile
+    Fill {
+        #[arg(value_name = "N")]
+        count: u64,
+    },
+    /// Look at the heap, all records and the index
+    Check,
+}
+
+impl Command {
+    /// Whether a store is to be made if there is none.
+    fn makes_a_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Set { .. } | Self::Load { .. } | Self::Fill { .. }
+        )
+    }
+}
+
+/// A key of the command line: what `list` prints is what `load` reads.
+pub(crate) fn key(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['\t', '\n']) {
+        return Err("a key has at least one character, no tab and no end of line".into());
+    }
+    Ok(text.into())
+}
+
+fn value(text: &str) -> Result<String, String> {
+    if text.contains('\n') {
+        return Err("a value has no end of line".into());
+    }
+    Ok(text.into())
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = interrupt::install() {
+        say::line(PROGRAM, format_args!("Ctrl-C will not be handled: {error}"));
+    }
+    let session = Session::open(
+        &args.path,
+        args.command.makes_a_store().then_some(args.capacity),
+        args.may_be_dirty,
+        args.verbose,
+    );
+    let session = match session {
+        Ok(session) => session,
+        Err(message) => {
+            say::line(PROGRAM, format_args!("{}: {message}", args.path.display()));
+            return ExitCode::from(2);
+        }
+    };
+    let done = obey(&session, &args.command);
+    // In order, so that the next finds the file clean.
+    let closed = session.close();
+    let code = match done {
+        Ok(()) => u8::from(closed.is_err()),
+        Err(Failure::NotThere(key)) => {
+            say::line(PROGRAM, format_args!("there is no key {key:?}"));
+            1
+        }
+        Err(Failure::Interrupted) => {
+            say::line(PROGRAM, format_args!("interrupted"));
+            interrupt::EXIT_CODE
+        }
+        Err(Failure::Other(message)) => {
+            say::line(PROGRAM, format_args!("{message}"));
+            1
+        }
+    };
+    if let Err(error) = closed {
+        let why = mapped::why(error);
+        say::line(PROGRAM, format_args!("the store cannot be closed: {why}"));
+    }
+    ExitCode::from(code)
+}
+
+fn obey(session: &Session, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Set { key, value } => session.with(|records| records.set(key, value)),
+        Command::Get { key } => {
+            let value = session.with(|records| Ok(records.get(key)?.map(String::from)))?;
+            let value = value.ok_or_else(|| Failure::NotThere(key.clone()))?;
+            print([value])
+        }
+        Command::Delete { key } => {
+            let was_there = session.with(|records| records.delete(key))?;
+            was_there
+                .then_some(())
+                .ok_or_else(|| Failure::NotThere(key.clone()))
+        }
+        Command::List { prefix } => {
+            // Copied, as nobody can use the store while its lock is held, and who reads this may be slow.
+            let mut lines = session.with(|records| lines(records, prefix))?;
+            lines.sort_unstable();
+            print(lines)
+        }
+        Command::Count => print([session.with(|records| records.count())?.to_string()]),
+        Command::Load { file } => load::file(session, file),
+        Command::Fill { count } => load::fill(session, *count),
+        Command::Check => check(session),
+    }
+}
+
+fn lines(records: &Records<'_>, prefix: &str) -> Result<Vec<String>, flagstone::MappedError> {
+    let mut lines = Vec::new();
+    records.each(|key, value| {
+        if key.starts_with(prefix) {
+            lines.push(format!("{key}\t{value}"));
+        }
+    })?;
+    Ok(lines)
+}
+
+fn check(session: &Session) -> Result<(), Failure> {
+    let stats = session.heap().stats();
+    let verified = session.heap().verify();
+    verified.map_err(|error| Failure::Other(format!("the heap: {}", mapped::why(error))))?;
+    let records = session
+        .with(|records| Ok(records.check()))?
+        .map_err(Failure::Other)?;
+    print([format!(
+        "{records} records, all whole; {} in use of {}",
+        human::bytes(stats.live),
+        human::bytes(stats.capacity)
+    )])
+}
+
+/// Prints lines to stdout. A reader that has gone away is no failure.
+fn print(lines: impl IntoIterator<Item = String>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut written = lines
+        .into_iter()
+        .try_for_each(|line| writeln!(out, "{line}"));
+    written = written.and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Other(format!("cannot write: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How long a wait for the lock lasts before the program looks whether Ctrl-C was pressed.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What has the name in the heap.
+pub(crate) type Root = Mutex<records::State>;
