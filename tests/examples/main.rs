@@ -2,6 +2,7 @@
 //! examples of heaps could refuse what they should not, or the other way round.
 
 mod store;
+mod warm;
 
 use std::env;
 use std::io::Write;
