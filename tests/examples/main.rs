@@ -1,6 +1,7 @@
 //! Without this, a wrong command line could end an example with success or with a panic, and the
 //! examples of heaps could refuse what they should not, or the other way round.
 
+mod frozen;
 mod spill;
 mod store;
 mod warm;
