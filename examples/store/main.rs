@@ -18,7 +18,8 @@
 //! 4. A new index is built aside, and published by one store, too: a kill meanwhile does no harm.
 //!
 //! `records.rs` has it. When the machine went down, too, parts of the file may be older than others. It is opened with
-//! `--may-be-dirty` alone then, which looks at all records by their sums, and keeps those that are whole.
+//! `--may-be-dirty` alone then, which looks at all records by their sums, and keeps those that are whole. As that may be
+//! killed, too, the state has the name of the machine's start in which it was last known to be whole.
 //!
 //! Exit code: 0; 1 if a key is not there or something failed; 2 for a bad command line or a path that is no store's;
 //! 130 after Ctrl-C.

@@ -10,22 +10,27 @@ use std::{env, thread};
 use crate::{expect_refusal, lines, program, run};
 
 /// Where a heap's file has the number of the boot in which it was in use.
-const BOOT: u64 = 64;
+const BOOT: usize = 64;
 
 /// A folder that goes with this.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
+    /// In memory, where there is such a folder: to close a store waits for its disk.
     pub(crate) fn new(name: &str) -> Self {
-        let name = format!("flagstone-example-{name}-{}", process::id());
-        // In memory, where there is such a folder: to close a store waits for its disk.
         let memory = PathBuf::from("/dev/shm");
-        let parent = if memory.is_dir() {
-            memory
-        } else {
-            env::temp_dir()
-        };
-        let folder = parent.join(name);
+        Self::below(
+            if memory.is_dir() {
+                memory
+            } else {
+                env::temp_dir()
+            },
+            name,
+        )
+    }
+
+    fn below(parent: PathBuf, name: &str) -> Self {
+        let folder = parent.join(format!("flagstone-example-{name}-{}", process::id()));
         fs::create_dir(&folder).expect("a folder");
         Self(folder)
     }
@@ -189,6 +194,19 @@ fn stores_at_once_see_each_other() {
     expect(&path, &["check"], 0);
 }
 
+/// Has a store look as if it was in use before the machine's last start.
+fn goes_down(path: &str) {
+    let mut bytes = fs::read(path).expect("a file");
+    bytes[BOOT..BOOT + 8].fill(7);
+    if let Ok(boot) = fs::read("/proc/sys/kernel/random/boot_id") {
+        let mut parts = bytes.windows(36);
+        let place = parts.position(|part| part == &boot[..36]);
+        let place = place.expect("the store's own mark");
+        bytes[place..place + 36].fill(b'x');
+    }
+    fs::write(path, bytes).expect("a file");
+}
+
 /// A machine that went down leaves the number of its last boot, and here a record that is not whole.
 #[test]
 fn store_of_a_machine_that_went_down_is_opened_on_purpose() {
@@ -198,12 +216,13 @@ fn store_of_a_machine_that_went_down_is_opened_on_purpose() {
     let folder = Folder::new("dirty");
     let path = folder.path("store");
     for key in ["one", "two", "three", "four"] {
-        expect(&path, &["set", key, "what is stored"], 0);
+        expect(
+            &path,
+            &["--capacity", "4M", "set", key, "what is stored"],
+            0,
+        );
     }
-    let went_down = || {
-        let file = File::options().write(true).open(&path).expect("a file");
-        file.write_all_at(&[7; 8], BOOT).expect("room");
-    };
+    let went_down = || goes_down(&path);
     went_down();
     expect_refusal("store", &[&path, "count"], "--may-be-dirty");
     let said = expect(&path, &["--may-be-dirty", "check"], 0);
@@ -224,4 +243,45 @@ fn store_of_a_machine_that_went_down_is_opened_on_purpose() {
         expect(&path, &["list"], 0),
         ["four\twhat is stored", "three\twhat is stored"]
     );
+}
+
+/// Who looks at such a store may be killed before it has mended it: the next does so.
+#[test]
+fn store_of_a_machine_that_went_down_is_mended_before_it_is_used() {
+    let Some(program) = program("store") else {
+        return;
+    };
+    // On a disk, which takes its time between what is to be told apart here.
+    let folder = Folder::below(env::temp_dir(), "mended");
+    let path = folder.path("store");
+    for key in ["one", "two", "three", "four"] {
+        expect(
+            &path,
+            &["--capacity", "4M", "set", key, "what is stored"],
+            0,
+        );
+    }
+    goes_down(&path);
+    let mut bytes = fs::read(&path).expect("a file");
+    let place = bytes
+        .windows(17)
+        .position(|part| part == b"twowhat is stored");
+    bytes[place.expect("the record") + 3] = b'X';
+    for round in 0..30 {
+        fs::write(&path, &bytes).expect("a file");
+        let mut command = Command::new(&program);
+        command.args([&path, "--may-be-dirty", "count"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("a process");
+        thread::sleep(Duration::from_micros(500 + 200 * round));
+        child.kill().expect("a process to kill");
+        child.wait().expect("a process that ends");
+        let output = run("store", &[&path, "check"]).expect("built");
+        if output.status.code() == Some(2) {
+            // It did not come that far.
+            continue;
+        }
+        let said = lines(&output, 0);
+        assert!(said[0].starts_with("2 records"), "round {round}: {said:?}");
+    }
 }
