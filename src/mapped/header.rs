@@ -28,9 +28,10 @@ pub(super) struct Constants {
     pub(super) kind: Kind,
 }
 
-/// What a heap lies in.
+/// What a heap lies in: see [`Mapped::kind`](super::Mapped::kind).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+#[non_exhaustive]
+pub enum Kind {
     /// A file of memory.
     Object,
     /// A file without a name.
@@ -126,8 +127,7 @@ impl Constants {
     ) -> Result<Self, Unfit> {
         let [magic, bytes, base, id, kind, sum] = words;
         if magic != MAGIC {
-            let is_other = magic << 8 == MAGIC << 8 || magic.swap_bytes() << 8 == MAGIC << 8;
-            return Err(if is_other {
+            return Err(if is_of_any_version(magic) {
                 Unfit::Version
             } else {
                 Unfit::NoHeap
@@ -153,6 +153,11 @@ impl Constants {
             _ => Err(Unfit::Damaged),
         }
     }
+}
+
+/// Whether a first word is that of a heap of any version, by a machine with any order of bytes.
+pub(super) fn is_of_any_version(magic: u64) -> bool {
+    magic << 8 == MAGIC << 8 || magic.swap_bytes() << 8 == MAGIC << 8
 }
 
 /// The sum of some words (FNV-1a by words).

@@ -8,7 +8,7 @@
 // want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `area` (places in the mapping),
 // `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on a
 // disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `inside` (what programs put there),
-// `roots`, `named` (roots with types), `sweep`.
+// `roots`, `named` (roots with types), `sweep`, `looks` (what can be seen without a change).
 
 mod area;
 mod attachment;
@@ -21,6 +21,7 @@ mod hints;
 mod holder;
 mod inside;
 mod lock;
+mod looks;
 mod named;
 mod names;
 mod opened;
@@ -45,16 +46,18 @@ use crate::units::UNIT;
 
 pub use error::{MappedError, MappingName};
 pub use handle::Handle;
+pub use header::Kind;
 pub use inside::{
     Arc, Box, Event, Guard, LockError, Map, Mutex, Off, Persist, Shape, String, Vec, Visit,
     shape_of,
 };
+pub use looks::{Occupancy, Span, SpanKind, User};
 pub use named::{RootName, RootNames};
 pub use opened::Opened;
 pub use options::MappedOptions;
 pub use sweep::{Sweep, Swept};
 
-use attachment::Attachment;
+use attachment::{Attachment, State};
 use geometry::blocks_of;
 use words::Unit;
 
@@ -247,11 +250,18 @@ impl Mapped {
 
     /// Checks the heap's tables. While others are in calls, it cannot judge what they are at.
     ///
+    /// Who only [reads](MappedOptions::read_only) the heap takes no lock for it, and changes nothing. What contradicts is
+    /// looked at again before it counts. What the next who takes the lock would mend does not count: that which processes
+    /// left that are gone.
+    ///
     /// # Errors
     ///
     /// [`MappedError::Damaged`] if they contradict each other; [`Closed`](MappedError::Closed) and
     /// [`System`](MappedError::System) as for an allocation.
     pub fn verify(&self) -> Result<(), MappedError> {
+        if self.attachment.state() == State::ReadOnly {
+            return self.attachment.area.verify_by_looks();
+        }
         let process = self.attachment.process()?;
         self.attachment.area.lock(process)?.verify()
     }

@@ -23,7 +23,7 @@ pub struct RootName {
 }
 
 impl RootName {
-    fn new(named: &Named) -> Self {
+    pub(super) fn new(named: &Named) -> Self {
         let mut bytes = [0; NAME];
         for (part, word) in bytes.chunks_mut(8).zip(named.name) {
             part.copy_from_slice(&word.to_le_bytes());
@@ -34,6 +34,10 @@ impl RootName {
             length,
             kind: named.kind,
         }
+    }
+
+    pub(super) fn has_bytes(&self) -> bool {
+        self.length != 0
     }
 
     /// The name; empty if somebody wrote there what is no text.

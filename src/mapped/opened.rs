@@ -147,14 +147,39 @@ impl Area {
         if self.source.kind() != Kind::File {
             return Ok(Opened::Joined);
         }
-        let now = boot_number().map_err(refused)?;
-        // ORDERING: others may change it at any time.
-        match self.header().boot.0.load(Ordering::Relaxed) {
-            0 => Ok(Opened::Clean),
-            before if before == now => Ok(Opened::Joined),
-            _ if may_be_dirty => Ok(Opened::Dirty),
-            _ => Err(MappedError::Dirty),
+        match self.condition()? {
+            Opened::Dirty if !may_be_dirty => Err(MappedError::Dirty),
+            found => Ok(found),
         }
+    }
+
+    /// How a process that opens the heap now finds it.
+    pub(super) fn condition(&self) -> Result<Opened, MappedError> {
+        let file = self.source.open().ok_or(MappedError::Closed)?;
+        // ORDERING: others may change it at any time, which the locks tell, or the second look.
+        let boot = || self.header().boot.0.load(Ordering::Acquire);
+        let before = boot();
+        let is_opening = file.is_locked_by_others(OPENINGS, 1).map_err(refused)?;
+        if is_opening || !self.is_unused(file)? || boot() != before {
+            return Ok(Opened::Joined);
+        }
+        if self.source.kind() != Kind::File {
+            let is_left = self.header().lines.iter().any(Line::is_used);
+            return Ok(if is_left {
+                Opened::Recovered
+            } else {
+                Opened::Clean
+            });
+        }
+        if before == 0 {
+            return Ok(Opened::Clean);
+        }
+        let is_of_now = before == boot_number().map_err(refused)?;
+        Ok(if is_of_now {
+            Opened::Recovered
+        } else {
+            Opened::Dirty
+        })
     }
 
     /// No process has the heap: what they held is nobody's.

@@ -83,7 +83,8 @@ impl<'a> MappedOptions<'a> {
     }
 
     /// A name for people, of a heap in a file of memory: the kernel lists it as `/memfd:NAME (deleted)`. At most 249 bytes
-    /// without zeros. Other heaps are listed by the path of their file.
+    /// without zeros. Other heaps are listed by the path of their file; in the process that made it, as it had no name then,
+    /// by a number in its folder.
     pub const fn name(mut self, name: &'a str) -> Self {
         self.name = name;
         self

@@ -48,7 +48,7 @@ impl Area {
     }
 
     /// Whether a unit is free by the bitmap.
-    fn is_free(&self, unit: u32) -> bool {
+    pub(super) fn is_free(&self, unit: u32) -> bool {
         let bits = self.free(unit as usize / BITS).load(Ordering::Relaxed);
         bits >> (unit as usize % BITS) & 1 != 0
     }

@@ -18,6 +18,7 @@ mod kernel;
 mod kills;
 mod kinds;
 mod locks;
+mod looks;
 mod maps;
 mod published;
 mod readers;
