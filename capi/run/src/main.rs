@@ -1,8 +1,14 @@
-//! `flagstone run -- PROGRAM`: the program with flagstone as its allocator.
+//! `flagstone run -- PROGRAM`: the program with flagstone as its allocator. `flagstone inspect`, `verify` and `meminfo`: heaps
+//! over mappings, which they look at and do not change.
 
 mod child;
+mod inspect;
+mod meminfo;
 mod options;
+mod output;
+mod place;
 mod preload;
+mod smaps;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -15,9 +21,11 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::child::Ending;
+use crate::inspect::{Inspect, Verify};
+use crate::meminfo::Meminfo;
 use crate::options::Tuning;
 
-/// Runs programs with flagstone as their memory allocator, without recompiling them.
+/// Runs programs with flagstone as their memory allocator, without recompiling them, and looks at heaps that processes share.
 #[derive(Parser)]
 #[command(version)]
 struct CommandLine {
@@ -32,6 +40,21 @@ enum Verb {
     /// Ends as the program does; with 127 if there is no such program, with 126 if it cannot be run, and with
     /// 125 if the library is missing.
     Run(Run),
+    /// Say what a heap over a mapping is, who has it, how it was left, and what lies in it.
+    ///
+    /// Changes nothing, and needs no more than the right to read the file. Ends with 0, with 1 if the heap is
+    /// damaged, and with 2 if there is none or it cannot be read.
+    Inspect(Inspect),
+    /// Check the tables of a heap over a mapping.
+    ///
+    /// Changes nothing, and takes no lock: what other processes are at is looked at twice, and not judged. Ends with 0
+    /// if the heap is sound, with 1 if it is damaged, and with 2 if there is none or it cannot be read.
+    Verify(Verify),
+    /// Say what memory the heaps over mappings of a process take, in KiB.
+    ///
+    /// ACCESS: the process uses the heap, maps it and has not allocated, reads it, or has a copy of one that it closed.
+    /// Ends with 2 if there is no such process, or it is not to be looked at.
+    Meminfo(Meminfo),
 }
 
 #[derive(clap::Args)]
@@ -50,7 +73,12 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    let Verb::Run(run) = CommandLine::parse().command;
+    let run = match CommandLine::parse().command {
+        Verb::Run(run) => run,
+        Verb::Inspect(arguments) => return looked(inspect::inspect(&arguments)),
+        Verb::Verify(arguments) => return looked(inspect::verify(&arguments)),
+        Verb::Meminfo(arguments) => return looked(meminfo::meminfo(&arguments)),
+    };
     match start(&run) {
         Ok(code) => code,
         Err(error) => {
@@ -58,6 +86,15 @@ fn main() -> ExitCode {
             ExitCode::from(125)
         }
     }
+}
+
+/// How a look ended: with what it says, or with an error of its own.
+fn looked(done: Result<ExitCode>) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        let (message, code) = place::fault(&error);
+        say(format_args!("{message}"));
+        ExitCode::from(code)
+    })
 }
 
 /// One line on standard error. Where that is closed or full, the program's own end counts.
