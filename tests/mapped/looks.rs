@@ -1,8 +1,10 @@
 //! What can be seen of a heap without changing it: by who may not write, beside who writes, after a kill, and where the
 //! tables are wrong.
 
+use core::time::Duration;
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::thread;
 
@@ -41,6 +43,16 @@ impl Step {
 
     fn take(&self) {
         (&self.1).write_all(b"1").expect("somebody reads");
+    }
+
+    fn is_taken(&self) -> bool {
+        let mut about = libc::pollfd {
+            fd: self.0.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one such structure, writable.
+        unsafe { libc::poll(&raw mut about, 1, 0) == 1 }
     }
 
     fn wait_for(&self) {
@@ -292,6 +304,10 @@ fn a_look_finds_more_where_all_live() {
     }
     end.take();
     assert_eq!(end_of(user), 0);
+    // Nor once somebody ended who may have been at it.
+    let tail = (3_u64 | 1 << 12).to_le_bytes();
+    file.write_all_at(&tail, WORDS + free * 8).expect("room");
+    heap.verify().expect("what the dead leave");
 }
 
 /// While others allocate and free, nothing seems to be wrong, and nothing is missed that is.
@@ -327,6 +343,51 @@ fn a_look_beside_others() {
     is_over.join().expect("a byte");
     assert_eq!(end_of(looker), 0);
     models.iter_mut().for_each(Model::free_all);
+}
+
+/// What processes leave that are killed anywhere is not taken for damage.
+#[test]
+fn a_look_beside_the_killed() {
+    let _turn = begin();
+    let folder = Folder::new("/dev/shm");
+    let path = folder.path("heap");
+    let [ready, end] = [Step::new(), Step::new()];
+    let looker = start(|| {
+        ready.wait_for();
+        let heap = look(&path).expect("a heap");
+        let mut flags = 0_u8;
+        while !end.is_taken() {
+            heap.verify().expect("a sound heap");
+            flags |= 1 << heap.condition().expect("a descriptor") as u8;
+        }
+        assert_ne!(flags & 1 << Opened::Joined as u8, 0);
+    });
+    let make = || {
+        let heap = Mapped::options().capacity(64 << 20);
+        fill(&heap.create_file(&path).expect("a heap"));
+    };
+    assert_eq!(end_of(start(make)), 0);
+    ready.take();
+    for seed in 0..60 {
+        let began = Step::new();
+        let user = start(|| {
+            // SAFETY: nobody else uses the same blocks.
+            let heap = unsafe { Mapped::options().open(&path) }.expect("a heap");
+            began.take();
+            let mut model = Model::new(heap.handle(), seed);
+            loop {
+                model.step();
+                drop(Box::<[u8; 3 * UNIT], _>::new_uninit_in(heap.handle()));
+            }
+        });
+        began.wait_for();
+        thread::sleep(Duration::from_micros(seed * 97 % 4_000));
+        // SAFETY: our own child.
+        assert_eq!(unsafe { libc::kill(user, libc::SIGKILL) }, 0);
+        assert_ne!(end_of(user), 0);
+    }
+    end.take();
+    assert_eq!(end_of(looker), 0);
 }
 
 #[test]
