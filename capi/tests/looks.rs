@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
+use std::time::Duration;
 
 use capi_tests::{Exit, built, run};
 use engine::allocator_api2::vec::Vec as MappedVec;
@@ -401,19 +402,24 @@ fn hostile_files() {
     assert!(counts.iter().all(|count| *count > 5), "{counts:?}");
 }
 
-/// A sparse file that says it is far longer than anything in it.
-#[test]
-fn a_long_file_of_holes() {
-    let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
-    let path = folder.path().join("heap");
+/// A heap in a sparse file of a tebibyte, which says that so many of its units were used.
+fn holes(folder: &Path, units: u64) -> PathBuf {
+    let path = folder.join("holes");
     let heap = Mapped::options().capacity(1 << 40);
     let heap = heap.create_file(text(&path)).expect("a heap");
     fill(heap);
     // SAFETY: 1. nobody else uses it.
     unsafe { heap.close() }.expect("nobody refuses");
     let file = File::options().write(true).open(&path).expect("our own");
-    file.write_all_at(&(1_u64 << 20).to_le_bytes(), 448)
-        .expect("room");
+    file.write_all_at(&units.to_le_bytes(), 448).expect("room");
+    path
+}
+
+/// A sparse file that says it is far longer than anything in it.
+#[test]
+fn a_long_file_of_holes() {
+    let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    let path = holes(folder.path(), 1 << 20);
     let found = ended(&["inspect", "--map", text(&path)], 0);
     assert!(
         found.stdout.contains("a character for 512 units"),
@@ -535,25 +541,28 @@ fn nobody_reads_what_is_said() {
     }
 }
 
-/// A file that is cut while it is looked at ends the command, by no signal.
+/// A file that is cut while it is looked at ends the command with a message, by no signal.
 #[test]
 fn a_file_is_cut_meanwhile() {
-    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder");
-    let path = folder.path().join("heap");
-    let mut codes = Vec::new();
-    for round in 0..40 {
-        let _ = fs::remove_file(&path);
-        closed(folder.path());
+    let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    let mut said = Vec::new();
+    for round in 0..20 {
+        let path = holes(folder.path(), 1 << 24);
         let mut command = Command::new(built().join("flagstone"));
-        command.args(["inspect", text(&path)]);
-        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("it runs");
-        let pause = std::time::Duration::from_micros(round * 50);
-        std::thread::sleep(pause);
+        command.args(["verify", text(&path)]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("it runs");
+        std::thread::sleep(Duration::from_millis(round));
         let file = File::options().write(true).open(&path).expect("our own");
         file.set_len(0).expect("our own");
-        let status = child.wait().expect("our own");
-        codes.push(status.code().unwrap_or_else(|| panic!("{status}")));
+        let found: Exit = child.wait_with_output().expect("our own").into();
+        assert!(
+            found.code.is_some_and(|code| (0..3).contains(&code)),
+            "{found:?}"
+        );
+        said.push(found.stderr);
+        fs::remove_file(&path).expect("our own");
     }
-    assert!(codes.iter().all(|code| (0..3).contains(code)), "{codes:?}");
+    let is_cut = |words: &String| words.contains("became shorter");
+    assert!(said.iter().any(is_cut), "{said:?}");
 }
