@@ -16,8 +16,6 @@ flagstone::persist! {
     pub(crate) struct State {
         first: Option<Off<Record>>,
         index: Option<Off<Index>>,
-        /// The start of the machine in which all was last known to be whole, as the kernel names it.
-        pub(crate) boot: [u8; 36],
     }
 }
 
@@ -144,11 +142,10 @@ pub(crate) struct Rebuilt {
 }
 
 impl State {
-    pub(crate) const fn new(boot: [u8; 36]) -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             first: None,
             index: None,
-            boot,
         }
     }
 }

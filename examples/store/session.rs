@@ -1,6 +1,5 @@
 //! The heap of a store, from its opening to its end, and the lock around all that is done with it.
 
-use std::fs;
 use std::path::Path;
 
 use flagstone::mapped::{Guard, LockError};
@@ -48,13 +47,12 @@ impl Session {
             let (live, all) = (human::bytes(stats.live), human::bytes(stats.capacity));
             say::line(PROGRAM, format_args!("{found:?}: {live} in use of {all}"));
         }
-        let boot = boot();
-        let root = root(&heap, boot).map_err(|error| match error {
+        let root = root(&heap).map_err(|error| match error {
             MappedError::Type => String::from("a heap of another program, or of another version"),
             error => why(error),
         })?;
         let session = Self { heap, root };
-        session.see_to_boot(boot)?;
+        session.see_to_dirt()?;
         Ok(session)
     }
 
@@ -110,21 +108,18 @@ impl Session {
         })
     }
 
-    /// Looks at what a machine left that went down, and keeps the records that are whole. `Dirty` says so to one process
-    /// alone, which may be killed before it has done this. So the state tells, too, when it was last whole.
-    fn see_to_boot(&self, boot: [u8; 36]) -> Result<(), String> {
-        let opened = self.heap.opened();
+    /// Looks at what a machine left that went down, and keeps the records that are whole. Until this is done, the store stays
+    /// dirty, whoever is killed.
+    fn see_to_dirt(&self) -> Result<(), String> {
+        if self.heap.opened() != Opened::Dirty {
+            return Ok(());
+        }
         let lock = self.lock();
         let mut guard = lock.map_err(|_| String::from("the lock cannot be had"))?;
-        let was_closed = matches!(opened, Opened::Created | Opened::Clean);
-        if opened == Opened::Dirty || (guard.boot != boot && !was_closed) {
-            let rebuilt = self.records(&mut guard).rebuild(false).map_err(why)?;
-            guard.mark_fit();
-            tell("the machine went down", &rebuilt);
-        }
-        if guard.boot != boot {
-            guard.boot = boot;
-        }
+        let rebuilt = self.records(&mut guard).rebuild(false).map_err(why)?;
+        guard.mark_fit();
+        self.heap.mark_fit().map_err(why)?;
+        tell("the machine went down", &rebuilt);
         Ok(())
     }
 
@@ -132,12 +127,6 @@ impl Session {
         // SAFETY: 1. this program has one thread that uses the heap, and the session's borrows are over.
         unsafe { self.heap.close() }
     }
-}
-
-/// The machine's start, as the kernel names it. Where it does not, `Dirty` alone tells of another.
-fn boot() -> [u8; 36] {
-    let text = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.first_chunk().copied().unwrap_or([0; 36])
 }
 
 /// Says on stderr what was made anew.
@@ -155,12 +144,12 @@ fn tell(what: &str, rebuilt: &Rebuilt) {
 }
 
 /// What all who open the store at once find, or one of them makes.
-fn root(heap: &Mapped, boot: [u8; 36]) -> Result<&'static Root, MappedError> {
+fn root(heap: &Mapped) -> Result<&'static Root, MappedError> {
     loop {
         if let Some(root) = heap.get(NAME)? {
             return Ok(root);
         }
-        match heap.insert(NAME, Root::new(State::new(boot))) {
+        match heap.insert(NAME, Root::new(State::new())) {
             Err(MappedError::Exists) => {}
             made => return made,
         }

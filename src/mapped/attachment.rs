@@ -282,6 +282,16 @@ impl Attachment {
         }
     }
 
+    /// What lies in the heap was found to be whole.
+    pub(super) fn mark_fit(&self) -> Result<(), MappedError> {
+        self.process()?;
+        if self.area.source.kind() != Kind::File {
+            return Ok(());
+        }
+        let own = self.area.source.open_anew()?;
+        self.area.alone_at_openings(own, || self.area.end_dirt())
+    }
+
     /// Looks for processes and threads that are gone, and takes note of what they left.
     pub(super) fn reap(&self, process: Process) {
         // If nobody can tell, nobody is.

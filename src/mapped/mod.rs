@@ -233,6 +233,16 @@ impl Mapped {
         self.attachment.area.flush()
     }
 
+    /// Says that what lies in a [dirty](Opened::Dirty) heap was looked at, and is whole or mended: it reaches the disk, and
+    /// others find the heap as any other. Until then it stays dirty, whoever closes it or is killed.
+    ///
+    /// # Errors
+    ///
+    /// As of [`flush`](Self::flush), and as for an allocation.
+    pub fn mark_fit(&self) -> Result<(), MappedError> {
+        self.attachment.mark_fit()
+    }
+
     /// Gives the memory of all free units back to the kernel, in parts, between which others go on. Without it a share of
     /// the heap, an eighth, may be free and in memory.
     ///

@@ -35,7 +35,8 @@ pub enum Opened {
     /// It was in a file that nobody had, and that somebody did not close. What was stored there is there. What dead processes
     /// had is in use.
     Recovered,
-    /// The same, and the machine went down since: what was stored there may be there in parts.
+    /// It was in a file that somebody did not close before the machine went down: what was stored there may be there in
+    /// parts. So all find it until one says that it is [fit](super::Mapped::mark_fit).
     Dirty,
 }
 
@@ -112,27 +113,44 @@ impl Area {
 
     /// Before a process claims a slot, alone at openings: how it finds the heap. From here on a file counts as in use.
     pub(super) fn begin_use(&self, own: File, may_be_dirty: bool) -> Result<Opened, MappedError> {
-        if self.source.kind() != Kind::File || !self.is_unused(own)? {
+        if self.source.kind() != Kind::File {
             return Ok(Opened::Joined);
         }
+        let is_unused = self.is_unused(own)?;
         let now = boot_number().map_err(refused)?;
-        let boot = &self.header().boot.0;
         // ORDERING: the byte's lock orders it, here and below.
-        let opened = match boot.load(Ordering::Relaxed) {
-            0 => Opened::Clean,
-            before if before == now => Opened::Recovered,
+        let opened = match self.header().boot.0.load(Ordering::Relaxed) {
+            0 if is_unused => Opened::Clean,
+            before if before == 0 || before == now => match is_unused {
+                true => Opened::Recovered,
+                false => Opened::Joined,
+            },
+            // However many have it: until somebody says that it is fit.
             _ if may_be_dirty => Opened::Dirty,
             _ => return Err(MappedError::Dirty),
         };
-        if opened != Opened::Recovered {
-            boot.store(now, Ordering::Relaxed);
+        if opened == Opened::Clean {
             // On disk before anything else is: else a machine that goes down could leave a part of that, and "closed".
-            sync_mapping(self.base(), PageLen::pages(1)).map_err(refused)?;
-        }
-        if opened != Opened::Clean {
+            self.write_boot(now)?;
+        } else if is_unused {
             self.forget_processes();
         }
         Ok(opened)
+    }
+
+    fn write_boot(&self, number: u64) -> Result<(), MappedError> {
+        self.header().boot.0.store(number, Ordering::Relaxed);
+        sync_mapping(self.base(), PageLen::pages(1)).map_err(refused)
+    }
+
+    /// What lies in the heap was found to be whole, alone at openings: it is on the disk before the heap counts as such.
+    pub(super) fn end_dirt(&self) -> Result<(), MappedError> {
+        let now = boot_number().map_err(refused)?;
+        if self.header().boot.0.load(Ordering::Relaxed) == now {
+            return Ok(());
+        }
+        self.flush()?;
+        self.write_boot(now)
     }
 
     /// What a process leaves that is gone is to be looked at.
@@ -159,26 +177,24 @@ impl Area {
         // ORDERING: others may change it at any time, which the locks tell, or the second look.
         let boot = || self.header().boot.0.load(Ordering::Acquire);
         let before = boot();
+        let is_dirty = self.source.kind() == Kind::File
+            && before != 0
+            && before != boot_number().map_err(refused)?;
+        if is_dirty {
+            return Ok(Opened::Dirty);
+        }
         let is_opening = file.is_locked_by_others(OPENINGS, 1).map_err(refused)?;
         if is_opening || !self.is_unused(file)? || boot() != before {
             return Ok(Opened::Joined);
         }
-        if self.source.kind() != Kind::File {
-            let is_left = self.header().lines.iter().any(Line::is_used);
-            return Ok(if is_left {
-                Opened::Recovered
-            } else {
-                Opened::Clean
-            });
-        }
-        if before == 0 {
-            return Ok(Opened::Clean);
-        }
-        let is_of_now = before == boot_number().map_err(refused)?;
-        Ok(if is_of_now {
+        let is_left = match self.source.kind() {
+            Kind::File => before != 0,
+            _ => self.header().lines.iter().any(Line::is_used),
+        };
+        Ok(if is_left {
             Opened::Recovered
         } else {
-            Opened::Dirty
+            Opened::Clean
         })
     }
 
@@ -194,12 +210,16 @@ impl Area {
     }
 
     /// After a process gave up its slot, alone at openings: what is in the file reaches the disk, and it counts as closed,
-    /// unless others have it.
+    /// unless others have it, or it is dirty.
     pub(super) fn end_use(&self, own: File) -> Result<(), MappedError> {
         if self.source.kind() != Kind::File || !self.is_unused(own)? {
             return Ok(());
         }
         own.sync().map_err(refused)?;
+        // A copy of the page, in which nothing was stored.
+        if self.header().boot.0.load(Ordering::Relaxed) != boot_number().map_err(refused)? {
+            return Ok(());
+        }
         // Not by the mapping, which is private by now.
         own.write_word(offset_of!(Header, boot), 0)
             .map_err(refused)?;

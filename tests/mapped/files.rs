@@ -217,6 +217,10 @@ fn one_of_sixteen_makes_it() {
     }
 }
 
+fn expect_dirty(path: &str) {
+    assert_eq!(open(path).err(), Some(MappedError::Dirty));
+}
+
 /// A machine that went down leaves the number of its last boot.
 #[test]
 fn what_a_boot_left_is_opened_on_purpose_only() {
@@ -229,18 +233,55 @@ fn what_a_boot_left_is_opened_on_purpose_only() {
         let file = fs::File::options().write(true).open(&path).expect("a file");
         file.write_all_at(&[7; 8], BOOT).expect("room");
         in_child(|| {
-            assert_eq!(open(&path).err(), Some(MappedError::Dirty));
+            expect_dirty(&path);
             // Nothing changed.
-            assert_eq!(open(&path).err(), Some(MappedError::Dirty));
+            expect_dirty(&path);
             // SAFETY: nobody else has it, and the test left it whole.
             let opened = unsafe { options().may_be_dirty(true).open(&path) };
             let heap = opened.expect("a heap");
             assert_eq!(heap.opened(), Opened::Dirty);
             check_and_add(heap);
             close(heap);
+            expect_dirty(&path);
+        });
+        // Whoever looks at it may be killed, and others come meanwhile.
+        let [is_looking, may_end] = [0, 0].map(|zero| {
+            let meeting = Mapped::create(1 << 20).expect("a heap");
+            &*Box::leak(Box::new_in(AtomicU32::new(zero), meeting.handle()))
+        });
+        let wait = |step: &AtomicU32| {
+            while step.load(Ordering::Acquire) == 0 {
+                std::thread::yield_now();
+            }
+        };
+        let look = || {
+            // SAFETY: as above.
+            let opened = unsafe { options().may_be_dirty(true).open(&path) };
+            assert_eq!(opened.expect("a heap").opened(), Opened::Dirty);
+        };
+        let first = start(|| {
+            look();
+            is_looking.store(1, Ordering::Release);
+            wait(may_end);
+        });
+        wait(is_looking);
+        in_child(|| expect_dirty(&path));
+        in_child(look);
+        may_end.store(1, Ordering::Release);
+        assert_eq!(end_of(first), 0);
+        in_child(|| {
+            expect_dirty(&path);
+            // SAFETY: as above.
+            let opened = unsafe { options().may_be_dirty(true).open(&path) };
+            let heap = opened.expect("a heap");
+            check_and_add(heap);
+            heap.mark_fit().expect("nobody refuses");
+            assert_eq!(end_of(start(|| check_and_add(heap))), 0);
+            close(heap);
             let heap = open(&path).expect("a heap");
             assert_eq!(heap.opened(), Opened::Clean);
             check_and_add(heap);
+            heap.mark_fit().expect("nothing is to be done");
         });
     }
 }
