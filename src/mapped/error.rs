@@ -4,6 +4,7 @@
 use core::fmt;
 
 use super::header::Unfit;
+use crate::os::files::words_of;
 use crate::os::maps::{NAME, name_at};
 
 /// Why there is no heap over a mapping, or it does not do what was asked.
@@ -135,7 +136,12 @@ impl fmt::Display for MappedError {
             Self::InUse => "other processes have the heap",
             Self::Torn => "a process was killed while it changed the map",
             Self::System { errno } => {
-                return write!(out, "the kernel refused a call: errno {errno}");
+                let words = words_of(*errno);
+                let colon = if words.is_empty() { "" } else { ": " };
+                return write!(
+                    out,
+                    "the kernel refused a call{colon}{words} (errno {errno})"
+                );
             }
         })
     }

@@ -18,6 +18,26 @@ pub(crate) fn is_no_space(refusal: Refusal) -> bool {
     matches!(refusal, libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
 }
 
+/// What a refusal means, for people; empty for one that is seldom met.
+pub(crate) fn words_of(refusal: Refusal) -> &'static str {
+    match refusal {
+        libc::EACCES | libc::EPERM => "permission denied",
+        libc::EBADF => "no open file",
+        libc::EEXIST | libc::ENOMEM => "no memory, or no addresses",
+        libc::EINVAL => "nothing that can be meant",
+        libc::EIO => "the disk failed",
+        libc::EISDIR => "a folder",
+        libc::ELOOP => "links that lead in a circle",
+        libc::EMFILE | libc::ENFILE => "too many open files",
+        libc::ENAMETOOLONG => "too long a path",
+        libc::ENOLCK => "no locks here",
+        libc::ENOTDIR => "a path through what is no folder",
+        libc::EROFS => "a filesystem that can only be read",
+        libc::ETXTBSY => "a program that runs",
+        _ => "",
+    }
+}
+
 /// Whether a refusal says that a filesystem does not know the call.
 fn is_unknown(refusal: Refusal) -> bool {
     matches!(refusal, libc::EOPNOTSUPP | libc::EISDIR | libc::ENOSYS)
