@@ -7,7 +7,7 @@
 // Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
 // want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `area` (places in the mapping),
 // `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on a
-// disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `options`, `inside` (what programs put there),
+// disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening` (files that become heaps, or are), `options`, `inside` (what programs put there),
 // `roots`, `named` (roots with types), `sweep`, `looks` (what can be seen without a change).
 
 mod area;
@@ -25,6 +25,7 @@ mod looks;
 mod named;
 mod names;
 mod opened;
+mod opening;
 mod options;
 mod part;
 mod processes;

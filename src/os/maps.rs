@@ -1,6 +1,6 @@
 //! What lies where in this process, as the kernel tells (`/proc/self/maps`).
 
-use super::files::Path;
+use super::paths::Path;
 
 /// Bytes of a line that are looked at: addresses, rights, and a name that is kept up to [`NAME`].
 const LINE: usize = 192;

@@ -58,6 +58,7 @@ cfg_if! {
     if #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))] {
         pub(crate) mod files;
         pub(crate) mod maps;
+        pub(crate) mod paths;
         pub(crate) mod shared;
     }
 }

@@ -326,6 +326,16 @@ impl File {
     }
 }
 
+/// Makes a call until no signal cuts it short.
+pub(super) fn again(mut attempt: impl FnMut() -> Result<Word, Refusal>) -> Result<Word, Refusal> {
+    loop {
+        match attempt() {
+            Err(libc::EINTR) => {}
+            done => return done,
+        }
+    }
+}
+
 /// Writes `/proc/self/fd/N` and a zero.
 fn write_path(path: &mut [u8; 32], number: u32) {
     const BEFORE: &[u8] = b"/proc/self/fd/";
