@@ -14,7 +14,7 @@ use super::words::{MOST_PARTS, Process};
 use crate::arena::meta;
 use crate::first_class::CONFIG;
 use crate::os::failpoints::{self, Point};
-use crate::os::shared::{self, File, FileId, IN_USE, Sharing};
+use crate::os::shared::{self, File, FileId, IN_USE, SEALED, Sharing};
 use crate::os::{self, Held, Lock, PageLen};
 use crate::sync::{AtomicU32, AtomicU64, GuardedPtr, GuardedU8, GuardedU32, Link, Ordering};
 use crate::thread_cache::ThreadCache;
@@ -79,7 +79,13 @@ impl Attachment {
         area: Area,
         found: Found,
     ) -> Result<&'static Self, MappedError> {
-        let place = meta::alloc(size_of::<Self>()).ok_or(no_memory())?;
+        let Some(place) = meta::alloc(size_of::<Self>()) else {
+            if let Some(joined) = &found.joined {
+                area.leave(joined.process);
+                let_go(joined.kept);
+            }
+            return Err(no_memory());
+        };
         let place = place.cast::<Self>();
         let fresh = Self {
             area,
@@ -155,7 +161,11 @@ impl Attachment {
     ) -> Result<(), MappedError> {
         let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
         // SAFETY: 1. our own, in which nobody stores anything since the heap was closed.
-        unsafe { file.map_over(base, length, sharing) }.map_err(refused)?;
+        let mapped = unsafe { file.map_over(base, length, sharing) };
+        mapped.map_err(|errno| match errno {
+            SEALED => MappedError::ReadOnly,
+            errno => refused(errno),
+        })?;
         let before = self.area.source.file();
         self.area.source.set(file);
         let found = join(&self.area).inspect_err(|_| {
@@ -288,8 +298,9 @@ impl Attachment {
         if self.area.source.kind() != Kind::File {
             return Ok(());
         }
-        let own = self.area.source.open_anew()?;
-        self.area.alone_at_openings(own, || self.area.end_dirt())
+        let area = &self.area;
+        let act = |own| area.alone_at_openings(own, || area.end_dirt(own));
+        area.source.with_own(act)
     }
 
     /// Looks for processes and threads that are gone, and takes note of what they left.
@@ -319,11 +330,17 @@ impl Attachment {
             self.close_descriptor();
             return Ok(());
         }
+        // Nobody opens it meanwhile.
+        let _entering = Self::entering();
         self.rest()?;
         // Not by the descriptor itself: the program may have closed it, and have another file by its number.
-        let file = self.area.source.open_anew();
-        let file = file.inspect_err(|_| self.give_slot_up())?;
-        let closed = self.area.alone_at_openings(file, || self.leave(file));
+        let closed = self
+            .area
+            .source
+            .with_own(|file| self.area.alone_at_openings(file, || self.leave(file)));
+        if closed.is_err() {
+            self.give_slot_up();
+        }
         self.close_descriptor();
         closed
     }
@@ -343,13 +360,12 @@ impl Attachment {
         if self.area.source.kind() != Kind::Object {
             return Err(MappedError::Unsupported);
         }
-        let file = self.area.source.open_anew()?;
-        let frozen = self.rest().and_then(|()| {
+        let _entering = Self::entering();
+        self.area.source.with_own(|file| {
+            self.rest()?;
             self.give_slot_up();
             self.freeze_file(file)
-        });
-        file.close();
-        frozen
+        })
     }
 
     fn freeze_file(&self, file: File) -> Result<(), MappedError> {
@@ -386,6 +402,7 @@ impl Attachment {
         if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
             self.area.leave(process);
             if let Some(page) = self.kept.get() {
+                self.kept.set(None);
                 let_go(page);
             }
         }

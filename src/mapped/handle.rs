@@ -217,10 +217,12 @@ fn free_run(attachment: &Attachment, area: &Area, head: u32) -> Result<(), Freed
     }
     let count = area.run(head);
     if count >= LONG {
-        area.give_space_up(head, count);
+        let (first, given) = area.give_space_up(head, count);
         // Without the lock: it may take a second for some GiB. If the kernel refuses, the memory stays.
-        // SAFETY: 1. a run whose user has given it back, and that nobody else can take.
-        let _ = unsafe { shared::remove(area.start(head), PageLen::units(count as usize)) };
+        if given != 0 {
+            // SAFETY: 1. a run whose user has given it back, and that nobody else can take.
+            let _ = unsafe { shared::remove(area.start(first), PageLen::units(given as usize)) };
+        }
     }
     // Without the lock it is free once this process is gone.
     if let Ok(held) = area.lock(process) {

@@ -91,6 +91,8 @@ pub(super) struct Header {
     pub(super) purged: Lone<AtomicU64>,
     /// Units up to this one have space for their tables. Written with the lock, once they have.
     pub(super) tabled: Lone<AtomicU64>,
+    /// The identity of the file of which all that is marked as reserved has space: a copy has another.
+    pub(super) home: Lone<AtomicU64>,
     /// One more than there can be: for another that takes a name over.
     roots: [Root; ROOTS + 1],
     pub(super) lines: [Line; SLOTS],

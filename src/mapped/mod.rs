@@ -5,7 +5,7 @@
 // Heaps over mappings: one heap that several processes have at the same address, see docs/mapped.md.
 //
 // Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
-// want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `area` (places in the mapping),
+// want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `own` (that file for a moment), `area` (places in the mapping),
 // `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on a
 // disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening` (files that become heaps, or are), `options`, `inside` (what programs put there),
 // `roots`, `named` (roots with types), `sweep`, `looks` (what can be seen without a change).
@@ -27,6 +27,7 @@ mod names;
 mod opened;
 mod opening;
 mod options;
+mod own;
 mod part;
 mod processes;
 mod roots;
@@ -308,6 +309,8 @@ impl Mapped {
     /// # Safety
     ///
     /// 1. No other thread of this process is in a call for the heap, or changes what lies in it.
+    /// 2. Values of the heap that the process still has are read alone from now on, also once it has opened the heap again:
+    ///    what they say may be older than what others made of it. Guards of mutexes are gone before.
     pub unsafe fn close(self) -> Result<(), MappedError> {
         // SAFETY: 1. our own.
         unsafe { self.attachment.close() }

@@ -122,7 +122,8 @@ impl Mapped {
     /// # Errors
     ///
     /// [`MappedError::Exists`] if something has the name; [`Name`](MappedError::Name) as for [`set_root`](Self::set_root);
-    /// [`NoSpace`](MappedError::NoSpace), [`Closed`](MappedError::Closed), [`System`](MappedError::System). The value is
+    /// [`Foreign`](MappedError::Foreign) if the value holds a block of another heap itself: of what lies in its blocks nobody
+    /// looks; [`NoSpace`](MappedError::NoSpace), [`Closed`](MappedError::Closed), [`System`](MappedError::System). The value is
     /// dropped.
     pub fn insert<T: Persist + Send + Sync>(
         &self,
@@ -167,6 +168,17 @@ impl Mapped {
         let name = name_of(name)?;
         let area = &self.attachment.area;
         let process = self.attachment.process()?;
+        let mut is_own = true;
+        // SAFETY: 1. nobody else has the value yet.
+        unsafe {
+            value.visit(&mut |place| {
+                is_own &= area.locate(place.addr().get()).is_some();
+                false
+            });
+        }
+        if !is_own {
+            return Err(MappedError::Foreign);
+        }
         let block = Box::try_new_in(value, self.handle()).map_err(|_| MappedError::NoSpace)?;
         let held = area.lock(process)?;
         let names = held.area.header().names();

@@ -117,6 +117,8 @@ impl<'a> Names<'a> {
         if taken >= most && self.find_held(&new.name).is_none() {
             return false;
         }
+        // Somebody was killed with two of one name: others find the first, which shall be the last to go.
+        self.forget_doubles();
         let Some(root) = self.roots.iter().find(|root| root.is_free()) else {
             return false;
         };
@@ -133,8 +135,21 @@ impl<'a> Names<'a> {
     /// Takes a name away, with the heap's lock; whether there was one.
     pub(super) fn forget(self, name: &Name) -> bool {
         let found = self.find_held(name).is_some();
+        self.forget_doubles();
         self.forget_others(name, None);
         found
+    }
+
+    /// Takes names from all lines but the first that has each.
+    fn forget_doubles(self) {
+        for (at, root) in self.roots.iter().enumerate() {
+            let is_double = |named: &Named| first_of(&self.roots[..at], &named.name).is_some();
+            if root.read().as_ref().is_some_and(is_double) {
+                self.step();
+                // ORDERING: release: pairs with `read`.
+                root.place.store(0, Ordering::Release);
+            }
+        }
     }
 
     fn forget_others(self, name: &Name, kept: Option<&'a Root>) {

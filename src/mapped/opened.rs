@@ -8,18 +8,14 @@ use super::header::{Header, Kind, Line, SLOTS};
 use super::source::refused;
 use super::words::Process;
 use crate::os::files::{boot_number, sync_mapping};
-use crate::os::shared::{File, FileId};
-use crate::os::{Lock, PageLen};
+use crate::os::shared::File;
+use crate::os::{self, PageLen};
 use crate::sync::Ordering;
 
 /// Where the bytes lie that slots are locked by: behind whatever a file holds.
 pub(super) const LOCKS: u64 = 1 << 60;
 /// The byte that is locked by who opens or closes a file: far from the slots', with which the kernel would merge it.
 const OPENINGS: u64 = 1 << 59;
-
-/// The file by which a thread of this process opens or closes a heap at the moment: a child that is forked meanwhile has
-/// it, too, with its locks.
-static OWN: Lock<Option<(File, FileId)>> = Lock::new(None);
 
 /// How a process came to a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,29 +65,8 @@ impl Line {
 }
 
 impl Area {
-    /// Does something by a file that was opened anew, and closes that: while nobody else opens or closes the heap, if it
-    /// is in a file.
+    /// Does something by a file that was opened anew: while nobody else opens or closes the heap, if it is in a file.
     pub(super) fn alone_at_openings<T>(
-        &self,
-        own: File,
-        act: impl FnOnce() -> Result<T, MappedError>,
-    ) -> Result<T, MappedError> {
-        OWN.break_inherited();
-        let mut opening = OWN.lock();
-        if let Some((left, id)) = opening.take() {
-            // A parent's thread was here when this process was forked. What it locked would stay locked.
-            if left.identify().is_ok_and(|(found, _)| found == id) {
-                left.close();
-            }
-        }
-        *opening = Some((own, self.source.id));
-        let done = self.alone(own, act);
-        own.close();
-        *opening = None;
-        done
-    }
-
-    fn alone<T>(
         &self,
         own: File,
         act: impl FnOnce() -> Result<T, MappedError>,
@@ -103,6 +78,12 @@ impl Area {
         let done = act();
         own.unlock_byte(OPENINGS);
         done
+    }
+
+    /// The number of this boot, for this file: a copy that was made while a heap was in use is of another.
+    fn boot_of(&self, file: File) -> Result<u64, MappedError> {
+        let own = boot_number().and_then(|boot| Ok(boot ^ file.identity()?));
+        Ok(own.map_err(refused)?.max(1))
     }
 
     /// Whether no process has a slot, but by this open file.
@@ -117,7 +98,7 @@ impl Area {
             return Ok(Opened::Joined);
         }
         let is_unused = self.is_unused(own)?;
-        let now = boot_number().map_err(refused)?;
+        let now = self.boot_of(own)?;
         // ORDERING: the byte's lock orders it, here and below.
         let opened = match self.header().boot.0.load(Ordering::Relaxed) {
             0 if is_unused => Opened::Clean,
@@ -129,11 +110,15 @@ impl Area {
             _ if may_be_dirty => Opened::Dirty,
             _ => return Err(MappedError::Dirty),
         };
+        if is_unused {
+            // Before anything is stored.
+            self.reserve_again(own)?;
+        }
         if opened == Opened::Clean {
             // On disk before anything else is: else a machine that goes down could leave a part of that, and "closed".
             self.write_boot(now)?;
         } else if is_unused {
-            self.forget_processes();
+            self.forget_processes(opened == Opened::Dirty);
         }
         Ok(opened)
     }
@@ -144,8 +129,8 @@ impl Area {
     }
 
     /// What lies in the heap was found to be whole, alone at openings: it is on the disk before the heap counts as such.
-    pub(super) fn end_dirt(&self) -> Result<(), MappedError> {
-        let now = boot_number().map_err(refused)?;
+    pub(super) fn end_dirt(&self, own: File) -> Result<(), MappedError> {
+        let now = self.boot_of(own)?;
         if self.header().boot.0.load(Ordering::Relaxed) == now {
             return Ok(());
         }
@@ -177,9 +162,8 @@ impl Area {
         // ORDERING: others may change it at any time, which the locks tell, or the second look.
         let boot = || self.header().boot.0.load(Ordering::Acquire);
         let before = boot();
-        let is_dirty = self.source.kind() == Kind::File
-            && before != 0
-            && before != boot_number().map_err(refused)?;
+        let is_dirty =
+            self.source.kind() == Kind::File && before != 0 && before != self.boot_of(file)?;
         if is_dirty {
             return Ok(Opened::Dirty);
         }
@@ -199,14 +183,23 @@ impl Area {
     }
 
     /// No process has the heap: what they held is nobody's.
-    fn forget_processes(&self) {
+    fn forget_processes(&self, may_be_torn: bool) {
         let header = self.header();
         for line in &header.lines {
+            if may_be_torn {
+                // The words of locks may be younger than this: what they name shall not come again.
+                #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
+                let random = os::random()[0] as u32;
+                line.generation.store(random, Ordering::Relaxed);
+            }
             line.pass_on();
             line.is_used.store(0, Ordering::Relaxed);
         }
         header.lock.0.store(0, Ordering::Relaxed);
         self.note_reaped();
+        // Whatever stood there.
+        let reaped = header.reaped.0.load(Ordering::Relaxed);
+        header.mended.0.store(!reaped, Ordering::Relaxed);
     }
 
     /// After a process gave up its slot, alone at openings: what is in the file reaches the disk, and it counts as closed,
@@ -217,7 +210,7 @@ impl Area {
         }
         own.sync().map_err(refused)?;
         // A copy of the page, in which nothing was stored.
-        if self.header().boot.0.load(Ordering::Relaxed) != boot_number().map_err(refused)? {
+        if self.header().boot.0.load(Ordering::Relaxed) != self.boot_of(own)? {
             return Ok(());
         }
         // Not by the mapping, which is private by now.

@@ -11,7 +11,7 @@ use super::header::{CONSTANTS, Constants, Kind};
 use super::opened::Opened;
 use super::processes::{Joined, let_go};
 use super::source::{Source, refused};
-use crate::os::files::FileKind;
+use crate::os::files::{FileKind, may_be_so_long};
 use crate::os::paths::Path;
 use crate::os::shared::{File, NO_MEMORY, SEALED, Sharing, TAKEN};
 use crate::os::{self, Attributes, Held, PageLen};
@@ -97,8 +97,9 @@ impl Settings {
     pub(super) fn find(self, file: File) -> Result<Mapped, MappedError> {
         self.check()?;
         let (id, bytes) = file.identify().map_err(refused)?;
-        let bytes = match file.kind().map_err(refused)? {
-            FileKind::Regular => Some(bytes),
+        let kind = file.kind().map_err(refused)?;
+        let bytes = match kind {
+            FileKind::Regular | FileKind::Memory => Some(bytes),
             // Longer than the heap, as a rule.
             FileKind::Device => None,
             FileKind::Elsewhere => return Err(MappedError::Unsupported),
@@ -123,7 +124,7 @@ impl Settings {
             return Ok(Mapped { attachment });
         }
         let base = self.map(file, geometry, constants)?;
-        let source = Source::new(file, id, constants);
+        let source = Source::new(file, id, constants, kind);
         // SAFETY: 1. just mapped, for this.
         let area = unsafe { Area::new(base, geometry, source) };
         enter(&entering, area, join)
@@ -203,7 +204,6 @@ impl Settings {
 
     /// Sees to a heap that nobody had.
     fn mend(self, area: &Area, joined: &Joined) -> Result<(), MappedError> {
-        area.reserve_again()?;
         if joined.opened == Opened::Dirty {
             // Tables that were torn are mended with the lock, or say so.
             area.lock(joined.process)?.verify()?;
@@ -263,9 +263,16 @@ impl Whole {
             geometry,
         } = self;
         settings.check()?;
+        if settings.is_for_reading {
+            return Err(MappedError::ReadOnly);
+        }
+        let on = file.kind().map_err(refused)?;
+        if !matches!(on, FileKind::Regular | FileKind::Memory) {
+            return Err(MappedError::Unsupported);
+        }
         if kind.is_on_disk() {
-            if file.kind().map_err(refused)? != FileKind::Regular {
-                return Err(MappedError::Unsupported);
+            if !may_be_so_long(geometry.bytes()) {
+                return Err(MappedError::NoSpace);
             }
             let length = PageLen::kept(geometry.bytes());
             file.set_length(length).map_err(refused)?;
@@ -280,7 +287,7 @@ impl Whole {
             kind,
         };
         // SAFETY: 1. just mapped, for this.
-        let area = unsafe { Area::new(base, geometry, Source::new(file, id, constants)) };
+        let area = unsafe { Area::new(base, geometry, Source::new(file, id, constants, on)) };
         enter(&Attachment::entering(), area, |area| {
             area.reserve_first()?;
             area.begin_free(geometry.first);

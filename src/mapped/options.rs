@@ -10,6 +10,7 @@ use super::header::Kind;
 use super::opening::{Settings, Whole};
 use super::source::refused;
 use crate::config::HugePages;
+use crate::os::files::may_be_so_long;
 use crate::os::paths::Path;
 use crate::os::shared::File;
 use crate::os::{self, PageLen};
@@ -85,7 +86,8 @@ impl<'a> MappedOptions<'a> {
 
     /// Whether a heap that is found is to be read alone. This process takes no part in it then: nobody waits for it, and
     /// what it finds may change or go at any time, unless the heap is [frozen](Mapped::freeze), or the programs agree.
-    /// A file that may not be written can be read so. Handles of the heap allocate and free nothing.
+    /// A file that may not be written can be read so. Handles of the heap allocate and free nothing. What stores anything
+    /// ends the process, though: the locks of mutexes, events that are waited for, counts of [`Arc`](super::Arc)s, atomics.
     pub const fn read_only(mut self, is_for_reading: bool) -> Self {
         self.settings.is_for_reading = is_for_reading;
         self
@@ -152,6 +154,9 @@ impl<'a> MappedOptions<'a> {
         }
         name[..bytes.len()].copy_from_slice(bytes);
         let name = core::ffi::CStr::from_bytes_until_nul(&name).map_err(|_| MappedError::Name)?;
+        if !may_be_so_long(self.capacity) {
+            return Err(MappedError::NoSpace);
+        }
         let file = File::of_memory(name, PageLen::kept(self.capacity)).map_err(refused)?;
         let whole = Whole::new(self.settings, file, geometry);
         whole

@@ -43,15 +43,16 @@ impl Area {
 
     /// Claims a slot for this process, and the page that keeps it locked: the kernel drops it when its memory goes.
     pub(super) fn join(&self, may_be_dirty: bool) -> Result<Joined, MappedError> {
-        let own = self.source.open_anew()?;
-        self.alone_at_openings(own, || {
-            let opened = self.begin_use(own, may_be_dirty)?;
+        let claim = |own, opened| {
             let (process, kept) = self.claim_slot(own)?;
             Ok(Joined {
                 process,
                 kept,
                 opened,
             })
+        };
+        self.source.with_own(|own| {
+            self.alone_at_openings(own, || claim(own, self.begin_use(own, may_be_dirty)?))
         })
     }
 
@@ -72,14 +73,14 @@ impl Area {
             let was_used = line.is_used();
             line.process.store(os::process_number(), Ordering::Relaxed);
             line.is_used.store(1, Ordering::Relaxed);
+            if was_used {
+                self.note_reaped();
+            }
             failpoints::at(Point::Slot);
             let kept = own.keep_open().map_err(|errno| {
                 line.is_used.store(0, Ordering::Relaxed);
                 refused(errno)
             })?;
-            if was_used {
-                self.note_reaped();
-            }
             return Ok((process, kept));
         }
         Err(MappedError::TooManyProcesses)
@@ -93,21 +94,21 @@ impl Area {
         if !others().any(|slot| used(&slot)) {
             return Ok(false);
         }
-        let file = self.source.open_anew()?;
-        let mut found = false;
-        for slot in others().filter(used) {
-            if let (Some(line), Ok(true)) =
-                (self.line(slot), file.try_lock_byte(LOCKS + u64::from(slot)))
-            {
-                line.pass_on();
-                self.note_reaped();
-                // Last: should this process end before, the next reaps once more.
-                line.is_used.store(0, Ordering::Relaxed);
-                found = true;
+        self.source.with_own(|file| {
+            let mut found = false;
+            for slot in others().filter(used) {
+                let place = LOCKS + u64::from(slot);
+                if let (Some(line), Ok(true)) = (self.line(slot), file.try_lock_byte(place)) {
+                    line.pass_on();
+                    self.note_reaped();
+                    // Last: should this process end before, the next reaps once more.
+                    line.is_used.store(0, Ordering::Relaxed);
+                    file.unlock_byte(place);
+                    found = true;
+                }
             }
-        }
-        file.close();
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// Gives this process's slot up; its slabs are anyone's.

@@ -3,9 +3,11 @@
 
 use super::error::MappedError;
 use super::header::{Constants, Kind};
-use crate::os::files;
+use crate::os::PageLen;
+use crate::os::files::{self, FileKind};
 use crate::os::shared::{File, FileId, NO_MEMORY};
 use crate::sync::{AtomicU32, Ordering};
+use crate::units::UNIT;
 
 pub(super) struct Source {
     /// The descriptor, which the program may have closed.
@@ -13,6 +15,8 @@ pub(super) struct Source {
     pub(super) id: FileId,
     /// As they stood in it when this process found it.
     pub(super) constants: Constants,
+    /// Units of the file of which space comes and goes together: see `space`.
+    pub(super) step: u32,
 }
 
 pub(super) fn refused(errno: i32) -> MappedError {
@@ -20,8 +24,17 @@ pub(super) fn refused(errno: i32) -> MappedError {
         files::MISSING => MappedError::NotFound,
         files::EXISTS => MappedError::Exists,
         errno if files::is_no_space(errno) => MappedError::NoSpace,
+        files::UNKNOWN => MappedError::Unsupported,
         errno => MappedError::System { errno },
     }
+}
+
+/// Units of the longest piece (*folio*) that the kernel has of a file's pages: as long as a huge page where pages have
+/// 4 KiB, and by the kernel's tables (`MAX_XAS_ORDER`) else. Whoever stores in a page has the disk asked for all of its piece.
+fn longest_folio() -> u32 {
+    let page = PageLen::pages(1).bytes();
+    let order = if page == 4096 { 9 } else { 11 };
+    u32::try_from((page << order) / UNIT).unwrap_or(1).max(1)
 }
 
 /// What stands for no memory.
@@ -30,12 +43,16 @@ pub(super) fn no_memory() -> MappedError {
 }
 
 impl Source {
-    pub(super) fn new(file: File, id: FileId, constants: Constants) -> Self {
+    pub(super) fn new(file: File, id: FileId, constants: Constants, kind: FileKind) -> Self {
         let descriptor = AtomicU32::new(file.0.cast_unsigned());
         Self {
             descriptor,
             id,
             constants,
+            step: match kind {
+                FileKind::Regular => longest_folio(),
+                _ => 1,
+            },
         }
     }
 

@@ -1,5 +1,8 @@
 //! Space in the file, which is reserved before anyone touches it: a disk without room is an error then, and no signal.
 //!
+//! The kernel has pages of a file in pieces, and asks the disk for all of a piece when somebody stores in it. So of a disk
+//! space comes and goes by steps as long as the longest of these, at multiples of it; in memory by units.
+//!
 //! A bit in `reserved` says that a unit has space. It is set with the heap's lock, after the space was reserved, and cleared
 //! before it goes back. So a process that is killed leaves space without a bit, which is reserved once more, and never a
 //! bit without space.
@@ -13,6 +16,7 @@ use super::lock::Held;
 use super::source::refused;
 use crate::os::PageLen;
 use crate::os::files::{Populate, populate};
+use crate::os::shared::File;
 use crate::sync::Ordering;
 use crate::units::{UNIT, low_bits, runs};
 
@@ -25,6 +29,16 @@ const LEAST: u32 = 16;
 impl Area {
     fn reserve(&self, bytes: Range<usize>) -> Result<(), MappedError> {
         let file = self.source.open().ok_or(MappedError::Closed)?;
+        let Range { mut start, mut end } = bytes;
+        if self.source.step > 1 {
+            let step = self.source.step as usize * UNIT;
+            (start, end) = (start / step * step, end.next_multiple_of(step));
+        }
+        // Bits beyond the heap are somebody else's doing.
+        let bytes = start..end.min(self.geometry.bytes());
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let (from, length) = pages_of(bytes);
         file.reserve(from, length).map_err(refused)
     }
@@ -34,6 +48,9 @@ impl Area {
         if self.source.kind().is_on_disk() {
             self.reserve(0..UNIT)?;
             self.reserve(self.geometry.bitmaps())?;
+            let file = self.source.open().ok_or(MappedError::Closed)?;
+            let home = file.identity().map_err(refused)?;
+            self.header().home.0.store(home, Ordering::Relaxed);
         }
         // ORDERING: nobody else knows the heap yet.
         let tabled = &self.header().tabled.0;
@@ -100,23 +117,30 @@ impl Area {
         Ok(())
     }
 
-    /// Units of these whose space is to go back: their bits go first. By who has them to himself.
-    pub(super) fn give_space_up(&self, first: u32, count: u32) {
-        if self.source.kind().is_on_disk() {
-            for (word, bits) in words_of(first, count) {
-                // ORDERING: see above; who reserves them next has the heap's lock.
-                self.reserved(word).fetch_and(!bits, Ordering::Relaxed);
-            }
+    /// Units of these whose space is to go back, from one on and so many: whole steps. Their bits go first. By who has them
+    /// to himself.
+    pub(super) fn give_space_up(&self, first: u32, count: u32) -> (u32, u32) {
+        if !self.source.kind().is_on_disk() {
+            return (first, count);
         }
+        let step = self.source.step;
+        let from = first.next_multiple_of(step);
+        let length = ((first + count) / step * step).saturating_sub(from);
+        for (word, bits) in words_of(from, length) {
+            // ORDERING: see above; who reserves them next has the heap's lock.
+            self.reserved(word).fetch_and(!bits, Ordering::Relaxed);
+        }
+        (from, length)
     }
 
-    /// Sees to it that all which is marked as reserved is. A copy of a file may have holes where the file had zeros.
-    pub(super) fn reserve_again(&self) -> Result<(), MappedError> {
-        if !self.source.kind().is_on_disk() {
-            return Ok(());
-        }
-        let file = self.source.open().ok_or(MappedError::Closed)?;
-        let words = (self.touched().end as usize + 1).div_ceil(BITS);
+    /// Sees to it that all which is marked as reserved is, in a file that nobody has: a copy may have holes where the file
+    /// had zeros.
+    pub(super) fn reserve_again(&self, own: File) -> Result<(), MappedError> {
+        let home = own.identity().map_err(refused)?;
+        // These two are read below.
+        self.reserve(0..UNIT)?;
+        self.reserve(self.geometry.bitmaps())?;
+        let words = self.geometry.words_of_bits();
         let marked = |word: usize| self.reserved(word).load(Ordering::Relaxed);
         let units: usize = (0..words)
             .map(|word| marked(word).count_ones() as usize)
@@ -125,19 +149,27 @@ impl Area {
         let first = self.geometry.first;
         let tables = self.geometry.tables_of(first as usize..tabled as usize);
         let tables: usize = tables.map(|range| range.len()).sum();
-        let least = units * UNIT + tables + UNIT;
-        if file.space().map_err(refused)? >= least {
+        let least = units * UNIT + tables + UNIT + self.geometry.bitmaps().len();
+        // ORDERING: the byte of openings orders it.
+        let is_home = self.header().home.0.load(Ordering::Relaxed) == home;
+        if is_home && own.space().map_err(refused)? >= least {
             return Ok(());
         }
-        self.reserve(0..UNIT)?;
-        self.reserve(self.geometry.bitmaps())?;
         self.reserve_tables(first..tabled)?;
+        // Runs over several words at once.
+        let mut run = 0..0;
         for word in 0..words {
-            for (first, length) in runs(marked(word)) {
-                let from = (word * BITS + first as usize) * UNIT;
-                self.reserve(from..from + length as usize * UNIT)?;
+            for (bit, length) in runs(marked(word)) {
+                let from = (word * BITS + bit as usize) * UNIT;
+                if from != run.end {
+                    self.reserve(run)?;
+                    run = from..from;
+                }
+                run.end += length as usize * UNIT;
             }
         }
+        self.reserve(run)?;
+        self.header().home.0.store(home, Ordering::Relaxed);
         Ok(())
     }
 
@@ -201,6 +233,11 @@ impl Held<'_> {
         let bytes = |to: u32| first as usize * UNIT..to as usize * UNIT;
         let reserved = area.reserve(bytes(to)).map(|()| to);
         let to = reserved.or_else(|_| area.reserve(bytes(end)).map(|()| end))?;
+        let (step, units) = (area.source.step, area.geometry.units);
+        let first = first / step * step;
+        let to = to
+            .checked_next_multiple_of(step)
+            .map_or(units, |to| to.min(units));
         for (word, bits) in words_of(first, to - first) {
             // ORDERING: the lock orders it; those who give space up change other bits.
             area.reserved(word).fetch_or(bits, Ordering::Relaxed);

@@ -152,12 +152,13 @@ impl Held<'_> {
         begin: impl FnOnce(u32),
     ) -> Option<u32> {
         let unit = self.find(1, 1)?;
+        // Before anything of it is read: what has no space could end who reads it, too.
+        self.reserve(unit, 1).ok()?;
         // A word that contradicts the bitmap is somebody's, or nothing at all.
         if self.area.unit(unit) != Unit::Free {
             self.mark(unit, 1, false);
             return None;
         }
-        self.reserve(unit, 1).ok()?;
         begin(unit);
         self.raise(unit + 1);
         self.mark(unit, 1, false);
@@ -169,12 +170,12 @@ impl Held<'_> {
     /// A run for one block.
     pub(super) fn claim_run(&self, count: u32, step: u32) -> Option<u32> {
         let first = self.find(count, step)?;
+        self.reserve(first, count).ok()?;
         let mut units = first..first + count;
         if let Some(taken) = units.find(|unit| self.area.unit(*unit) != Unit::Free) {
             self.mark(taken, 1, false);
             return None;
         }
-        self.reserve(first, count).ok()?;
         self.raise(first + count);
         self.mark(first, count, false);
         for distance in 1..count {
@@ -249,7 +250,10 @@ impl Held<'_> {
         let nobodys = (0..u64::BITS).filter(|bit| bits >> bit & 1 != 0 && is_nobodys(bit));
         for (first, length) in runs(nobodys.fold(0, |all, bit| all | 1 << bit)) {
             let unit = before + first;
-            self.area.give_space_up(unit, length);
+            let (unit, length) = self.area.give_space_up(unit, length);
+            if length == 0 {
+                continue;
+            }
             // SAFETY: 1. units that nobody has, and that nobody takes without the lock. If the kernel refuses, their memory
             // stays.
             let _ =

@@ -10,6 +10,8 @@ use super::{PageLen, failpoints};
 /// The path is in use, or there is nothing.
 pub(crate) const EXISTS: Refusal = libc::EEXIST;
 pub(crate) const MISSING: Refusal = libc::ENOENT;
+/// The filesystem cannot do that.
+pub(crate) const UNKNOWN: Refusal = libc::EOPNOTSUPP;
 
 /// Whether a refusal says that there is no room.
 pub(crate) fn is_no_space(refusal: Refusal) -> bool {
@@ -41,12 +43,21 @@ pub(crate) fn words_of(refusal: Refusal) -> &'static str {
 pub(crate) enum FileKind {
     /// One with a length, on a filesystem of this machine.
     Regular,
+    /// The same, in memory.
+    Memory,
     /// On another machine, or on a filesystem of which nobody knows where it is.
     Elsewhere,
     /// One that the filesystem knows no length of.
     Device,
     Other,
 }
+
+/// Filesystems of memory.
+const IN_MEMORY: [u32; 3] = [
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+    0x9584_58f6, // hugetlbfs
+];
 
 /// Filesystems whose files other machines have, too, and those that programs serve.
 const ELSEWHERE: [u32; 12] = [
@@ -78,6 +89,7 @@ impl File {
         let number = system.f_type as u32;
         Ok(match self.status()?.st_mode & libc::S_IFMT {
             libc::S_IFREG if ELSEWHERE.contains(&number) => FileKind::Elsewhere,
+            libc::S_IFREG if IN_MEMORY.contains(&number) => FileKind::Memory,
             libc::S_IFREG => FileKind::Regular,
             libc::S_IFBLK | libc::S_IFCHR => FileKind::Device,
             _ => FileKind::Other,
@@ -107,6 +119,31 @@ impl File {
         ];
         // SAFETY: 1. changes no contents.
         again(|| unsafe { call(libc::SYS_fallocate, arguments) }).map(|_| ())
+    }
+
+    /// A number that a copy of the file has not, nor one that takes its place: of its number and its birth, where the
+    /// filesystem knows that.
+    pub(crate) fn identity(self) -> Result<u64, Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EBADF);
+        }
+        // SAFETY: 1. all zero is one.
+        let mut found: libc::statx = unsafe { core::mem::zeroed() };
+        let arguments = [
+            self.word(),
+            c"".as_ptr().cast_mut().cast(),
+            word(libc::AT_EMPTY_PATH as usize),
+            word((libc::STATX_INO | libc::STATX_BTIME) as usize),
+            (&raw mut found).cast(),
+        ];
+        // SAFETY: 1. the path is a C string, and writes such a structure there.
+        again(|| unsafe { call(libc::SYS_statx, arguments) })?;
+        let birth = found.stx_btime;
+        Ok(mix(&[
+            found.stx_ino,
+            birth.tv_sec.cast_unsigned(),
+            birth.tv_nsec.into(),
+        ]))
     }
 
     /// Bytes of a device; 0 if it cannot tell.
@@ -233,11 +270,31 @@ pub(crate) fn boot_number() -> Result<u64, Refusal> {
     if read? < size_of_val(&text[..4]) {
         return Err(libc::EIO);
     }
-    // By words (FNV-1a): any change of the text changes it.
-    let sum = text.into_iter().fold(0xcbf2_9ce4_8422_2325, |sum, word| {
+    Ok(mix(&text).max(1))
+}
+
+/// A number of words (FNV-1a): any change of one changes it.
+fn mix(words: &[u64]) -> u64 {
+    words.iter().fold(0xcbf2_9ce4_8422_2325, |sum, word| {
         (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    Ok(sum.max(1))
+    })
+}
+
+/// Whether this process may have a file of so many bytes (`RLIMIT_FSIZE`). Where the kernel does not tell, it may.
+pub(crate) fn may_be_so_long(bytes: usize) -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    let arguments = [
+        word(0),
+        word(libc::RLIMIT_FSIZE as usize),
+        word(0),
+        (&raw mut limit).cast(),
+    ];
+    // SAFETY: 1. writes such a structure there.
+    let _ = unsafe { call(libc::SYS_prlimit64, arguments) };
+    limit.rlim_cur >= bytes as u64
 }
 
 #[cfg(test)]

@@ -156,7 +156,11 @@ impl Path {
     /// Sees to it that the names in this file's folder outlive the machine.
     pub(crate) fn keep_name(&self) -> Result<(), Refusal> {
         let folder = self.folder()?;
-        let folder = folder.open_with(libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        let folder = match folder.open_with(libc::O_RDONLY | libc::O_DIRECTORY, 0) {
+            // Files can be made there, but not listed.
+            Err(libc::EACCES) => return Ok(()),
+            folder => folder?,
+        };
         let kept = folder.sync();
         folder.close();
         match kept {

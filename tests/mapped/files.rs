@@ -5,10 +5,13 @@ use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as MappedVec;
 use flagstone::{Handle, Mapped, MappedError, MappedOptions, Opened};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::children::{end_of, start};
 use crate::common::allocator_model::Model;
@@ -371,81 +374,134 @@ fn a_spill_heap_is_shared_by_fork_and_leaves_nothing() {
     }
 }
 
-/// A child in which this folder is a filesystem of memory with so many bytes; `false` where that is not allowed.
-fn with_small_disk(folder: &Folder, bytes: usize, work: impl FnOnce()) -> bool {
-    let path = CString::new(folder.path("")).expect("a path");
-    let size = CString::new(format!("size={bytes}")).expect("no zeros");
-    let child = start(|| {
-        // SAFETY: system calls; the strings are C strings.
+/// A filesystem that a child has for itself.
+#[derive(Clone, Copy, Debug)]
+enum Disk {
+    /// Of memory, with so many bytes.
+    Memory(usize),
+    /// In a file, with so many bytes, of blocks that the kernel has in long pieces.
+    Blocks(usize),
+}
+
+impl Disk {
+    /// Whether it could be mounted there, in a namespace of this process's own.
+    fn mount(self, path: &str) -> bool {
+        // SAFETY: system calls, here and below; the strings are C strings.
         let own = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0
             // SAFETY: as above.
             || unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } == 0;
         let (none, private) = (core::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
         // SAFETY: as above.
-        let own =
-            own && unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) } == 0;
-        let kind = c"tmpfs".as_ptr();
-        // SAFETY: as above.
-        if !own || unsafe { libc::mount(kind, path.as_ptr(), kind, 0, size.as_ptr().cast()) } != 0 {
+        if !own || unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) } != 0 {
+            return false;
+        }
+        let can = |program: &str, arguments: &[&str]| {
+            let status = Command::new(program).args(arguments).status();
+            status.is_ok_and(|status| status.success())
+        };
+        match self {
+            Self::Memory(bytes) => {
+                let size = CString::new(format!("size={bytes}")).expect("no zeros");
+                let (path, kind) = (CString::new(path).expect("a path"), c"tmpfs".as_ptr());
+                // SAFETY: as above.
+                let mounted =
+                    unsafe { libc::mount(kind, path.as_ptr(), kind, 0, size.as_ptr().cast()) };
+                mounted == 0
+            }
+            Self::Blocks(bytes) => {
+                let image = format!("{path}/image");
+                let file = fs::File::create(&image).expect("a file");
+                file.set_len(bytes as u64).expect("a length");
+                can("mkfs.ext4", &["-q", "-F", &image])
+                    && can("mount", &["-o", "loop", &image, path])
+            }
+        }
+    }
+}
+
+/// Does something in a child that has this disk in this folder.
+fn with_disk(folder: &Folder, disk: Disk, work: impl FnOnce()) {
+    let child = start(|| {
+        if !disk.mount(&folder.path("")) {
             // SAFETY: `_exit` has no preconditions.
             unsafe { libc::_exit(77) };
         }
         work();
     });
     match end_of(child) {
-        0 => true,
+        0 => {}
         status if libc::WEXITSTATUS(status) == 77 => {
-            println!("not run: no filesystem can be mounted here");
-            false
+            println!("skipped: no {disk:?} can be mounted")
         }
         status => panic!("{status:#x}"),
+    }
+}
+
+/// Fills a heap on a disk that is too small for it, in several sizes, and holes.
+fn fill_disk(heap: Mapped, [least, most]: [usize; 2]) {
+    let mut random = SmallRng::seed_from_u64(7);
+    for size in [40, 1_000, 30_000, 200_000, 1_000_000] {
+        let mut kept = Vec::new();
+        for round in 0..4 {
+            loop {
+                let mut block = MappedVec::<u8, _>::new_in(heap.handle());
+                if block.try_reserve_exact(size).is_err() {
+                    break;
+                }
+                block.resize(size, 7);
+                kept.push(block);
+            }
+            let held: usize = kept.iter().map(|block| block.capacity()).sum();
+            assert!(
+                (least..most).contains(&held),
+                "{held} bytes of blocks of {size}, round {round}"
+            );
+            // A third of all goes back, here and there.
+            kept.retain(|_| random.random_range(0..3) != 0);
+            heap.purge().expect("nobody refuses");
+        }
+        heap.verify().expect("a sound heap");
+        drop(kept);
+        heap.purge().expect("nobody refuses");
     }
 }
 
 #[test]
 fn a_full_disk_is_an_allocation_that_fails() {
     let _turn = begin();
-    let folder = Folder::new("/var/tmp");
-    for spill in [false, true] {
-        with_small_disk(&folder, 6 << 20, || {
-            let big = Mapped::options().capacity(1 << 30);
-            let heap = if spill {
-                big.spill(folder.path(""))
-            } else {
-                big.create_file(folder.path("heap"))
-            };
-            let heap = heap.expect("a heap");
-            for size in [40, 1_000, 30_000, 200_000, 1_000_000] {
-                let mut kept = Vec::new();
-                loop {
-                    let mut block = MappedVec::<u8, _>::new_in(heap.handle());
-                    if block.try_reserve_exact(size).is_err() {
-                        break;
-                    }
-                    block.resize(size, 7);
-                    kept.push(block);
+    let disks = [
+        (Disk::Memory(6 << 20), [2 << 20, 6 << 20]),
+        (Disk::Blocks(64 << 20), [20 << 20, 64 << 20]),
+    ];
+    for (disk, bounds) in disks {
+        for spill in [false, true] {
+            let folder = Folder::new("/var/tmp");
+            with_disk(&folder, disk, || {
+                let big = Mapped::options().capacity(1 << 30);
+                let heap = if spill {
+                    big.spill(folder.path(""))
+                } else {
+                    big.create_file(folder.path("heap"))
+                };
+                let heap = heap.expect("a heap");
+                fill_disk(heap, bounds);
+                // Somebody else fills the disk: what the heap has is still its own.
+                let mut block = MappedVec::<u8, _>::with_capacity_in(100_000, heap.handle());
+                let rest = fs::File::create(folder.path("rest")).expect("a file");
+                let mut place = 0;
+                while rest.write_all_at(&[1; 4096], place).is_ok() {
+                    place += 4096;
                 }
-                let held: usize = kept.iter().map(|block| block.capacity()).sum();
-                assert!(held > 2 << 20, "{held} bytes of blocks of {size}");
-                assert!(held < 6 << 20);
-                heap.verify().expect("a sound heap");
-                drop(kept);
-                heap.purge().expect("nobody refuses");
-            }
-            // Somebody else fills the disk: what the heap has is still its own.
-            let mut block = MappedVec::<u8, _>::with_capacity_in(100_000, heap.handle());
-            let rest = fs::File::create(folder.path("rest")).expect("a file");
-            let mut place = 0;
-            while rest.write_all_at(&[1; 4096], place).is_ok() {
-                place += 4096;
-            }
-            block.resize(100_000, 7);
-            // SAFETY: nobody else uses it.
-            unsafe { heap.close() }.expect("nobody refuses");
-        });
+                let _ = rest.sync_all();
+                block.resize(100_000, 7);
+                // SAFETY: nobody else uses it.
+                unsafe { heap.close() }.expect("nobody refuses");
+            });
+        }
     }
     // Not even for the tables.
-    with_small_disk(&folder, 4 << 10, || {
+    let folder = Folder::new("/var/tmp");
+    with_disk(&folder, Disk::Memory(4 << 10), || {
         let refused = options().create_file(folder.path("heap"));
         assert_eq!(refused.err(), Some(MappedError::NoSpace));
         assert_eq!(fs::read_dir(folder.path("")).expect("a folder").count(), 0);
@@ -486,10 +542,71 @@ fn a_copy_with_holes_has_space_again() {
         in_child(|| {
             let heap = open(&copy).expect("a heap");
             assert_eq!(heap.opened(), Opened::Clean);
-            assert!(space(&copy) >= before);
+            let after = space(&copy);
+            assert!(after >= before, "{after} of {before}");
             check_and_add(heap);
         });
     }
+}
+
+/// A copy that was made while somebody had the heap is as torn as what a machine leaves.
+#[test]
+fn a_copy_of_a_heap_in_use_is_dirty() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let (path, copy) = (folder.path("heap"), folder.path("copy"));
+        in_child(|| {
+            make(&path);
+            fs::copy(&path, &copy).expect("room");
+        });
+        in_child(|| expect_dirty(&copy));
+        in_child(|| close(open(&path).expect("a heap")));
+        fs::copy(&path, &copy).expect("room");
+        in_child(|| {
+            let heap = open(&copy).expect("a heap");
+            assert_eq!(heap.opened(), Opened::Clean);
+            check_and_add(heap);
+        });
+    }
+}
+
+/// A thread closes what another opens at the same time.
+#[test]
+fn openings_and_closings_take_turns() {
+    let _turn = begin();
+    let folder = Folder::new("/dev/shm");
+    let path = folder.path("heap");
+    close(make(&path));
+    let rounds = if cfg!(debug_assertions) { 200 } else { 1_000 };
+    for _ in 0..rounds {
+        let heap = open(&path).expect("a heap");
+        let other = std::thread::scope(|scope| {
+            let opening = scope.spawn(|| open(&path).expect("a heap"));
+            // SAFETY: nobody uses it meanwhile.
+            unsafe { heap.close() }.expect("nobody refuses");
+            opening.join().expect("the thread")
+        });
+        // Whichever came first: what is stored in a heap that is open reaches the file.
+        if let Ok(number) = Box::try_new_in(7_u64, other.handle()) {
+            let place = (&raw const *number).addr() - other.base().addr().get();
+            let file = fs::File::open(&path).expect("a file");
+            let mut bytes = [0; 8];
+            file.read_exact_at(&mut bytes, place as u64).expect("room");
+            assert_eq!(u64::from_ne_bytes(bytes), 7);
+        }
+        let _ = open(&path).map(close);
+    }
+}
+
+#[test]
+fn who_may_only_read_makes_nothing() {
+    let _turn = begin();
+    let folder = Folder::new("/dev/shm");
+    let path = folder.path("heap");
+    // SAFETY: nobody else has it.
+    let made = unsafe { options().read_only(true).open_or_create(&path) };
+    assert_eq!(made.err(), Some(MappedError::ReadOnly));
+    assert_eq!(fs::read_dir(folder.path("")).expect("a folder").count(), 0);
 }
 
 #[test]

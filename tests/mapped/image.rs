@@ -124,6 +124,7 @@ impl Image {
             .iter()
             .map(|word| AtomicU64::new(word.load(Ordering::Relaxed)));
         let copy: Vec<_> = copy.collect();
+        Tables(&copy).set_closed();
         change(Tables(&copy));
         // SAFETY: so many bytes, which nobody changes any more.
         let bytes = unsafe { core::slice::from_raw_parts(copy.as_ptr().cast(), self.tables) };

@@ -16,12 +16,13 @@ const UNITS: usize = BYTES / UNIT;
 /// The places of words, as `src/mapped/geometry.rs` and `header.rs` have them; `expect_places` tells when they moved.
 const BASE: usize = 2;
 const CHECKSUM: usize = 5;
+const BOOT: usize = 8;
 const LOCK: usize = 16;
 const REAPED: usize = 32;
 const FIRST_FREE: usize = 48;
 const HIGH: usize = 56;
 const TABLED: usize = 80;
-const ROOTS: usize = 88;
+const ROOTS: usize = 96;
 const LINES: usize = ROOTS + 65 * 8;
 const LINES_END: usize = LINES + 512 * 8;
 const WORDS: usize = UNIT / 8;
@@ -131,6 +132,11 @@ impl Tables<'_> {
         (0..CHECKSUM).fold(0xcbf2_9ce4_8422_2325, |sum, place| {
             (sum ^ self.get(place)).wrapping_mul(0x0000_0100_0000_01b3)
         })
+    }
+
+    /// It is one that nobody has, and that was closed.
+    pub(crate) fn set_closed(self) {
+        self.change(BOOT, |_| 0);
     }
 
     /// It is one that lies at this address.

@@ -133,6 +133,16 @@ fn what_a_program_says_is_no_type() {
 }
 
 #[test]
+fn blocks_of_other_heaps_are_refused() {
+    let _turn = begin();
+    let [heap, other] = [0, 1].map(|_| Mapped::create(1 << 20).expect("a heap"));
+    let foreign = Box::new_in(7_u64, other.handle());
+    assert_eq!(heap.insert("number", foreign), Err(MappedError::Foreign));
+    let own = Box::new_in(7_u64, heap.handle());
+    assert_eq!(heap.insert("number", own).map(|number| **number), Ok(7));
+}
+
+#[test]
 fn a_value_takes_the_place_of_another() {
     let _turn = begin();
     let heap = Mapped::create(1 << 20).expect("a heap");
@@ -257,6 +267,17 @@ fn readers_do_not_wait() {
 
 #[test]
 fn shapes_differ() {
+    // Fields that changed places, and types behind many blocks.
+    mod one {
+        flagstone::persist! { pub(super) struct Rect { pub(super) width: u32, pub(super) height: u32 } }
+    }
+    mod two {
+        flagstone::persist! { pub(super) struct Rect { pub(super) height: u32, pub(super) width: u32 } }
+    }
+    assert_ne!(shape_of::<one::Rect>(), shape_of::<two::Rect>());
+    type Deep<T> = Box<Box<Box<Box<Box<T>>>>>;
+    assert_ne!(shape_of::<Deep<[u64; 2]>>(), shape_of::<Deep<(u64, u64)>>());
+    assert_ne!(shape_of::<Deep<u64>>(), shape_of::<Deep<Box<u64>>>());
     let shapes = [
         shape_of::<u64>(),
         shape_of::<i64>(),

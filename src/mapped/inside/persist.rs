@@ -50,7 +50,7 @@ pub fn shape_of<T: Persist>() -> u64 {
 pub(super) fn shape_behind<T: Persist>(depth: u32) -> u64 {
     match depth.checked_sub(1) {
         Some(depth) => T::shape(depth),
-        None => Shape::of::<T>("").number(),
+        None => Shape::of::<T>(core::any::type_name::<T>()).number(),
     }
 }
 
@@ -174,7 +174,7 @@ macro_rules! persist {
         unsafe impl $crate::mapped::Persist for $name {
             fn shape(depth: u32) -> u64 {
                 let shape = $crate::mapped::Shape::of::<Self>(stringify!($name));
-                $(let shape = shape.field(
+                $(let shape = shape.named(stringify!($field)).field(
                     ::core::mem::offset_of!(Self, $field),
                     <$type as $crate::mapped::Persist>::shape(depth),
                 );)*

@@ -10,7 +10,15 @@ pub struct Shape(u64);
 impl Shape {
     /// That of a type of this name, without fields as yet.
     pub const fn of<T>(name: &str) -> Self {
-        let mut shape = Self(0xcbf2_9ce4_8422_2325);
+        Self(0xcbf2_9ce4_8422_2325)
+            .named(name)
+            .with(size_of::<T>() as u64)
+            .with(align_of::<T>() as u64)
+    }
+
+    /// With a name that matters: that of the next field, say.
+    pub const fn named(self, name: &str) -> Self {
+        let mut shape = self;
         let bytes = name.as_bytes();
         let mut at = 0;
         while at < bytes.len() {
@@ -18,8 +26,6 @@ impl Shape {
             at += 1;
         }
         shape
-            .with(size_of::<T>() as u64)
-            .with(align_of::<T>() as u64)
     }
 
     /// With a field of this shape, so many bytes from the beginning.
