@@ -5,10 +5,11 @@
 // Heaps over mappings: one heap that several processes have at the same address, see docs/mapped.md.
 //
 // Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
-// want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `own` (that file for a moment), `area` (places in the mapping),
-// `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on a
-// disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening` (files that become heaps, or are), `options`, `inside` (what programs put there),
-// `roots`, `named` (roots with types), `sweep`, `looks` (what can be seen without a change).
+// want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `own` (that file for a moment),
+// `area` (places in the mapping), `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a
+// lock), `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening`
+// (files that become heaps, or are), `options`, `inside` (what programs put there), `roots`, `named` (roots with types),
+// `sweep`, `looks` (what can be seen without a change).
 
 mod area;
 mod attachment;
@@ -67,11 +68,16 @@ use words::Unit;
 ///
 /// It lies at the same address in each of them, so that `Vec`, `Box` and `hashbrown::HashMap` can lie in it, with a
 /// [`Handle`] as their allocator. Any thread of any of these processes allocates and frees, and may be killed at any
-/// time: the others go on, and nothing is lost but the block that was on its way. The memory is a file of memory
-/// (`memfd`) of which the kernel gives a page when it is touched. It goes when the last process is gone.
+/// time: the others go on, and nothing is lost but the block that was on its way.
 ///
-/// A child of `fork` shares the heap. Another program gets it by the descriptor ([`as_raw_fd`](Self::as_raw_fd)), inherited
-/// or sent by a socket, and [attaches](Self::attach) it.
+/// | lies in | made by | found by | goes |
+/// |---|---|---|---|
+/// | a file of memory (`memfd`) | [`create`](Self::create) | `fork`, [`attach`](Self::attach) | with the last process |
+/// | a file on a disk or in `/dev/shm` | [`create_file`](MappedOptions::create_file) | its path: [`open`](MappedOptions::open), [`open_or_create`](MappedOptions::open_or_create) | when it is removed |
+/// | a file without a name, for more than there is memory for | [`spill`](MappedOptions::spill) | `fork`, [`attach`](Self::attach) | with the last process |
+///
+/// It takes memory, or room on a disk, where it is used. A child of `fork` shares the heap. Another program attaches it by
+/// the descriptor ([`as_raw_fd`](Self::as_raw_fd)), inherited or sent by a socket, or opens the path.
 ///
 /// What lies in the heap must mean the same in each process: no references to what lies outside, no functions, no `dyn`,
 /// nothing of the standard library's that allocates by itself.
@@ -89,6 +95,28 @@ use words::Unit;
 /// // SAFETY: so many bytes, which nobody changes.
 /// let read = unsafe { core::slice::from_raw_parts(place.as_ptr(), length as usize) };
 /// assert_eq!(read, b"seen by all");
+/// # Ok::<(), flagstone::MappedError>(())
+/// ```
+///
+/// In a file, for the next time that this program runs:
+///
+/// ```
+/// use flagstone::Mapped;
+/// use flagstone::mapped::Mutex;
+///
+/// let path = std::env::temp_dir().join(format!("visits-{}", std::process::id()));
+/// let path = path.as_os_str().as_encoded_bytes();
+/// let options = Mapped::options().capacity(1 << 20);
+/// // SAFETY: who has the file is this program, which changes what lies there by locks alone.
+/// let heap = unsafe { options.open_or_create(path) }?;
+/// let visits = match heap.get::<Mutex<u64>>("visits")? {
+///     Some(visits) => visits,
+///     None => heap.insert("visits", Mutex::new(0))?,
+/// };
+/// *visits.lock().expect("nobody was killed with it") += 1;
+/// // SAFETY: no other thread uses the heap, and `visits` is not used any more.
+/// unsafe { heap.close() }?;
+/// # std::fs::remove_file(std::env::temp_dir().join(format!("visits-{}", std::process::id()))).unwrap();
 /// # Ok::<(), flagstone::MappedError>(())
 /// ```
 ///
@@ -157,7 +185,8 @@ impl Mapped {
     }
 
     /// The descriptor of the heap's file: for children that do not fork from this process, and for sockets. It stays the
-    /// heap's, and is closed when a new program begins (`FD_CLOEXEC`).
+    /// heap's, and is closed when a new program begins (`FD_CLOEXEC`). A program that closes it (`closefrom(3)`) has a heap
+    /// that cannot tell who is gone, and that gets no more room on a disk.
     #[must_use]
     pub fn as_raw_fd(&self) -> c_int {
         self.attachment.area.source.file().0
