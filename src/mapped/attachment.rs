@@ -325,13 +325,13 @@ impl Attachment {
     /// # Safety
     /// 1. No other thread of this process is in a call for the heap.
     pub(super) unsafe fn close(&self) -> Result<(), MappedError> {
+        // Nobody opens it meanwhile.
+        let _entering = Self::entering();
         if self.state() == State::ReadOnly {
             self.be(State::Closed);
             self.close_descriptor();
             return Ok(());
         }
-        // Nobody opens it meanwhile.
-        let _entering = Self::entering();
         self.rest()?;
         // Not by the descriptor itself: the program may have closed it, and have another file by its number.
         let closed = self

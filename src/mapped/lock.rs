@@ -60,17 +60,26 @@ pub(super) enum Taken {
 impl Area {
     /// Takes a lock. `is_own_alive` says, after so many waits, whether a holder that is this process is believed.
     /// `deadline` is one of [`os::now_ns`]. An error if the lock is not to be had, and nobody can tell whether its holder
-    /// lives.
+    /// lives. `count` is told of each thread that may hold it, before it does, or that does not after all.
     pub(super) fn take(
         &self,
         holder: Holder<'_>,
         process: Process,
         is_own_alive: impl Fn(u32) -> bool,
+        count: impl Fn(i64),
         deadline: Option<u64>,
     ) -> Result<Taken, MappedError> {
         let own = process.bits();
+        let attempt = |from| {
+            count(1);
+            let is_taken = holder.take(from, own);
+            if !is_taken {
+                count(-1);
+            }
+            is_taken
+        };
         for _ in 0..LOOKS {
-            if holder.get() == FREE && holder.take(FREE, own) {
+            if holder.get() == FREE && attempt(FREE) {
                 return Ok(Taken::Free);
             }
             core::hint::spin_loop();
@@ -79,7 +88,7 @@ impl Area {
         loop {
             let found = holder.get();
             if found == FREE {
-                if holder.take(FREE, own) {
+                if attempt(FREE) {
                     return Ok(Taken::Free);
                 }
                 continue;
@@ -109,7 +118,7 @@ impl Area {
                 }
                 lives
             };
-            if !lives && holder.take(found, own) {
+            if !lives && attempt(found) {
                 return Ok(Taken::FromTheDead);
             }
         }
@@ -129,8 +138,7 @@ impl Area {
         // What only a stray write can have put there, once no thread of this process has it for a second.
         let is_own_alive =
             |waits| waits <= WAITS || holders_of(HOLDERS.load(Ordering::Relaxed)) != 0;
-        let taken = self.take(self.holder(), process, is_own_alive, None)?;
-        count_holders(1);
+        let taken = self.take(self.holder(), process, is_own_alive, count_holders, None)?;
         let held = Held {
             area: self,
             process,
@@ -150,8 +158,9 @@ impl Area {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        count_holders(-1);
         let own = self.process.bits();
         self.area.holder().release(own, wake_shared);
+        // Last: while the word is this process's, a thread of it counts.
+        count_holders(-1);
     }
 }

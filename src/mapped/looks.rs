@@ -197,7 +197,7 @@ impl Area {
         let is_high = (self.geometry.first.into()..=self.geometry.units.into()).contains(&high);
         let is_place = |root: &Root| {
             root.read().is_none_or(|named| {
-                self.place_of::<u8>(named.place).is_some() && RootName::new(&named).has_bytes()
+                self.place_of::<u8>(named.distance()).is_some() && RootName::new(&named).has_bytes()
             })
         };
         let names = self.header().names();

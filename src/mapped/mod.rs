@@ -284,7 +284,7 @@ impl Mapped {
         let process = self.attachment.process()?;
         // To the end of a round that is under way, then one more.
         for _ in 0..2 {
-            while self.attachment.area.lock(process)?.purge_slice() {}
+            while self.attachment.area.lock(process)?.purge_slice(true) {}
         }
         Ok(())
     }

@@ -113,12 +113,12 @@ impl<'a> Names<'a> {
     /// Gives a name, or another place that name, with the heap's lock; `false` if the table has `most` names already. There
     /// is one line more than names.
     pub(super) fn set(self, most: usize, new: Named) -> bool {
+        // Somebody was killed with two of one name: others find the first, which shall be the last to go.
+        self.forget_doubles();
         let taken = self.roots.iter().filter(|root| !root.is_free()).count();
         if taken >= most && self.find_held(&new.name).is_none() {
             return false;
         }
-        // Somebody was killed with two of one name: others find the first, which shall be the last to go.
-        self.forget_doubles();
         let Some(root) = self.roots.iter().find(|root| root.is_free()) else {
             return false;
         };

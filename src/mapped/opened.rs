@@ -112,7 +112,7 @@ impl Area {
         };
         if is_unused {
             // Before anything is stored.
-            self.reserve_again(own)?;
+            self.reserve_again(own, opened == Opened::Dirty)?;
         }
         if opened == Opened::Clean {
             // On disk before anything else is: else a machine that goes down could leave a part of that, and "closed".

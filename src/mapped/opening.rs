@@ -116,6 +116,11 @@ impl Settings {
         let entering = Attachment::entering();
         let join = |area: &Area| self.join(area);
         if let Some(attachment) = Attachment::of(id, constants) {
+            let base = attachment.area.base().addr().get();
+            if base as u64 != constants.base && !self.may_lie_anywhere {
+                // This process has it elsewhere.
+                return Err(busy(constants));
+            }
             if attachment.state() == State::Closed {
                 attachment.open_again(&entering, (file, self.sharing()), join)?;
             } else {
@@ -157,10 +162,7 @@ impl Settings {
             Err(TAKEN) if self.may_lie_anywhere => {
                 map_somewhere(file, geometry, self.sharing(), os::random()[0])
             }
-            Err(TAKEN) => Err(MappedError::BaseBusy {
-                base,
-                by: MappingName::at(base, base + bytes),
-            }),
+            Err(TAKEN) => Err(busy(constants)),
             Err(SEALED) => Err(MappedError::ReadOnly),
             mapped => mapped.map_err(refused),
         }
@@ -212,11 +214,26 @@ impl Settings {
     }
 }
 
+/// Something lies where a heap does.
+fn busy(constants: Constants) -> MappedError {
+    let [base, bytes] = [constants.base, constants.bytes].map(|number| {
+        // They were checked to be an address and a length here.
+        usize::try_from(number).unwrap_or(0)
+    });
+    let by = MappingName::at(base, base.saturating_add(bytes));
+    MappedError::BaseBusy { base, by }
+}
+
 /// Gives up a slot that a process got of a heap that it does not use after all.
 fn undo(area: &Area, joined: Option<&Joined>) {
     if let Some(joined) = joined {
         area.leave(joined.process);
         let_go(joined.kept);
+        if joined.opened == Opened::Clean {
+            // As it was found, if nobody else came meanwhile. What is refused leaves it as one that nobody closed.
+            let close = |own| area.alone_at_openings(own, || area.end_use(own));
+            let _ = area.source.with_own(close);
+        }
     }
 }
 

@@ -207,8 +207,11 @@ impl<'a> MappedOptions<'a> {
         let whole = Whole::new(self.settings, file, geometry);
         let name = |area: &Area| {
             unnamed.name(path).map_err(refused)?;
-            path.keep_name().map_err(refused)?;
-            self.settings.map_by_name(area, path)
+            // From here on it is there. Where the kernel refuses this, the name may be lost with the machine, or the list of
+            // mappings has another.
+            let _ = path.keep_name();
+            let _ = self.settings.map_by_name(area, path);
+            Ok(())
         };
         let made = whole.begin(Kind::File, name);
         made.inspect_err(|_| {
@@ -217,7 +220,8 @@ impl<'a> MappedOptions<'a> {
         })
     }
 
-    /// The heap in a file. [`Mapped::opened`] tells how it was found.
+    /// The heap in a file. [`Mapped::opened`] tells how it was found. In a process that has it already it is the same one, as it
+    /// was found then.
     ///
     /// # Errors
     ///

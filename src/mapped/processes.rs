@@ -52,7 +52,15 @@ impl Area {
             })
         };
         self.source.with_own(|own| {
-            self.alone_at_openings(own, || claim(own, self.begin_use(own, may_be_dirty)?))
+            self.alone_at_openings(own, || {
+                let opened = self.begin_use(own, may_be_dirty)?;
+                claim(own, opened).inspect_err(|_| {
+                    if opened == Opened::Clean {
+                        // As it was found, or as one that nobody closed.
+                        let _ = self.end_use(own);
+                    }
+                })
+            })
         })
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Source {
     pub(super) constants: Constants,
     /// Units of the file of which space comes and goes together: see `space`.
     pub(super) step: u32,
+    /// Whether it lies on a device, which has all its space.
+    is_device: bool,
 }
 
 pub(super) fn refused(errno: i32) -> MappedError {
@@ -49,6 +51,7 @@ impl Source {
             descriptor,
             id,
             constants,
+            is_device: kind == FileKind::Device,
             step: match kind {
                 FileKind::Regular => longest_folio(),
                 _ => 1,
@@ -58,6 +61,11 @@ impl Source {
 
     pub(super) fn kind(&self) -> Kind {
         self.constants.kind
+    }
+
+    /// Whether a page that has no space yet could end who touches it: space is reserved first.
+    pub(super) fn has_space_reserved(&self) -> bool {
+        self.kind() != Kind::Object && !self.is_device
     }
 
     pub(super) fn file(&self) -> File {

@@ -26,6 +26,9 @@ const AHEAD: u32 = 16;
 /// microseconds.
 const LEAST: u32 = 16;
 
+/// Bytes of memory that are reserved at once: a quarter of a millisecond.
+const PART: usize = 1 << 20;
+
 impl Area {
     fn reserve(&self, bytes: Range<usize>) -> Result<(), MappedError> {
         let file = self.source.open().ok_or(MappedError::Closed)?;
@@ -39,13 +42,24 @@ impl Area {
         if bytes.is_empty() {
             return Ok(());
         }
-        let (from, length) = pages_of(bytes);
-        file.reserve(from, length).map_err(refused)
+        if self.source.step > 1 {
+            let (from, length) = pages_of(bytes);
+            return file.reserve(from, length).map_err(refused);
+        }
+        // In parts: some kernels give up and begin anew with each signal that comes meanwhile.
+        let mut next = bytes.start;
+        while next < bytes.end {
+            let end = bytes.end.min(next + PART);
+            let (from, length) = pages_of(next..end);
+            file.reserve(from, length).map_err(refused)?;
+            next = end;
+        }
+        Ok(())
     }
 
     /// Reserves what every heap needs. By the creator.
     pub(super) fn reserve_first(&self) -> Result<(), MappedError> {
-        if self.source.kind().is_on_disk() {
+        if self.source.has_space_reserved() {
             self.reserve(0..UNIT)?;
             self.reserve(self.geometry.bitmaps())?;
             let file = self.source.open().ok_or(MappedError::Closed)?;
@@ -60,7 +74,7 @@ impl Area {
 
     /// Reserves the space of units, and of their tables. By the creator.
     pub(super) fn reserve_all(&self, units: Range<u32>) -> Result<(), MappedError> {
-        if !self.source.kind().is_on_disk() {
+        if !self.source.has_space_reserved() {
             return Ok(());
         }
         self.reserve_tables(units.clone())?;
@@ -120,7 +134,7 @@ impl Area {
     /// Units of these whose space is to go back, from one on and so many: whole steps. Their bits go first. By who has them
     /// to himself.
     pub(super) fn give_space_up(&self, first: u32, count: u32) -> (u32, u32) {
-        if !self.source.kind().is_on_disk() {
+        if !self.source.has_space_reserved() {
             return (first, count);
         }
         let step = self.source.step;
@@ -135,24 +149,28 @@ impl Area {
 
     /// Sees to it that all which is marked as reserved is, in a file that nobody has: a copy may have holes where the file
     /// had zeros.
-    pub(super) fn reserve_again(&self, own: File) -> Result<(), MappedError> {
+    pub(super) fn reserve_again(&self, own: File, may_be_torn: bool) -> Result<(), MappedError> {
+        if !self.source.has_space_reserved() {
+            return Ok(());
+        }
         let home = own.identity().map_err(refused)?;
         // These two are read below.
         self.reserve(0..UNIT)?;
         self.reserve(self.geometry.bitmaps())?;
         let words = self.geometry.words_of_bits();
         let marked = |word: usize| self.reserved(word).load(Ordering::Relaxed);
-        let units: usize = (0..words)
-            .map(|word| marked(word).count_ones() as usize)
+        let (first, tabled) = (self.geometry.first, self.tabled());
+        // But for those of the tables, which share a step with others.
+        let all = words_of(first, self.geometry.units - first);
+        let units: usize = all
+            .map(|(word, bits)| (marked(word) & bits).count_ones() as usize)
             .sum();
-        let tabled = self.tabled();
-        let first = self.geometry.first;
         let tables = self.geometry.tables_of(first as usize..tabled as usize);
         let tables: usize = tables.map(|range| range.len()).sum();
         let least = units * UNIT + tables + UNIT + self.geometry.bitmaps().len();
         // ORDERING: the byte of openings orders it.
         let is_home = self.header().home.0.load(Ordering::Relaxed) == home;
-        if is_home && own.space().map_err(refused)? >= least {
+        if is_home && !may_be_torn && own.space().map_err(refused)? >= least {
             return Ok(());
         }
         self.reserve_tables(first..tabled)?;
@@ -174,7 +192,7 @@ impl Area {
     }
 
     /// Units up to this one have space for their tables.
-    fn tabled(&self) -> u32 {
+    pub(super) fn tabled(&self) -> u32 {
         let tabled = self.header().tabled.0.load(Ordering::Relaxed);
         let (first, units) = (self.geometry.first, self.geometry.units);
         u32::try_from(tabled).unwrap_or(first).clamp(first, units)
@@ -202,7 +220,7 @@ impl Held<'_> {
     /// Sees to it that free units that are about to be somebody's have space, and their tables.
     pub(super) fn reserve(&self, first: u32, count: u32) -> Result<(), MappedError> {
         let area = self.area;
-        if !area.source.kind().is_on_disk() {
+        if !area.source.has_space_reserved() {
             return Ok(());
         }
         let end = first + count;

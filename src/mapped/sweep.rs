@@ -1,12 +1,14 @@
 //! A sweep: what nothing with a name leads to is free. For heaps whose processes were killed with blocks that nobody else
 //! knows of.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::Mapped;
 use super::area::Area;
 use super::error::MappedError;
 use super::geometry::{BITS, blocks_of};
+use super::header::ROOTS;
 use super::inside::Persist;
 use super::lock::Held;
 use super::named::{all_names, typed};
@@ -26,6 +28,8 @@ pub struct Sweep<'a> {
     marks: Marks,
     /// Names that are still to be told.
     left: u128,
+    /// What names without a type lead to. Marked last: what lies in these blocks may have been told of by others.
+    blocks: [Option<NonNull<u8>>; ROOTS + 1],
     names: &'a [Option<Named>],
 }
 
@@ -42,7 +46,8 @@ pub struct Swept {
 /// A bit for each block that something leads to, in memory of this process; of a run the first.
 struct Marks {
     words: NonNull<AtomicU64>,
-    first: u32,
+    /// The units that somebody had when the sweep began: others are left alone.
+    units: Range<u32>,
     length: PageLen,
 }
 
@@ -55,14 +60,14 @@ impl Marks {
         let words = os::map(length, page, Access::Committed).ok_or(no_memory())?;
         Ok(Self {
             words: words.cast(),
-            first: units.start,
+            units,
             length,
         })
     }
 
     /// A word of a unit that somebody had.
     fn word(&self, unit: u32, word: usize) -> &AtomicU64 {
-        let place = (unit - self.first) as usize * WORDS + word % WORDS;
+        let place = (unit - self.units.start) as usize * WORDS + word % WORDS;
         // SAFETY: 1. as many words for each of these units.
         let word: NonNull<AtomicU64> =
             unsafe { crate::ptr::advance(self.words.cast(), place * size_of::<u64>()) };
@@ -112,7 +117,9 @@ impl Sweep<'_> {
     /// [`MappedError::Name`] if there is no such name.
     pub fn block(&mut self, name: &str) -> Result<(), MappedError> {
         let place = self.area.place_of::<u8>(self.find(name)?.distance());
-        note(self.area, &self.marks, place.ok_or(MappedError::Damaged)?);
+        let place = place.ok_or(MappedError::Damaged)?;
+        let free = self.blocks.iter_mut().find(|block| block.is_none());
+        *free.ok_or(MappedError::Name)? = Some(place);
         self.told(name)
     }
 
@@ -142,7 +149,7 @@ fn note(area: &Area, marks: &Marks, place: NonNull<u8>) -> bool {
         return false;
     };
     match area.unit(unit) {
-        _ if !area.touched().contains(&unit) => false,
+        _ if !marks.units.contains(&unit) => false,
         Unit::Slab { class, .. } => {
             let class = SizeClass::of_table(class.into());
             let (block, _) = class.info().locate(distance);
@@ -151,7 +158,7 @@ fn note(area: &Area, marks: &Marks, place: NonNull<u8>) -> bool {
         Unit::Head => marks.mark(unit, 0),
         Unit::Tail { distance } => unit
             .checked_sub(distance)
-            .filter(|head| area.unit(*head) == Unit::Head)
+            .filter(|head| marks.units.contains(head) && area.unit(*head) == Unit::Head)
             .is_some_and(|head| marks.mark(head, 0)),
         _ => false,
     }
@@ -161,7 +168,7 @@ impl Held<'_> {
     /// Frees what is not marked.
     fn free_unmarked(&self, marks: &Marks) -> Swept {
         let (area, mut swept) = (self.area, Swept::default());
-        for unit in area.touched() {
+        for unit in marks.units.clone() {
             let (blocks, bytes) = match area.unit(unit) {
                 Unit::Slab { class, .. } => {
                     let size = SizeClass::new(class.into());
@@ -238,11 +245,15 @@ impl Mapped {
             area,
             marks: Marks::new(area)?,
             left,
+            blocks: [None; ROOTS + 1],
             names: &names,
         };
         tell(&mut sweep)?;
         if sweep.left != 0 {
             return Err(MappedError::Name);
+        }
+        for place in sweep.blocks.into_iter().flatten() {
+            note(area, &sweep.marks, place);
         }
         self.attachment.give_up_all(process);
         let held = area.lock(process)?;

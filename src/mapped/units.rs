@@ -223,17 +223,29 @@ impl Held<'_> {
         dirty.store(count, Ordering::Relaxed);
         let touched = self.area.touched();
         if count > u64::from(touched.end - touched.start) / SHARE + SLICE {
-            self.purge_slice();
+            self.purge_slice(false);
         }
     }
 
-    /// Gives the memory of free units back: of those in the next word of the bitmap that has some; `false` at its end.
-    pub(super) fn purge_slice(&self) -> bool {
+    /// Gives the memory of free units back: of those in the next word of the bitmap that has some; `false` at its end. All
+    /// of them are also those that were never anybody's, and have space on a disk.
+    pub(super) fn purge_slice(&self, is_all: bool) -> bool {
         let header = self.area.header();
-        let words = (self.area.touched().end as usize).div_ceil(BITS);
+        let (touched, is_reserved) = (self.area.touched(), self.area.source.has_space_reserved());
+        let end = match is_all && is_reserved {
+            true => self.area.geometry.units,
+            false => touched.end,
+        };
+        let words = (end as usize).div_ceil(BITS);
         let from = usize::try_from(header.purged.0.load(Ordering::Relaxed))
             .map_or(0, |word| word.min(words));
-        let free = |word: usize| self.area.free(word).load(Ordering::Relaxed);
+        let free = |word: usize| {
+            let bits = self.area.free(word).load(Ordering::Relaxed);
+            match is_reserved {
+                true => bits & self.area.reserved(word).load(Ordering::Relaxed),
+                false => bits,
+            }
+        };
         let Some(word) = (from..words).find(|word| free(*word) != 0) else {
             header.purged.0.store(0, Ordering::Relaxed);
             header.dirty.0.store(0, Ordering::Relaxed);
@@ -245,7 +257,12 @@ impl Held<'_> {
         )]
         let before = (word * BITS) as u32;
         // The bitmap may say anything: that somebody's unit is free, or one behind the heap.
-        let is_nobodys = |bit: &u32| self.area.unit(before + bit) == Unit::Free;
+        let is_nobodys = |bit: &u32| {
+            let unit = before + bit;
+            // Beyond its word could have no space.
+            let is_told = !is_reserved || unit < self.area.tabled();
+            is_told && self.area.unit(unit) == Unit::Free
+        };
         let bits = free(word);
         let nobodys = (0..u64::BITS).filter(|bit| bits >> bit & 1 != 0 && is_nobodys(bit));
         for (first, length) in runs(nobodys.fold(0, |all, bit| all | 1 << bit)) {

@@ -543,7 +543,8 @@ fn a_copy_with_holes_has_space_again() {
             let heap = open(&copy).expect("a heap");
             assert_eq!(heap.opened(), Opened::Clean);
             let after = space(&copy);
-            assert!(after >= before, "{after} of {before}");
+            // But for what the filesystem keeps to find it.
+            assert!(after + (64 << 10) >= before, "{after} of {before}");
             check_and_add(heap);
         });
     }

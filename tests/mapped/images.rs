@@ -40,7 +40,7 @@ fn images(kind: &Kind) -> Range<usize> {
         return number(first)..number(last);
     }
     let is_long = env::var_os("TEST_LONG").is_some();
-    0..kind.share(if is_long { 100_000 } else { 10_000 })
+    0..kind.share(if is_long { 30_000 } else { 2_500 })
 }
 
 /// A file behind the heap, mapped as that is: bytes of it that go are seen by its length in memory.
@@ -326,9 +326,9 @@ impl Drop for Stop<'_> {
 fn whatever_is_written_meanwhile() {
     let _turn = begin();
     let count = if env::var_os("TEST_LONG").is_some() {
-        100
+        30
     } else {
-        20
+        5
     };
     for kind in &KINDS {
         let image = Image::new(kind);

@@ -218,9 +218,9 @@ fn kill_workers(kind: &Kind, kills: usize) {
 fn nothing_published_is_lost() {
     let _turn = begin();
     let kills = if env::var_os("TEST_LONG").is_some() {
-        1_000
+        500
     } else {
-        150
+        50
     };
     KINDS
         .iter()

@@ -29,6 +29,7 @@ fn fill(heap: Mapped) {
     numbers.extend(0..COUNT as u64);
     heap.set_root("numbers", numbers.leak().as_ptr(), COUNT as u64)
         .expect("room");
+    heap.insert("count", COUNT as u64).expect("room");
 }
 
 fn expect_numbers(place: NonNull<u8>) {
@@ -238,8 +239,16 @@ fn a_heap_lies_elsewhere_if_it_may() {
     assert!(other.contains(more.as_ptr()) && !heap.contains(more.as_ptr()));
     drop(more);
     other.verify().expect("a sound heap");
+    // Who asks for it where it is to lie does not get it elsewhere, open or closed.
+    let is_busy = || {
+        // SAFETY: nobody else has the copy.
+        let found = unsafe { Mapped::options().open(&copy) };
+        matches!(found, Err(MappedError::BaseBusy { .. }))
+    };
+    assert!(is_busy());
     // SAFETY: nobody else has it.
     unsafe { other.close() }.expect("nobody refuses");
+    assert!(is_busy());
 }
 
 #[test]

@@ -29,8 +29,8 @@ fn takes_all() -> bool {
 pub(crate) fn budget() -> usize {
     match env::var_os("TEST_LONG") {
         _ if takes_all() => usize::MAX,
-        Some(_) => 400,
-        None => 60,
+        Some(_) => 200,
+        None => 20,
     }
 }
 

@@ -166,3 +166,45 @@ fn a_heap_that_others_have_is_not_swept() {
     unsafe { heap.close() }.expect("not closed yet");
     assert_eq!(sweep(), Err(MappedError::Closed));
 }
+
+/// A block that has a name without a type is one that a type leads to, too; and what is allocated meanwhile stays.
+#[test]
+fn names_of_one_block_agree() {
+    let _turn = begin();
+    let heap = Mapped::create(64 << 20).expect("a heap");
+    let handle = heap.handle();
+    let mut lines = Vec::new_in(handle);
+    (0..10).for_each(|number| lines.push(text(number, handle)));
+    let lines = heap.insert("lines", lines).expect("room");
+    heap.set_root("alias", lines, 0).expect("room");
+    let before = heap.stats().live;
+    for is_first in [true, false] {
+        let mut meanwhile = Vec::new_in(handle);
+        // SAFETY: nobody else has the heap; all that is used is told, or was allocated meanwhile.
+        let swept = unsafe {
+            heap.sweep(|sweep| {
+                if is_first {
+                    sweep.block("alias")?;
+                }
+                sweep.root::<Vec<String>>("lines")?;
+                // Beyond what was looked at.
+                (0..30).for_each(|_| meanwhile.push(Vec::<u8>::with_capacity_in(1 << 20, handle)));
+                sweep.block("alias")
+            })
+        };
+        swept.expect("nobody else has it");
+        assert!((0..10).all(|number| lines[number].as_str() == format!("number {number}")));
+        // What was allocated in units that were looked at is swept: it is not to be dropped.
+        let _ = core::mem::ManuallyDrop::new(meanwhile);
+        heap.verify().expect("a sound heap");
+        // SAFETY: as above.
+        let swept = unsafe {
+            heap.sweep(|sweep| {
+                sweep.block("alias")?;
+                sweep.root::<Vec<String>>("lines")
+            })
+        };
+        swept.expect("nobody else has it");
+        assert_eq!(heap.stats().live, before);
+    }
+}

@@ -124,7 +124,7 @@ impl<T> Mutex<T> {
         let (attachment, process) = self.find()?;
         let taken = attachment
             .area
-            .take(self.holder(), process, |_| true, deadline);
+            .take(self.holder(), process, |_| true, |_| (), deadline);
         match taken.map_err(LockError::Heap)? {
             Taken::Late => return Err(LockError::Held),
             Taken::FromTheDead => Left(&self.left).mark(),
