@@ -76,9 +76,10 @@ impl<'a> MappedOptions<'a> {
         self
     }
 
-    /// Whether a file is opened that nobody closed before the machine went down: [`Opened::Dirty`]. What was stored there
-    /// may be there in parts. The heap's own tables are mended or refused ([`MappedError::Damaged`]); what lies in blocks is
-    /// for the program to check, which then [says so](Mapped::mark_fit).
+    /// Whether a file is opened that nobody closed before the machine went down ([`Opened::Dirty`](super::Opened::Dirty)).
+    /// What was stored there may be there in parts. The heap's own tables are mended or refused
+    /// ([`MappedError::Damaged`]); what lies in blocks is for the program to check, which then
+    /// [says so](Mapped::mark_fit).
     pub const fn may_be_dirty(mut self, may_be: bool) -> Self {
         self.settings.may_be_dirty = may_be;
         self
