@@ -3,6 +3,7 @@
 use super::geometry::Geometry;
 use super::names::{Names, Root};
 use super::words::MOST_SLOTS;
+use crate::os::files::mix;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::units::{CHUNK, UNIT};
 
@@ -114,7 +115,7 @@ impl Constants {
     fn words(self) -> [u64; CONSTANTS] {
         let words = [MAGIC, self.bytes, self.base, self.id, self.kind as u64];
         let [magic, bytes, base, id, kind] = words;
-        [magic, bytes, base, id, kind, checksum(&words)]
+        [magic, bytes, base, id, kind, mix(&words)]
     }
 
     /// Where everything lies in the heap.
@@ -135,7 +136,7 @@ impl Constants {
                 Unfit::NoHeap
             });
         }
-        if sum != checksum(&words[..CONSTANTS - 1]) {
+        if sum != mix(&words[..CONSTANTS - 1]) {
             return Err(Unfit::Damaged);
         }
         if length.is_some_and(|length| bytes != length as u64) {
@@ -160,13 +161,6 @@ impl Constants {
 /// Whether a first word is that of a heap of any version, by a machine with any order of bytes.
 pub(super) fn is_of_any_version(magic: u64) -> bool {
     magic << 8 == MAGIC << 8 || magic.swap_bytes() << 8 == MAGIC << 8
-}
-
-/// The sum of some words (FNV-1a by words).
-fn checksum(words: &[u64]) -> u64 {
-    words.iter().fold(0xcbf2_9ce4_8422_2325, |sum, word| {
-        (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 impl Header {
@@ -253,7 +247,7 @@ mod tests {
         }
         let mut other = good;
         other[4] = 3;
-        other[5] = checksum(&other[..5]);
+        other[5] = mix(&other[..5]);
         assert_eq!(
             Constants::from_words(other, Some(BYTES)),
             Err(Unfit::Damaged)

@@ -124,8 +124,13 @@ impl Area {
     }
 
     fn write_boot(&self, number: u64) -> Result<(), MappedError> {
-        self.header().boot.0.store(number, Ordering::Relaxed);
-        sync_mapping(self.base(), PageLen::pages(1)).map_err(refused)
+        let boot = &self.header().boot.0;
+        let before = boot.swap(number, Ordering::Relaxed);
+        let written = sync_mapping(self.base(), PageLen::pages(1));
+        written.map_err(|errno| {
+            boot.store(before, Ordering::Relaxed);
+            refused(errno)
+        })
     }
 
     /// What lies in the heap was found to be whole, alone at openings: it is on the disk before the heap counts as such.

@@ -11,7 +11,7 @@ use super::header::{CONSTANTS, Constants, Kind};
 use super::opened::Opened;
 use super::processes::{Joined, let_go};
 use super::source::{Source, refused};
-use crate::os::files::{FileKind, may_be_so_long};
+use crate::os::files::FileKind;
 use crate::os::paths::Path;
 use crate::os::shared::{File, NO_MEMORY, SEALED, Sharing, TAKEN};
 use crate::os::{self, Attributes, Held, PageLen};
@@ -192,23 +192,19 @@ impl Settings {
             found.opened = joined.opened;
             found.joined = Some(joined);
         }
-        let fit = match &found.joined {
-            Some(joined) if joined.opened != Opened::Joined => self.mend(area, joined),
-            _ => Ok(()),
-        };
-        let fit = fit.and_then(|()| match self.is_populated {
-            true => area.populate_touched(),
-            false => Ok(()),
-        });
+        let fit = self.make_fit(area, found.joined.as_ref());
         fit.inspect_err(|_| undo(area, found.joined.as_ref()))?;
         Ok(found)
     }
 
-    /// Sees to a heap that nobody had.
-    fn mend(self, area: &Area, joined: &Joined) -> Result<(), MappedError> {
-        if joined.opened == Opened::Dirty {
+    /// What is left to do once the process has joined.
+    fn make_fit(self, area: &Area, joined: Option<&Joined>) -> Result<(), MappedError> {
+        if let Some(joined) = joined.filter(|joined| joined.opened == Opened::Dirty) {
             // Tables that were torn are mended with the lock, or say so.
             area.lock(joined.process)?.verify()?;
+        }
+        if self.is_populated {
+            area.populate_touched()?;
         }
         Ok(())
     }
@@ -288,9 +284,6 @@ impl Whole {
             return Err(MappedError::Unsupported);
         }
         if kind.is_on_disk() {
-            if !may_be_so_long(geometry.bytes()) {
-                return Err(MappedError::NoSpace);
-            }
             let length = PageLen::kept(geometry.bytes());
             file.set_length(length).map_err(refused)?;
         }

@@ -10,7 +10,6 @@ use super::header::Kind;
 use super::opening::{Settings, Whole};
 use super::source::refused;
 use crate::config::HugePages;
-use crate::os::files::may_be_so_long;
 use crate::os::paths::Path;
 use crate::os::shared::File;
 use crate::os::{self, PageLen};
@@ -155,9 +154,6 @@ impl<'a> MappedOptions<'a> {
         }
         name[..bytes.len()].copy_from_slice(bytes);
         let name = core::ffi::CStr::from_bytes_until_nul(&name).map_err(|_| MappedError::Name)?;
-        if !may_be_so_long(self.capacity) {
-            return Err(MappedError::NoSpace);
-        }
         let file = File::of_memory(name, PageLen::kept(self.capacity)).map_err(refused)?;
         let whole = Whole::new(self.settings, file, geometry);
         whole

@@ -65,7 +65,7 @@ impl Source {
 
     /// Whether a page that has no space yet could end who touches it: space is reserved first.
     pub(super) fn has_space_reserved(&self) -> bool {
-        self.kind() != Kind::Object && !self.is_device
+        self.kind().is_on_disk() && !self.is_device
     }
 
     pub(super) fn file(&self) -> File {

@@ -26,7 +26,7 @@ const AHEAD: u32 = 16;
 /// microseconds.
 const LEAST: u32 = 16;
 
-/// Bytes of memory that are reserved at once: a quarter of a millisecond.
+/// Bytes of memory that are reserved at once: some hundred pages that the kernel fills with zeros.
 const PART: usize = 1 << 20;
 
 impl Area {

@@ -106,6 +106,18 @@ impl File {
         again(|| unsafe { call(libc::SYS_dup3, arguments) }).map(|_| ())
     }
 
+    /// Makes it so long. Beyond the process's limit the kernel would send a signal that ends it.
+    pub(crate) fn set_length(self, length: PageLen) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::ENOSPC);
+        }
+        if !may_be_so_long(length.bytes()) {
+            return Err(libc::EFBIG);
+        }
+        // SAFETY: 1. changes no memory: nobody has mapped the file yet.
+        unsafe { call(libc::SYS_ftruncate, [self.word(), word(length.bytes())]) }.map(|_| ())
+    }
+
     /// Sees to it that there is room for these bytes of the file, which stay what they are.
     pub(crate) fn reserve(self, place: usize, length: PageLen) -> Result<(), Refusal> {
         if failpoints::refuses() {
@@ -273,15 +285,15 @@ pub(crate) fn boot_number() -> Result<u64, Refusal> {
     Ok(mix(&text).max(1))
 }
 
-/// A number of words (FNV-1a): any change of one changes it.
-fn mix(words: &[u64]) -> u64 {
+/// A number of words (FNV-1a by words): any change of one changes it.
+pub(crate) fn mix(words: &[u64]) -> u64 {
     words.iter().fold(0xcbf2_9ce4_8422_2325, |sum, word| {
         (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
 /// Whether this process may have a file of so many bytes (`RLIMIT_FSIZE`). Where the kernel does not tell, it may.
-pub(crate) fn may_be_so_long(bytes: usize) -> bool {
+fn may_be_so_long(bytes: usize) -> bool {
     let mut limit = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,

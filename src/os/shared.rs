@@ -74,14 +74,6 @@ impl File {
         Ok(file)
     }
 
-    pub(crate) fn set_length(self, length: PageLen) -> Result<(), Refusal> {
-        if failpoints::refuses() {
-            return Err(libc::ENOSPC);
-        }
-        // SAFETY: 1. changes no memory: nobody has mapped the file yet.
-        unsafe { call(libc::SYS_ftruncate, [self.word(), word(length.bytes())]) }.map(|_| ())
-    }
-
     /// Nobody stores in it from now on; refused while somebody has it mapped for that.
     pub(crate) fn freeze(self) -> Result<(), Refusal> {
         self.seal(libc::F_SEAL_WRITE)

@@ -9,6 +9,7 @@ mod arcs;
 mod attach;
 mod calls;
 mod children;
+mod disks;
 mod files;
 mod forks;
 mod image;
