@@ -200,10 +200,10 @@ fn what_is_purged_takes_no_room() {
         let heap = heap.create_file(&path).expect("a heap");
         let space = || fs::metadata(&path).expect("a file").blocks() * 512;
         let before = space();
-        let blocks: Vec<_> = (0..900)
+        let blocks: Vec<_> = (0..5_000)
             .map(|_| MappedVec::<u8, _>::with_capacity_in(60_000, heap.handle()))
             .collect();
-        assert!(space() > before + (50 << 20));
+        assert!(space() > before + (300 << 20));
         drop(blocks);
         heap.purge().expect("nobody refuses");
         // Tables stay, and a step with a slab in it that is current.
