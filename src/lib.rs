@@ -103,6 +103,7 @@ cfg_if::cfg_if! {
         /// [purging]: algorithm::purging
         /// [heaps]: algorithm::heaps
         /// [mapped]: algorithm::mapped
+        /// [committed]: algorithm::committed
         /// [hardening]: algorithm::hardening
         /// [states]: algorithm::states
         /// [locks-and-atomics]: algorithm::locks_and_atomics
@@ -126,6 +127,8 @@ cfg_if::cfg_if! {
             pub mod heaps {}
             #[doc = include_str!("../docs/mapped.md")]
             pub mod mapped {}
+            #[doc = include_str!("../docs/committed.md")]
+            pub mod committed {}
             #[doc = include_str!("../docs/hardening.md")]
             pub mod hardening {}
             #[doc = include_str!("../docs/states.md")]
@@ -155,7 +158,7 @@ cfg_if::cfg_if! {
         pub use first_class::{Heap, HeapError, HeapOptions, HeapStats};
         #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
         pub use mapped::{
-            Handle, Mapped, MappedError, MappedOptions, MappedStats, MappingName, Opened,
+            Committed, CommittedOptions, Handle, Mapped, MappedError, MappedOptions, MappedStats, MappingName, Opened,
         };
         pub use global::Flagstone;
         pub use hardening::Hardening;

@@ -4,6 +4,7 @@ use core::ptr::NonNull;
 
 use super::geometry::{BITS, CLASSES, Geometry};
 use super::header::{Header, Line};
+use super::log::Commits;
 use super::slab::Slab;
 use super::source::Source;
 use super::words::Unit;
@@ -15,6 +16,8 @@ pub(super) struct Area {
     base: NonNull<u8>,
     pub(super) geometry: Geometry,
     pub(super) source: Source,
+    /// Of a heap that commits.
+    pub(super) commits: Option<Commits>,
 }
 
 // SAFETY: 1. what lies there is atomic, or blocks of the program's.
@@ -25,11 +28,17 @@ unsafe impl Sync for Area {}
 impl Area {
     /// # Safety
     /// 1. So many bytes are mapped there, until the process ends, for the heap alone.
-    pub(super) unsafe fn new(base: NonNull<u8>, geometry: Geometry, source: Source) -> Self {
+    pub(super) unsafe fn new(
+        base: NonNull<u8>,
+        geometry: Geometry,
+        source: Source,
+        commits: Option<Commits>,
+    ) -> Self {
         Self {
             base,
             geometry,
             source,
+            commits,
         }
     }
 

@@ -141,9 +141,13 @@ impl Attachment {
 
     fn keep(&self, joined: &Joined) {
         self.kept.set(Some(joined.kept));
+        self.be_process(joined.process);
+    }
+
+    fn be_process(&self, process: Process) {
         let own = u64::from(os::fork_generation().number()) << u32::BITS;
         // ORDERING: a number that does not change in a process once it is there.
-        let word = u64::from(joined.process.bits()) | own;
+        let word = u64::from(process.bits()) | own;
         self.process.store(word, Ordering::Relaxed);
     }
 
@@ -235,6 +239,10 @@ impl Attachment {
             return Ok(process);
         }
         self.writable()?;
+        if self.area.commits.is_some() {
+            // Who opened it has a slot.
+            return Err(MappedError::Forked);
+        }
         // Whoever brought this process the heap knew what state it was in.
         let joined = self.area.join(true)?;
         self.keep(&joined);
@@ -290,6 +298,49 @@ impl Attachment {
             part.give_up();
             part.begin_anew(&self.area, process);
         }
+    }
+
+    /// Makes durable what was stored.
+    ///
+    /// # Safety
+    /// 1. Nobody else stores in the heap, or is in a call for it.
+    pub(super) unsafe fn commit(&self) -> Result<(), MappedError> {
+        self.process()?;
+        self.area.commit()
+    }
+
+    /// Drops what was stored since the last commit.
+    ///
+    /// # Safety
+    /// 1. Nobody else is in a call for the heap, and nobody uses what lies in it.
+    pub(super) unsafe fn rollback(&'static self) -> Result<(), MappedError> {
+        let process = self.process()?;
+        let parts = self.parts();
+        self.area.drop_changes()?;
+        let process = self.area.claim_again(process);
+        self.be_process(process);
+        for part in all(parts.first.get()) {
+            part.forget();
+            part.begin_anew(&self.area, process);
+        }
+        Ok(())
+    }
+
+    /// Commits, and gives the space of free units back to the disk.
+    ///
+    /// # Safety
+    /// 1. As for [`commit`](Self::commit).
+    pub(super) unsafe fn compact(&'static self) -> Result<(), MappedError> {
+        self.process()?;
+        self.give_up_gone();
+        self.part()?.sweep();
+        let area = &self.area;
+        area.free_runs().for_each(drop);
+        area.commit()?;
+        // What the log has of these units is older.
+        area.checkpoint()?;
+        area.free_runs()
+            .try_for_each(|(first, count)| area.punch(first, count))
     }
 
     /// What lies in the heap was found to be whole.

@@ -22,8 +22,15 @@ pub enum MappedError {
     },
     /// What the descriptor leads to is no heap.
     NoHeap,
-    /// It is a heap of another version, or of a machine with another order of bytes.
+    /// It is a heap of another version.
     Version,
+    /// It is a heap of a machine with another order of bytes.
+    ByteOrder,
+    /// It is a heap of a machine whose pages have another length: by those its file got space.
+    PageSize,
+    /// It is a heap of another kind: [`Committed`](super::Committed) opens heaps that commit, and [`Mapped`](super::Mapped)
+    /// all others.
+    Kind,
     /// It is a heap whose tables contradict each other.
     Damaged,
     /// The file is shorter or longer than the heap in it was.
@@ -48,6 +55,10 @@ pub enum MappedError {
     Foreign,
     /// The heap was closed in this process.
     Closed,
+    /// The process was forked from the one that has the heap, which commits, and is one process's.
+    Forked,
+    /// The kernel could not write what was committed. The last commit is what who opens the file finds.
+    Poisoned,
     /// Somebody has the lock.
     Held,
     /// The heap can be read alone, in this process or, once it was frozen, in all.
@@ -104,6 +115,8 @@ impl From<Unfit> for MappedError {
         match why {
             Unfit::NoHeap => Self::NoHeap,
             Unfit::Version => Self::Version,
+            Unfit::ByteOrder => Self::ByteOrder,
+            Unfit::PageSize => Self::PageSize,
             Unfit::Length => Self::Length,
             Unfit::Damaged => Self::Damaged,
         }
@@ -118,7 +131,12 @@ impl fmt::Display for MappedError {
                 return write!(out, "{by} lies at the heap's address, {base:#x}");
             }
             Self::NoHeap => "there is no heap",
-            Self::Version => "a heap of another version or byte order",
+            Self::Version => "a heap of another version",
+            Self::ByteOrder => "a heap of a machine with another order of bytes",
+            Self::PageSize => "a heap of a machine with pages of another length",
+            Self::Kind => "a heap of another kind, that commits or does not",
+            Self::Forked => "the heap commits, and is the process's that this one was forked from",
+            Self::Poisoned => "the kernel could not write what was committed",
             Self::Damaged => "the heap is damaged",
             Self::Length => "the file is shorter or longer than the heap in it was",
             Self::Dirty => "nobody closed the heap, and the machine went down since",

@@ -13,7 +13,6 @@ use super::part::Part;
 use super::slab::Freed;
 use super::units::LONG;
 use super::words::Unit;
-use crate::os::{PageLen, shared};
 use crate::size_class::SizeClass;
 use crate::size_map::table_class;
 use crate::sync::Ordering;
@@ -217,12 +216,8 @@ fn free_run(attachment: &Attachment, area: &Area, head: u32) -> Result<(), Freed
     }
     let count = area.run(head);
     if count >= LONG {
-        let (first, given) = area.give_space_up(head, count);
-        // Without the lock: it may take a second for some GiB. If the kernel refuses, the memory stays.
-        if given != 0 {
-            // SAFETY: 1. a run whose user has given it back, and that nobody else can take.
-            let _ = unsafe { shared::remove(area.start(first), PageLen::units(given as usize)) };
-        }
+        // Without the lock: it may take a second for some GiB. Nobody else can take it.
+        area.empty(head, count);
     }
     // Without the lock it is free once this process is gone.
     if let Ok(held) = area.lock(process) {

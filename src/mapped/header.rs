@@ -8,7 +8,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::units::{CHUNK, UNIT};
 
 /// "flagmap" and the version of all that lies in the mapping.
-const MAGIC: u64 = u64::from_le_bytes(*b"flagmap\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"flagmap\x02");
 
 /// Processes that can have a heap at once: as many lines as the first unit has room for.
 pub(super) const SLOTS: usize = 512;
@@ -27,6 +27,8 @@ pub(super) struct Constants {
     /// A random number, which no other heap has.
     pub(super) id: u64,
     pub(super) kind: Kind,
+    /// Bytes of a page where it was made: by those the file got its space.
+    pub(super) page: u64,
 }
 
 /// What a heap lies in: see [`Mapped::kind`](super::Mapped::kind).
@@ -39,14 +41,21 @@ pub enum Kind {
     Spill,
     /// A file that stays when all processes are gone.
     File,
+    /// One that has what was committed: see [`Committed`](super::Committed).
+    Committed,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Object, Self::Spill, Self::File];
+    const ALL: [Self; 4] = [Self::Object, Self::Spill, Self::File, Self::Committed];
 
-    /// Whether a page that has no space yet could end who touches it: space is reserved first.
+    /// Whether it lies in a file that has to have room for what is handed out: space is reserved first.
     pub(super) fn is_on_disk(self) -> bool {
         self != Self::Object
+    }
+
+    /// Whether it stays when nobody has it: who opens it sees how it was left.
+    pub(super) fn is_found_by_path(self) -> bool {
+        matches!(self, Self::File | Self::Committed)
     }
 }
 
@@ -69,8 +78,9 @@ pub(super) struct Header {
     base: AtomicU64,
     id: AtomicU64,
     kind: AtomicU64,
+    page: AtomicU64,
     checksum: AtomicU64,
-    _rest: [u64; 2],
+    _rest: u64,
     /// Of a file: 0 if it was closed by all who used it, else the number of the boot in which they did. Written with the
     /// byte of openings locked, and on disk before anything else of that time is.
     pub(super) boot: Lone<AtomicU64>,
@@ -108,14 +118,15 @@ pub(super) struct Lone<T>(pub(super) T);
 static_assertions::const_assert!(size_of::<Header>() <= UNIT);
 
 /// Words of the constants, their sum the last.
-pub(super) const CONSTANTS: usize = 6;
+pub(super) const CONSTANTS: usize = 7;
 
 impl Constants {
     /// As they stand in a header.
     fn words(self) -> [u64; CONSTANTS] {
-        let words = [MAGIC, self.bytes, self.base, self.id, self.kind as u64];
-        let [magic, bytes, base, id, kind] = words;
-        [magic, bytes, base, id, kind, mix(&words)]
+        let kind = self.kind as u64;
+        let words = [MAGIC, self.bytes, self.base, self.id, kind, self.page];
+        let [magic, bytes, base, id, kind, page] = words;
+        [magic, bytes, base, id, kind, page, mix(&words)]
     }
 
     /// Where everything lies in the heap.
@@ -123,36 +134,48 @@ impl Constants {
         Geometry::of(usize::try_from(self.bytes).ok()?)
     }
 
-    /// Those that stand in a file of this length, if it has one, and is a heap.
+    /// Those that stand in a file of this length, if it has one, and is a heap of a machine with such pages.
     pub(super) fn from_words(
         words: [u64; CONSTANTS],
         length: Option<usize>,
+        page_size: usize,
     ) -> Result<Self, Unfit> {
-        let [magic, bytes, base, id, kind, sum] = words;
+        let [magic, bytes, base, id, kind, page, sum] = words;
         if magic != MAGIC {
-            return Err(if is_of_any_version(magic) {
-                Unfit::Version
-            } else {
-                Unfit::NoHeap
+            return Err(match () {
+                () if is_of_another_order(magic) => Unfit::ByteOrder,
+                () if is_of_any_version(magic) => Unfit::Version,
+                () => Unfit::NoHeap,
             });
         }
         if sum != mix(&words[..CONSTANTS - 1]) {
             return Err(Unfit::Damaged);
         }
-        if length.is_some_and(|length| bytes != length as u64) {
-            return Err(Unfit::Length);
+        if page != page_size as u64 {
+            return Err(Unfit::PageSize);
         }
         let has_place = usize::try_from(base).is_ok_and(|base| base != 0 && base % CHUNK == 0);
         let kind = usize::try_from(kind)
             .ok()
             .and_then(|kind| Kind::ALL.get(kind));
         match kind {
-            Some(kind) if has_place => Ok(Self {
-                bytes,
-                base,
-                id,
-                kind: *kind,
-            }),
+            Some(kind) if has_place => {
+                // Behind one that commits stands its log.
+                let fits = |length: usize| match kind {
+                    Kind::Committed => bytes < length as u64,
+                    _ => bytes == length as u64,
+                };
+                if !length.is_none_or(fits) {
+                    return Err(Unfit::Length);
+                }
+                Ok(Self {
+                    bytes,
+                    base,
+                    id,
+                    kind: *kind,
+                    page,
+                })
+            }
             _ => Err(Unfit::Damaged),
         }
     }
@@ -160,7 +183,12 @@ impl Constants {
 
 /// Whether a first word is that of a heap of any version, by a machine with any order of bytes.
 pub(super) fn is_of_any_version(magic: u64) -> bool {
-    magic << 8 == MAGIC << 8 || magic.swap_bytes() << 8 == MAGIC << 8
+    magic << 8 == MAGIC << 8 || is_of_another_order(magic)
+}
+
+/// Whether it is that of a heap by a machine with the other order of bytes.
+fn is_of_another_order(magic: u64) -> bool {
+    magic.swap_bytes() << 8 == MAGIC << 8
 }
 
 impl Header {
@@ -179,6 +207,7 @@ impl Header {
             &self.base,
             &self.id,
             &self.kind,
+            &self.page,
             &self.checksum,
         ];
         for (place, word) in places.into_iter().zip(constants.words()) {
@@ -193,6 +222,8 @@ impl Header {
 pub(super) enum Unfit {
     NoHeap,
     Version,
+    ByteOrder,
+    PageSize,
     Length,
     Damaged,
 }
@@ -202,6 +233,11 @@ mod tests {
     use super::*;
 
     const BYTES: usize = 1 << 30;
+    const PAGE: usize = 4096;
+
+    fn read(words: [u64; CONSTANTS], length: usize) -> Result<Constants, Unfit> {
+        Constants::from_words(words, Some(length), PAGE)
+    }
 
     fn words(base: u64) -> [u64; CONSTANTS] {
         let constants = Constants {
@@ -209,6 +245,7 @@ mod tests {
             base,
             id: 7,
             kind: Kind::File,
+            page: PAGE as u64,
         };
         constants.words()
     }
@@ -216,41 +253,31 @@ mod tests {
     /// Whatever stands in the constants, with a sum that fits.
     #[test]
     fn constants_that_make_no_sense_are_damaged() {
-        assert_eq!(
-            Constants::from_words([0; 6], Some(BYTES)),
-            Err(Unfit::NoHeap)
-        );
+        assert_eq!(read([0; CONSTANTS], BYTES), Err(Unfit::NoHeap));
         let good = words(0x1000_0000_0000);
-        let found = Constants::from_words(good, Some(BYTES)).expect("a heap");
+        let found = read(good, BYTES).expect("a heap");
         assert_eq!(found.words(), good);
-        assert_eq!(
-            Constants::from_words(good, Some(BYTES * 2)),
-            Err(Unfit::Length)
-        );
+        assert_eq!(read(good, BYTES * 2), Err(Unfit::Length));
         for base in [0, 1, UNIT as u64, (CHUNK - 1) as u64, u64::MAX] {
-            let found = Constants::from_words(words(base), Some(BYTES));
+            let found = read(words(base), BYTES);
             assert_eq!(found, Err(Unfit::Damaged), "{base:#x}");
         }
         let mut other = good;
         other[0] = MAGIC ^ (3 << 56);
-        assert_eq!(
-            Constants::from_words(other, Some(BYTES)),
-            Err(Unfit::Version)
-        );
+        assert_eq!(read(other, BYTES), Err(Unfit::Version));
+        let mut other = good;
+        other[0] = MAGIC.swap_bytes();
+        assert_eq!(read(other, BYTES), Err(Unfit::ByteOrder));
+        let found = Constants::from_words(good, Some(BYTES), 4 * PAGE);
+        assert_eq!(found, Err(Unfit::PageSize));
         for place in 1..CONSTANTS {
             let mut other = good;
             other[place] ^= 1;
-            assert_eq!(
-                Constants::from_words(other, Some(BYTES)),
-                Err(Unfit::Damaged)
-            );
+            assert_eq!(read(other, BYTES), Err(Unfit::Damaged));
         }
         let mut other = good;
-        other[4] = 3;
-        other[5] = mix(&other[..5]);
-        assert_eq!(
-            Constants::from_words(other, Some(BYTES)),
-            Err(Unfit::Damaged)
-        );
+        other[4] = 4;
+        other[6] = mix(&other[..6]);
+        assert_eq!(read(other, BYTES), Err(Unfit::Damaged));
     }
 }

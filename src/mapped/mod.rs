@@ -6,13 +6,15 @@
 //
 // Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
 // want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `own` (that file for a moment),
-// `area` (places in the mapping), `hints`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a
+// `logged` (what a log has), `log`, `area` (places in the mapping), `hints`, `commits`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a
 // lock), `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening`
 // (files that become heaps, or are), `options`, `inside` (what programs put there), `roots`, `named` (roots with types),
 // `sweep`, `looks` (what can be seen without a change).
 
 mod area;
 mod attachment;
+mod commits;
+mod committed;
 mod error;
 mod geometry;
 mod handle;
@@ -22,6 +24,8 @@ mod hints;
 mod holder;
 mod inside;
 mod lock;
+mod log;
+mod logged;
 mod looks;
 mod named;
 mod names;
@@ -47,6 +51,7 @@ use crate::size_class::SizeClass;
 use crate::sync::Ordering;
 use crate::units::UNIT;
 
+pub use committed::{Committed, CommittedOptions};
 pub use error::{MappedError, MappingName};
 pub use handle::Handle;
 pub use header::Kind;

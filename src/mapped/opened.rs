@@ -71,7 +71,7 @@ impl Area {
         own: File,
         act: impl FnOnce() -> Result<T, MappedError>,
     ) -> Result<T, MappedError> {
-        if self.source.kind() != Kind::File {
+        if !self.source.kind().is_found_by_path() {
             return act();
         }
         own.lock_byte(OPENINGS).map_err(refused)?;
@@ -94,6 +94,9 @@ impl Area {
 
     /// Before a process claims a slot, alone at openings: how it finds the heap. From here on a file counts as in use.
     pub(super) fn begin_use(&self, own: File, may_be_dirty: bool) -> Result<Opened, MappedError> {
+        if self.source.kind() == Kind::Committed {
+            return self.begin_committing(own);
+        }
         if self.source.kind() != Kind::File {
             return Ok(Opened::Joined);
         }
@@ -121,6 +124,21 @@ impl Area {
             self.forget_processes(opened == Opened::Dirty);
         }
         Ok(opened)
+    }
+
+    /// The same for a heap that commits, and is one process's.
+    fn begin_committing(&self, own: File) -> Result<Opened, MappedError> {
+        if !self.is_unused(own)? {
+            return Err(MappedError::InUse);
+        }
+        let was_left = self.recover()?;
+        self.reserve_again(own, false)?;
+        // Those that had it at the last commit.
+        self.forget_processes(false);
+        Ok(match was_left {
+            true => Opened::Recovered,
+            false => Opened::Clean,
+        })
     }
 
     fn write_boot(&self, number: u64) -> Result<(), MappedError> {
@@ -152,6 +170,9 @@ impl Area {
 
     /// How a process finds the heap that only reads it, and is none of its users.
     pub(super) fn look(&self, may_be_dirty: bool) -> Result<Opened, MappedError> {
+        if self.source.kind() == Kind::Committed {
+            return self.look_at_commits();
+        }
         if self.source.kind() != Kind::File {
             return Ok(Opened::Joined);
         }
@@ -159,6 +180,20 @@ impl Area {
             Opened::Dirty if !may_be_dirty => Err(MappedError::Dirty),
             found => Ok(found),
         }
+    }
+
+    /// The same of a heap that commits: a copy of the last commit, while nobody has it.
+    fn look_at_commits(&self) -> Result<Opened, MappedError> {
+        let file = self.source.open().ok_or(MappedError::Closed)?;
+        if !self.is_unused(file)? {
+            return Err(MappedError::InUse);
+        }
+        let was_left = self.recover_copy()?;
+        self.forget_processes(false);
+        Ok(match was_left {
+            true => Opened::Recovered,
+            false => Opened::Clean,
+        })
     }
 
     /// How a process that opens the heap now finds it.
@@ -178,6 +213,7 @@ impl Area {
         }
         let is_left = match self.source.kind() {
             Kind::File => before != 0,
+            Kind::Committed => self.has_log_left(),
             _ => self.header().lines.iter().any(Line::is_used),
         };
         Ok(if is_left {
@@ -188,7 +224,7 @@ impl Area {
     }
 
     /// No process has the heap: what they held is nobody's.
-    fn forget_processes(&self, may_be_torn: bool) {
+    pub(super) fn forget_processes(&self, may_be_torn: bool) {
         let header = self.header();
         for line in &header.lines {
             if may_be_torn {
@@ -210,6 +246,9 @@ impl Area {
     /// After a process gave up its slot, alone at openings: what is in the file reaches the disk, and it counts as closed,
     /// unless others have it, or it is dirty.
     pub(super) fn end_use(&self, own: File) -> Result<(), MappedError> {
+        if self.source.kind() == Kind::Committed {
+            return self.checkpoint();
+        }
         if self.source.kind() != Kind::File || !self.is_unused(own)? {
             return Ok(());
         }

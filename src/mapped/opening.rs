@@ -8,12 +8,13 @@ use super::attachment::{Attachment, Found, State};
 use super::error::{MappedError, MappingName};
 use super::geometry::Geometry;
 use super::header::{CONSTANTS, Constants, Kind};
+use super::log::{Commits, LEAST};
 use super::opened::Opened;
 use super::processes::{Joined, let_go};
 use super::source::{Source, refused};
 use crate::os::files::FileKind;
 use crate::os::paths::Path;
-use crate::os::shared::{File, NO_MEMORY, SEALED, Sharing, TAKEN};
+use crate::os::shared::{File, FileId, NO_MEMORY, SEALED, Sharing, TAKEN};
 use crate::os::{self, Attributes, Held, PageLen};
 use crate::sync::Ordering;
 use crate::units::CHUNK;
@@ -33,6 +34,8 @@ pub(super) struct Settings {
     pub(super) is_for_reading: bool,
     pub(super) may_lie_anywhere: bool,
     pub(super) is_populated: bool,
+    /// Whether it is a heap that commits.
+    pub(super) commits: bool,
     pub(super) attributes: Attributes,
 }
 
@@ -42,6 +45,7 @@ impl Settings {
         is_for_reading: false,
         may_lie_anywhere: false,
         is_populated: false,
+        commits: false,
         attributes: Attributes::NONE,
     };
 
@@ -54,7 +58,8 @@ impl Settings {
         let is_same = file.identify().is_ok_and(|(id, _)| id == area.source.id);
         let length = PageLen::kept(area.geometry.bytes());
         // SAFETY: 1. our own mapping of this file.
-        let mapped = is_same && unsafe { file.map_over(area.base(), length, Sharing::All) }.is_ok();
+        let mapped =
+            is_same && unsafe { file.map_over(area.base(), length, self.sharing()) }.is_ok();
         if mapped {
             // The descriptor may lead to the same file by either name.
             let _ = area.source.file().become_other(file);
@@ -86,10 +91,13 @@ impl Settings {
     }
 
     fn sharing(self) -> Sharing {
-        if self.is_for_reading {
-            Sharing::Reader
-        } else {
-            Sharing::All
+        match self {
+            Self { commits: true, .. } => Sharing::Copy,
+            Self {
+                is_for_reading: true,
+                ..
+            } => Sharing::Reader,
+            _ => Sharing::All,
         }
     }
 
@@ -106,6 +114,22 @@ impl Settings {
             FileKind::Other => return Err(MappedError::NoHeap),
         };
         let constants = read_constants(file, bytes)?;
+        let commits = constants.kind == Kind::Committed;
+        if commits != self.commits && !(commits && self.is_for_reading) {
+            return Err(MappedError::Kind);
+        }
+        let own = Self { commits, ..self };
+        own.find_heap(file, id, kind, bytes, constants)
+    }
+
+    fn find_heap(
+        self,
+        file: File,
+        id: FileId,
+        kind: FileKind,
+        bytes: Option<usize>,
+        constants: Constants,
+    ) -> Result<Mapped, MappedError> {
         let geometry = constants.geometry().ok_or(MappedError::Damaged)?;
         if bytes.is_none() {
             let length = file.device_length().map_err(refused)?;
@@ -130,8 +154,7 @@ impl Settings {
         }
         let base = self.map(file, geometry, constants)?;
         let source = Source::new(file, id, constants, kind);
-        // SAFETY: 1. just mapped, for this.
-        let area = unsafe { Area::new(base, geometry, source) };
+        let area = area_at(base, geometry, source)?;
         enter(&entering, area, join)
     }
 
@@ -187,7 +210,7 @@ impl Settings {
             joined: None,
             state: State::Open,
         };
-        if area.source.kind() == Kind::File {
+        if area.source.kind().is_found_by_path() {
             let joined = area.join(self.may_be_dirty)?;
             found.opened = joined.opened;
             found.joined = Some(joined);
@@ -284,20 +307,21 @@ impl Whole {
             return Err(MappedError::Unsupported);
         }
         if kind.is_on_disk() {
-            let length = PageLen::kept(geometry.bytes());
+            let log = if settings.commits { LEAST } else { 0 };
+            let length = PageLen::kept(geometry.bytes() + log);
             file.set_length(length).map_err(refused)?;
         }
         let (id, _) = file.identify().map_err(refused)?;
         let random = os::random();
-        let base = map_somewhere(file, geometry, Sharing::All, random[0])?;
+        let base = map_somewhere(file, geometry, settings.sharing(), random[0])?;
         let constants = Constants {
             bytes: geometry.bytes() as u64,
             base: base.addr().get() as u64,
             id: random[1],
             kind,
+            page: PageLen::pages(1).bytes() as u64,
         };
-        // SAFETY: 1. just mapped, for this.
-        let area = unsafe { Area::new(base, geometry, Source::new(file, id, constants, on)) };
+        let area = area_at(base, geometry, Source::new(file, id, constants, on))?;
         enter(&Attachment::entering(), area, |area| {
             area.reserve_first()?;
             area.begin_free(geometry.first);
@@ -311,12 +335,14 @@ impl Whole {
                 area.reserve_all(all)?;
                 area.populate_all()?;
             }
+            area.begin_log()?;
             // Before others can find it: they find it in use.
-            let joined = match kind {
-                Kind::File => Some(area.join(false)?),
-                _ => None,
+            let joined = match kind.is_found_by_path() {
+                true => Some(area.join(false)?),
+                false => None,
             };
-            publish(area).inspect_err(|_| undo(area, joined.as_ref()))?;
+            let published = area.commit_first().and_then(|()| publish(area));
+            published.inspect_err(|_| undo(area, joined.as_ref()))?;
             Ok(Found {
                 opened: Opened::Created,
                 joined,
@@ -326,6 +352,22 @@ impl Whole {
     }
 }
 
+/// A heap that was just mapped, with what it has besides; it is unmapped if that cannot be had.
+fn area_at(base: NonNull<u8>, geometry: Geometry, source: Source) -> Result<Area, MappedError> {
+    let commits = match source.kind() {
+        Kind::Committed => {
+            let made = Commits::new(source.file(), geometry.bytes(), source.constants.id);
+            Some(made.inspect_err(|_| {
+                // SAFETY: 1. just mapped, and nobody knows it.
+                let _ = unsafe { os::unmap(base, PageLen::kept(geometry.bytes())) };
+            })?)
+        }
+        _ => None,
+    };
+    // SAFETY: 1. just mapped, for this.
+    Ok(unsafe { Area::new(base, geometry, source, commits) })
+}
+
 /// The constants that stand in a file.
 fn read_constants(file: File, bytes: Option<usize>) -> Result<Constants, MappedError> {
     let mut words = [0; CONSTANTS];
@@ -333,7 +375,8 @@ fn read_constants(file: File, bytes: Option<usize>) -> Result<Constants, MappedE
     if read < size_of_val(&words) {
         return Err(MappedError::NoHeap);
     }
-    Ok(Constants::from_words(words, bytes)?)
+    let page = PageLen::pages(1).bytes();
+    Ok(Constants::from_words(words, bytes, page)?)
 }
 
 /// Maps a file where nothing lies, and where other processes are likely to have room for it, too.

@@ -139,6 +139,12 @@ impl<'a> MappedOptions<'a> {
         self
     }
 
+    /// It is a heap that commits.
+    pub(super) const fn committing(mut self) -> Self {
+        self.settings.commits = true;
+        self
+    }
+
     /// A heap in a file of memory: for forked children, and for who gets the descriptor. It goes when nobody has it any more.
     ///
     /// # Errors
@@ -210,7 +216,11 @@ impl<'a> MappedOptions<'a> {
             let _ = self.settings.map_by_name(area, path);
             Ok(())
         };
-        let made = whole.begin(Kind::File, name);
+        let kind = match self.settings.commits {
+            true => Kind::Committed,
+            false => Kind::File,
+        };
+        let made = whole.begin(kind, name);
         made.inspect_err(|_| {
             unnamed.forget();
             file.close();

@@ -327,6 +327,11 @@ impl Part {
         claimed as usize > touched / PARTS + LEAST
     }
 
+    /// It owns nothing any more, as the heap's tables became those of another time.
+    pub(super) fn forget(&self) {
+        self.current.iter().for_each(Current::forget);
+    }
+
     /// It has a thread that may own something, and is this process's, which may have closed the heap since it last was.
     pub(super) fn begin_anew(&self, area: &'static Area, process: Process) {
         self.be(area, process.part(self.owner().number()));

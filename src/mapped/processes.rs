@@ -94,6 +94,17 @@ impl Area {
         Err(MappedError::TooManyProcesses)
     }
 
+    /// Claims the slot of this process anew, which has it, after the heap's tables became those of another time.
+    pub(super) fn claim_again(&self, process: Process) -> Process {
+        self.forget_processes(false);
+        let Some(line) = self.line(process.slot()) else {
+            return process;
+        };
+        line.process.store(os::process_number(), Ordering::Relaxed);
+        line.is_used.store(1, Ordering::Relaxed);
+        Process::new(process.slot(), line.pass_on())
+    }
+
     /// Looks for processes that are gone, but for this one; whether there were some. An error if nobody can tell, as the
     /// program closed the descriptor, say.
     pub(super) fn reap(&self, own: Process) -> Result<bool, MappedError> {

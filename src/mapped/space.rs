@@ -14,6 +14,7 @@ use super::error::MappedError;
 use super::geometry::BITS;
 use super::lock::Held;
 use super::source::refused;
+use super::words::Unit;
 use crate::os::PageLen;
 use crate::os::files::{Populate, populate};
 use crate::os::shared::File;
@@ -90,7 +91,12 @@ impl Area {
 
     /// Has all of a new heap in memory. By the creator.
     pub(super) fn populate_all(&self) -> Result<(), MappedError> {
-        self.populate(0..self.geometry.bytes(), Populate::Write)
+        let purpose = match self.commits {
+            // Whoever stores in a page has a copy of it.
+            Some(_) => Populate::Read,
+            None => Populate::Write,
+        };
+        self.populate(0..self.geometry.bytes(), purpose)
     }
 
     /// Has in memory what somebody had of the heap. Of the tables no more than that: others may have no space.
@@ -189,6 +195,18 @@ impl Area {
         self.reserve(run)?;
         self.header().home.0.store(home, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whole steps of free units, and how many. While nobody takes any.
+    pub(super) fn free_runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        let Range { mut start, end } = self.touched();
+        core::iter::from_fn(move || {
+            let is_free = |unit: &u32| self.unit(*unit) == Unit::Free;
+            let first = (start..end).find(is_free)?;
+            let behind = (first..end).find(|unit| !is_free(unit)).unwrap_or(end);
+            start = behind;
+            Some(self.give_space_up(first, behind - first))
+        })
     }
 
     /// Units up to this one have space for their tables.

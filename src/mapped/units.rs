@@ -6,7 +6,6 @@ use super::geometry::{BITS, blocks_of};
 use super::lock::Held;
 use super::words::{Owner, Unit};
 use crate::os::failpoints::{self, Point};
-use crate::os::{PageLen, shared};
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
 use crate::units::{low_bits, runs};
@@ -266,15 +265,8 @@ impl Held<'_> {
         let bits = free(word);
         let nobodys = (0..u64::BITS).filter(|bit| bits >> bit & 1 != 0 && is_nobodys(bit));
         for (first, length) in runs(nobodys.fold(0, |all, bit| all | 1 << bit)) {
-            let unit = before + first;
-            let (unit, length) = self.area.give_space_up(unit, length);
-            if length == 0 {
-                continue;
-            }
-            // SAFETY: 1. units that nobody has, and that nobody takes without the lock. If the kernel refuses, their memory
-            // stays.
-            let _ =
-                unsafe { shared::remove(self.area.start(unit), PageLen::units(length as usize)) };
+            // Nobody takes them without the lock.
+            self.area.empty(before + first, length);
         }
         header.purged.0.store(word as u64 + 1, Ordering::Relaxed);
         true

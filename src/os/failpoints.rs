@@ -154,3 +154,50 @@ pub(crate) fn at(point: Point) {
         callback(point);
     }
 }
+
+/// What a file was told, for tests that make the disks which a loss of power could leave.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Written<'a> {
+    /// Bytes from a place on.
+    Bytes {
+        /// Where the first lies in the file.
+        place: usize,
+        /// These.
+        bytes: &'a [u8],
+    },
+    /// The file's length.
+    Length(usize),
+    /// Bytes that are zero, and have no space.
+    Hole {
+        /// Where the first lies in the file.
+        place: usize,
+        /// How many.
+        length: usize,
+    },
+    /// These bytes are on the disk.
+    SyncedRange {
+        /// Where the first lies in the file.
+        place: usize,
+        /// How many.
+        length: usize,
+    },
+    /// All that was written before is on the disk.
+    Synced,
+}
+
+/// What a test does with it; the first is the file's descriptor.
+pub type Recorder = fn(i32, Written<'_>);
+
+static RECORDER: Link<Recorder> = Link::none();
+
+/// Tells `recorder` of all that files are told from now on; `None` ends it.
+pub fn record(recorder: Option<&'static Recorder>) {
+    RECORDER.set(recorder);
+}
+
+pub(crate) fn tell<'a>(file: i32, what: impl FnOnce() -> Written<'a>) {
+    if let Some(recorder) = RECORDER.get() {
+        recorder(file, what());
+    }
+}

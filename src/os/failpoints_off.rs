@@ -53,3 +53,19 @@ pub(crate) const fn count_step() {}
 pub(crate) fn huge_price() -> Option<u64> {
     None
 }
+
+/// What a file was told: nobody wants to know.
+#[cfg(feature = "mapped")]
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "made for nobody")]
+pub(crate) enum Written<'a> {
+    Bytes { place: usize, bytes: &'a [u8] },
+    Length(usize),
+    Hole { place: usize, length: usize },
+    SyncedRange { place: usize, length: usize },
+    Synced,
+}
+
+#[cfg(feature = "mapped")]
+#[inline(always)]
+pub(crate) fn tell<'a>(_: i32, _: impl FnOnce() -> Written<'a>) {}

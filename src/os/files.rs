@@ -2,6 +2,7 @@
 
 use core::ptr::NonNull;
 
+use super::failpoints::Written;
 use super::paths::Path;
 use super::shared::{File, Refusal, again};
 use super::syscall::{call, word};
@@ -115,7 +116,9 @@ impl File {
             return Err(libc::EFBIG);
         }
         // SAFETY: 1. changes no memory: nobody has mapped the file yet.
-        unsafe { call(libc::SYS_ftruncate, [self.word(), word(length.bytes())]) }.map(|_| ())
+        unsafe { call(libc::SYS_ftruncate, [self.word(), word(length.bytes())]) }?;
+        failpoints::tell(self.0, || Written::Length(length.bytes()));
+        Ok(())
     }
 
     /// Sees to it that there is room for these bytes of the file, which stay what they are.
@@ -225,7 +228,9 @@ impl File {
             return Err(libc::EIO);
         }
         // SAFETY: 1. changes no memory.
-        again(|| unsafe { call(libc::SYS_fsync, [self.word()]) }).map(|_| ())
+        again(|| unsafe { call(libc::SYS_fsync, [self.word()]) })?;
+        failpoints::tell(self.0, || Written::Synced);
+        Ok(())
     }
 }
 
@@ -293,7 +298,7 @@ pub(crate) fn mix(words: &[u64]) -> u64 {
 }
 
 /// Whether this process may have a file of so many bytes (`RLIMIT_FSIZE`). Where the kernel does not tell, it may.
-fn may_be_so_long(bytes: usize) -> bool {
+pub(super) fn may_be_so_long(bytes: usize) -> bool {
     let mut limit = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,

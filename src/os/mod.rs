@@ -56,8 +56,10 @@ mod pages;
 mod posix;
 cfg_if! {
     if #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))] {
+        pub(crate) mod durable;
         pub(crate) mod files;
         pub(crate) mod maps;
+        pub(crate) mod pagemap;
         pub(crate) mod paths;
         pub(crate) mod shared;
     }

@@ -148,9 +148,9 @@ fn what_is_no_heap_is_refused() {
     swapped[..8].reverse();
     assert_eq!(
         attach(file_of(&swapped, 8 << 20).as_raw_fd()).err(),
-        Some(MappedError::Version)
+        Some(MappedError::ByteOrder)
     );
-    for place in 8..48 {
+    for place in 8..56 {
         assert_eq!(with(place, 1), Some(MappedError::Damaged), "{place}");
     }
     // A copy lies at the same address.

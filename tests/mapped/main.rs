@@ -9,6 +9,7 @@ mod arcs;
 mod attach;
 mod calls;
 mod children;
+mod commits;
 mod disks;
 mod files;
 mod forks;

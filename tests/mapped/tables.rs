@@ -15,7 +15,7 @@ const UNITS: usize = BYTES / UNIT;
 
 /// The places of words, as `src/mapped/geometry.rs` and `header.rs` have them; `expect_places` tells when they moved.
 const BASE: usize = 2;
-const CHECKSUM: usize = 5;
+const CHECKSUM: usize = 6;
 const BOOT: usize = 8;
 const LOCK: usize = 16;
 const REAPED: usize = 32;

@@ -1,0 +1,384 @@
+//! Commits: what a process stored in its private mapping goes to the log, then to the file. See docs/committed.md.
+
+use core::ops::Range;
+use core::ptr::NonNull;
+
+use super::area::Area;
+use super::error::MappedError;
+use super::header::CONSTANTS;
+use super::log::{Commits, Condition, LEAST, Log, Record};
+use super::logged::WORD;
+use super::source::refused;
+use super::words::Unit;
+use crate::os::PageLen;
+use crate::os::durable::drop_copies;
+use crate::os::pagemap::{NotTold, Pagemap};
+use crate::os::shared::{self, File};
+use crate::units::UNIT;
+
+/// Bytes that are compared at once.
+const PIECE: usize = 4096;
+/// Bytes of constants, which no commit changes.
+const FIRST: usize = CONSTANTS * WORD;
+/// Of a heap, one part in so many may stand in the log, and at least [`LEAST`]: who opens the heap after a kill writes
+/// that much, and each checkpoint waits for the disk twice.
+const PART: usize = 16;
+
+/// A piece of the heap, or of the file, as numbers.
+type Piece = [u64; PIECE / WORD];
+
+/// Reads a piece.
+///
+/// # Safety
+/// 1. So many bytes can be read there, aligned to words, and nobody changes them.
+unsafe fn read(from: NonNull<u8>) -> Piece {
+    // SAFETY: 1. our own.
+    unsafe { from.cast::<Piece>().read() }
+}
+
+/// The runs of words in which two pieces differ. One equal word between two is taken along: a run has a word before it.
+fn each_difference(
+    old: &Piece,
+    new: &Piece,
+    mut act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
+) -> Result<(), MappedError> {
+    let mut run = 0..0;
+    let differing = (0..new.len()).filter(|word| old[*word] != new[*word]);
+    for word in differing {
+        if word > run.end + 1 || run.is_empty() {
+            if !run.is_empty() {
+                act(run)?;
+            }
+            run = word..word;
+        }
+        run.end = word + 1;
+    }
+    if run.is_empty() {
+        return Ok(());
+    }
+    act(run)
+}
+
+impl From<NotTold> for MappedError {
+    fn from(NotTold(errno): NotTold) -> Self {
+        refused(errno)
+    }
+}
+
+impl Area {
+    fn commits(&self) -> Result<&Commits, MappedError> {
+        self.commits.as_ref().ok_or(MappedError::Kind)
+    }
+
+    fn descriptor(&self) -> Result<File, MappedError> {
+        self.source.open().ok_or(MappedError::Closed)
+    }
+
+    /// Has the log of a new heap made, if it commits. By the creator.
+    pub(super) fn begin_log(&self) -> Result<(), MappedError> {
+        match &self.commits {
+            Some(commits) => commits.log.lock().create(self.descriptor()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Has all in the file that was stored so far. By the creator.
+    pub(super) fn commit_first(&self) -> Result<(), MappedError> {
+        if self.commits.is_none() {
+            return Ok(());
+        }
+        self.commit()?;
+        self.checkpoint()
+    }
+
+    /// Whether who had the heap left more in the log than in the file.
+    pub(super) fn has_log_left(&self) -> bool {
+        let left = |commits: &Commits| commits.log.lock().length() != 0;
+        self.commits.as_ref().is_some_and(left)
+    }
+
+    /// Has all in the file that was committed; whether something was not. By who opens it, and is alone.
+    pub(super) fn recover(&self) -> Result<bool, MappedError> {
+        let (commits, file) = (self.commits()?, self.descriptor()?);
+        let mut log = commits.log.lock();
+        let was_left = log.replay(file, FIRST, |change| {
+            // SAFETY: 1. in the mapping of the log.
+            let written = unsafe { file.write_at(change.place, change.from, change.length) };
+            written.map_err(refused)
+        })?;
+        if was_left {
+            // Not before the file has them on the disk: what was read may be in memory alone, if that was what failed.
+            log.restart(file, self.most_logged())?;
+        }
+        Ok(was_left)
+    }
+
+    /// The same for who only reads: in memory.
+    pub(super) fn recover_copy(&self) -> Result<bool, MappedError> {
+        let (commits, file) = (self.commits()?, self.descriptor()?);
+        commits.log.lock().replay(file, FIRST, |change| {
+            // SAFETY: 1. inside the mapping, as the log saw to.
+            let to = unsafe { crate::ptr::advance::<u8>(self.base(), change.place) };
+            // SAFETY: 1. both are so long, and the mapping is this process's own.
+            unsafe { to.copy_from_nonoverlapping(change.from, change.length) };
+            Ok(())
+        })
+    }
+
+    /// Bytes that may stand in the log.
+    fn most_logged(&self) -> usize {
+        (self.touched().end as usize * UNIT / PART).max(LEAST)
+    }
+
+    /// Makes all durable that was stored since the last time.
+    ///
+    /// The caller sees to it that nobody stores anything meanwhile.
+    pub(super) fn commit(&self) -> Result<(), MappedError> {
+        let (commits, file) = (self.commits()?, self.descriptor()?);
+        let pages = Pagemap::open().map_err(refused)?;
+        let done = self.commit_pages(commits, file, pages);
+        pages.close();
+        done
+    }
+
+    fn commit_pages(
+        &self,
+        commits: &Commits,
+        file: File,
+        pages: Pagemap,
+    ) -> Result<(), MappedError> {
+        let mut log = commits.log.lock();
+        self.catch_up(&mut log, file)?;
+        let mut record = Record::new(&mut log, file);
+        let mut same = Same::new(self);
+        self.each_changed_page(pages, |page| {
+            let mut is_same = true;
+            for piece in page.clone().step_by(PIECE) {
+                let (old, new) = self.both(commits, piece);
+                if old == new {
+                    continue;
+                }
+                is_same = false;
+                each_difference(&old, &new, |run| {
+                    record.add(piece + run.start * WORD, &new[run])
+                })?;
+            }
+            if is_same {
+                same.add(page);
+            }
+            Ok(())
+        })?;
+        same.drop_copies();
+        if !record.finish()? {
+            return Ok(());
+        }
+        // From here on it is there, whatever happens.
+        if self.write_home(commits, file, pages).is_err() {
+            log.set_behind(true);
+        } else if log.length() > self.most_logged() {
+            // What fails here fails the next.
+            let _ = log.restart(file, self.most_logged());
+        }
+        Ok(())
+    }
+
+    /// Has the file all changes of the last record, if it has not.
+    fn catch_up(&self, log: &mut Log, file: File) -> Result<(), MappedError> {
+        log.check()?;
+        if log.condition() != Condition::Behind {
+            return Ok(());
+        }
+        log.replay_last(file, |change| {
+            // SAFETY: 1. in the mapping of the log.
+            let written = unsafe { file.write_at(change.place, change.from, change.length) };
+            written.map_err(refused)
+        })?;
+        log.set_behind(false);
+        Ok(())
+    }
+
+    /// A piece as it was committed, and as it is.
+    fn both(&self, commits: &Commits, piece: usize) -> (Piece, Piece) {
+        let at = |base: NonNull<u8>| {
+            // SAFETY: 1. inside the heap, as its pages are whole pieces.
+            let place = unsafe { crate::ptr::advance::<u8>(base, piece) };
+            // SAFETY: 1. nobody stores anything meanwhile.
+            unsafe { read(place) }
+        };
+        (at(commits.view), at(self.base()))
+    }
+
+    /// Writes the changes of all pages into the file.
+    fn write_home(&self, commits: &Commits, file: File, pages: Pagemap) -> Result<(), MappedError> {
+        let mut home = Home {
+            area: self,
+            file,
+            bytes: 0..0,
+        };
+        self.each_changed_page(pages, |page| {
+            for piece in page.step_by(PIECE) {
+                let (old, new) = self.both(commits, piece);
+                let differs = |word: &usize| old[*word] != new[*word];
+                let words = 0..new.len();
+                // From the first to the last: what lies between is the same.
+                if let (Some(first), Some(last)) =
+                    (words.clone().find(differs), words.rev().find(differs))
+                {
+                    home.add(piece + first * WORD..piece + (last + 1) * WORD)?;
+                }
+            }
+            Ok(())
+        })?;
+        home.write()
+    }
+
+    /// Calls for each page, from a byte to another, in which somebody stored something. What lies in free units is
+    /// nobody's, and is dropped.
+    fn each_changed_page(
+        &self,
+        pages: Pagemap,
+        mut act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
+    ) -> Result<(), MappedError> {
+        let (base, page) = (self.base().addr().get(), PageLen::pages(1).bytes());
+        let all = base..base + self.touched().end as usize * UNIT;
+        pages.each_changed(all, |run| {
+            let (mut next, end) = (run.start - base, run.end - base);
+            while next < end {
+                let unit = next / UNIT;
+                let to = end.min((unit + 1) * UNIT);
+                if self.is_nobodys(unit) {
+                    self.drop_copies(next..to);
+                } else {
+                    (next..to)
+                        .step_by(page)
+                        .try_for_each(|start| act(start..start + page))?;
+                }
+                next = to;
+            }
+            Ok(())
+        })
+    }
+
+    fn is_nobodys(&self, unit: usize) -> bool {
+        u32::try_from(unit)
+            .is_ok_and(|unit| unit >= self.geometry.first && self.unit(unit) == Unit::Free)
+    }
+
+    /// What these pages hold is what the file has, again. If the kernel refuses, they stay, which costs memory.
+    fn drop_copies(&self, pages: Range<usize>) {
+        if pages.is_empty() {
+            return;
+        }
+        // SAFETY: 1. inside the mapping.
+        let from = unsafe { crate::ptr::advance::<u8>(self.base(), pages.start) };
+        // SAFETY: 1. the same bytes, or nobody's.
+        let _ = unsafe { drop_copies(from, PageLen::kept(pages.len())) };
+    }
+
+    /// What these units hold is nobody's: the memory goes, and the space if nobody can want it back.
+    pub(super) fn empty(&self, first: u32, count: u32) {
+        if self.commits.is_some() {
+            let bytes = |unit: u32| unit as usize * UNIT;
+            return self.drop_copies(bytes(first)..bytes(first + count));
+        }
+        let (first, count) = self.give_space_up(first, count);
+        if count != 0 {
+            // SAFETY: 1. units that nobody has. If the kernel refuses, their memory stays.
+            let _ = unsafe { shared::remove(self.start(first), PageLen::units(count as usize)) };
+        }
+    }
+
+    /// Gives the space of units back to the disk.
+    pub(super) fn punch(&self, first: u32, count: u32) -> Result<(), MappedError> {
+        if count == 0 {
+            return Ok(());
+        }
+        let length = PageLen::units(count as usize);
+        let punched = self.descriptor()?.punch(first as usize * UNIT, length);
+        punched.map_err(refused)
+    }
+
+    /// Drops all that was stored since the last commit.
+    ///
+    /// The caller sees to it that nobody uses it, and that what the heap's tables say of processes is made anew.
+    pub(super) fn drop_changes(&self) -> Result<(), MappedError> {
+        let (commits, file) = (self.commits()?, self.descriptor()?);
+        let mut log = commits.log.lock();
+        self.catch_up(&mut log, file)?;
+        let base = self.base().addr().get();
+        let pages = Pagemap::open().map_err(refused)?;
+        let all = base..base + self.geometry.bytes();
+        let done = pages.each_changed::<MappedError>(all, |run| {
+            self.drop_copies(run.start - base..run.end - base);
+            Ok(())
+        });
+        pages.close();
+        if done.is_err() {
+            // All of them then, also those that were only read.
+            self.drop_copies(0..self.geometry.bytes());
+        }
+        Ok(())
+    }
+
+    /// Has all that was committed in the file and on the disk, and begins the log anew.
+    pub(super) fn checkpoint(&self) -> Result<(), MappedError> {
+        let (commits, file) = (self.commits()?, self.descriptor()?);
+        let mut log = commits.log.lock();
+        self.catch_up(&mut log, file)?;
+        log.restart(file, LEAST)
+    }
+}
+
+/// Pages that are the same as in the file: runs of them are dropped at once.
+struct Same<'a> {
+    area: &'a Area,
+    pages: Range<usize>,
+}
+
+impl<'a> Same<'a> {
+    fn new(area: &'a Area) -> Self {
+        Self { area, pages: 0..0 }
+    }
+
+    fn add(&mut self, page: Range<usize>) {
+        if page.start != self.pages.end {
+            self.drop_copies();
+            self.pages = page.start..page.start;
+        }
+        self.pages.end = page.end;
+    }
+
+    fn drop_copies(&mut self) {
+        self.area.drop_copies(core::mem::take(&mut self.pages));
+    }
+}
+
+/// Bytes that are on their way to the file: those that follow each other at once.
+struct Home<'a> {
+    area: &'a Area,
+    file: File,
+    bytes: Range<usize>,
+}
+
+impl Home<'_> {
+    fn add(&mut self, bytes: Range<usize>) -> Result<(), MappedError> {
+        if bytes.start != self.bytes.end {
+            self.write()?;
+            self.bytes = bytes.start..bytes.start;
+        }
+        self.bytes.end = bytes.end;
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), MappedError> {
+        let bytes = core::mem::take(&mut self.bytes);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: 1. inside the heap.
+        let from = unsafe { crate::ptr::advance::<u8>(self.area.base(), bytes.start) };
+        // SAFETY: 1. so many bytes of the mapping, in which nobody stores anything meanwhile.
+        let written = unsafe { self.file.write_at(bytes.start, from, bytes.len()) };
+        written.map_err(refused)
+    }
+}

@@ -1,0 +1,489 @@
+//! The log of a heap that commits: what each commit changed, behind the heap's bytes in the same file. See
+//! docs/committed.md.
+
+use core::ops::Range;
+use core::ptr::NonNull;
+
+use siphasher::sip::SipHasher13;
+
+use super::error::MappedError;
+use super::logged::{Reader, WORD, add, end_of, sum_of};
+use super::source::{no_memory, refused};
+use crate::os::shared::{File, Sharing};
+use crate::os::{self, Access, Lock, PageLen};
+
+/// The longest piece that a disk writes whole or not at all, of those in use. Nothing that counts shares one with what
+/// is written later.
+const BLOCK: usize = 4096;
+/// Two heads, of which the newer counts, then the records.
+const RECORDS: usize = 2 * BLOCK;
+/// Bytes of a log, at least: some hundred small commits. Grows by as much.
+pub(super) const LEAST: usize = 1 << 20;
+/// Bytes that are written at once, and waited for: so many take longer to write than to wait for.
+const BUFFER: usize = 1 << 20;
+
+/// "flaghead" and "flagdone".
+const HEAD: u64 = u64::from_le_bytes(*b"flaghead");
+const DONE: u64 = u64::from_le_bytes(*b"flagdone");
+/// Words before a record's changes: a mark, its number, the bytes that follow, and the sum of these two and all that
+/// follows.
+const RECORD_WORDS: usize = 4;
+/// Bits of a change's first word that count its words. The others are its place, in words.
+const COUNT_BITS: u32 = 16;
+
+/// Whether the log can be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Nobody has read it yet.
+    Unread,
+    Good,
+    /// The file has not all of the last record's changes, as its disk had no room: they are in the log alone.
+    Behind,
+    /// The kernel could not write: nobody knows what is on the disk.
+    Poisoned,
+}
+
+pub(super) struct Log {
+    /// Where it begins in the file: behind the heap.
+    start: usize,
+    /// The heap's: what another heap left on the disk is none of this one's.
+    id: u64,
+    /// The number of the last record.
+    sequence: u64,
+    /// That of the last whose changes are in the file, and on the disk: the newer head says so.
+    home: u64,
+    /// Which of the heads that is.
+    head: usize,
+    /// Where the next record goes, where the last is, and how far the file has room, from `start`.
+    next: usize,
+    last: usize,
+    end: usize,
+    condition: Condition,
+    /// The first block of a record, and what of the others is not written yet.
+    buffer: &'static mut [u64],
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let buffer = NonNull::from(&mut *self.buffer).cast();
+        // SAFETY: 1. our own, and nobody uses it any more.
+        let _ = unsafe { os::unmap(buffer, PageLen::kept(BUFFER)) };
+    }
+}
+
+/// Bytes of the heap that a record changes: where they belong, and where they stand.
+pub(super) struct Change {
+    pub(super) place: usize,
+    pub(super) from: NonNull<u8>,
+    pub(super) length: usize,
+}
+
+/// The first word of a change.
+fn word_of(place: usize, count: usize) -> u64 {
+    ((place / WORD) as u64) << COUNT_BITS | count as u64
+}
+
+impl Log {
+    /// The log of a heap that ends there.
+    pub(super) fn new(start: usize, id: u64) -> Result<Self, MappedError> {
+        let page = PageLen::pages(1).bytes();
+        let buffer = os::map(PageLen::kept(BUFFER), page, Access::Committed).ok_or(no_memory())?;
+        // SAFETY: 1. just mapped, zero, and the log's until that is dropped.
+        let buffer =
+            unsafe { core::slice::from_raw_parts_mut(buffer.cast().as_ptr(), BUFFER / WORD) };
+        Ok(Self {
+            start,
+            id,
+            sequence: 0,
+            home: 0,
+            head: 0,
+            next: RECORDS,
+            last: RECORDS,
+            end: LEAST,
+            condition: Condition::Unread,
+            buffer,
+        })
+    }
+
+    /// Makes it, in a file that is so long already, and that nobody else knows.
+    pub(super) fn create(&mut self, file: File) -> Result<(), MappedError> {
+        let room = PageLen::kept(LEAST);
+        file.reserve(self.start, room).map_err(refused)?;
+        // Disks are slower where nothing was written before. Once, not at each commit.
+        self.buffer.fill(0);
+        for place in (0..LEAST).step_by(BUFFER) {
+            let words = &self.buffer[..BUFFER.min(LEAST - place) / WORD];
+            file.write_words(self.start + place, words)
+                .map_err(refused)?;
+        }
+        self.write_head(file)?;
+        self.condition = Condition::Good;
+        Ok(())
+    }
+
+    /// An error unless the log can be written to.
+    pub(super) fn check(&self) -> Result<(), MappedError> {
+        match self.condition {
+            Condition::Unread => Err(MappedError::Closed),
+            Condition::Poisoned => Err(MappedError::Poisoned),
+            Condition::Good | Condition::Behind => Ok(()),
+        }
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        self.condition
+    }
+
+    /// Bytes of records since the last checkpoint.
+    pub(super) fn length(&self) -> usize {
+        self.next - RECORDS
+    }
+
+    /// The file has not all of the last record's changes, or has them again.
+    pub(super) fn set_behind(&mut self, is_behind: bool) {
+        self.condition = match is_behind {
+            true => Condition::Behind,
+            false => Condition::Good,
+        };
+    }
+
+    /// Nobody writes to it any more, as nobody knows what is on the disk.
+    fn poisoned(&mut self) -> MappedError {
+        self.condition = Condition::Poisoned;
+        MappedError::Poisoned
+    }
+
+    /// Says that all records up to the last are home.
+    fn write_head(&mut self, file: File) -> Result<(), MappedError> {
+        let sum = end_of(sum_of(self.id, self.sequence), HEAD);
+        self.buffer[..BLOCK / WORD].fill(0);
+        self.buffer[..3].copy_from_slice(&[HEAD, self.sequence, sum]);
+        let (other, block) = (1 - self.head, &self.buffer[..BLOCK / WORD]);
+        let place = self.start + other * BLOCK;
+        // A disk without room refuses the first.
+        file.write_words(place, block).map_err(refused)?;
+        let written = file.write_durably(place, block);
+        written.map_err(|_| self.poisoned())?;
+        (self.head, self.home) = (other, self.sequence);
+        Ok(())
+    }
+
+    /// Begins anew, once the file has all changes: has them on the disk first, and keeps so many bytes for the next
+    /// records.
+    pub(super) fn restart(&mut self, file: File, keep: usize) -> Result<(), MappedError> {
+        self.check()?;
+        if self.condition == Condition::Behind {
+            return Err(MappedError::NoSpace);
+        }
+        if self.next != RECORDS {
+            file.sync().map_err(|_| self.poisoned())?;
+            self.write_head(file)?;
+            (self.next, self.last) = (RECORDS, RECORDS);
+        }
+        let keep = keep.next_multiple_of(LEAST);
+        // If the kernel refuses, the file is longer than it need be.
+        if self.end > keep && self.set_end(file, keep).is_ok() {
+            self.end = keep;
+        }
+        Ok(())
+    }
+
+    fn set_end(&self, file: File, end: usize) -> Result<(), MappedError> {
+        file.set_length(PageLen::kept(self.start + end))
+            .map_err(refused)
+    }
+
+    /// Has room for a record that ends there.
+    fn make_room(&mut self, file: File, end: usize) -> Result<(), MappedError> {
+        if end <= self.end {
+            return Ok(());
+        }
+        let end = end.next_multiple_of(LEAST);
+        self.set_end(file, end)?;
+        let room = PageLen::kept(end - self.end);
+        if let Err(refusal) = file.reserve(self.start + self.end, room) {
+            let _ = self.set_end(file, self.end);
+            return Err(refused(refusal));
+        }
+        self.end = end;
+        Ok(())
+    }
+
+    /// Reads the log of a file that nobody else writes to, and answers for each change of a record that may not be home, in
+    /// order; whether there was one. `first` are bytes at the heap's beginning that no commit changes.
+    pub(super) fn replay(
+        &mut self,
+        file: File,
+        first: usize,
+        mut act: impl FnMut(Change) -> Result<(), MappedError>,
+    ) -> Result<bool, MappedError> {
+        let reader = Reader::new(file)?;
+        self.end = reader
+            .bytes
+            .checked_sub(self.start)
+            .filter(|end| *end >= LEAST)
+            .ok_or(MappedError::Length)?;
+        let heads = [0, 1].map(|head| self.head_at(&reader, head));
+        let newer = heads[1] > heads[0];
+        (self.head, self.home) = match heads[usize::from(newer)] {
+            Some(sequence) => (usize::from(newer), sequence),
+            None => return Err(MappedError::Damaged),
+        };
+        self.sequence = self.home;
+        (self.next, self.last) = (RECORDS, RECORDS);
+        while let Some(length) = self.record_at(&reader, self.next) {
+            self.check_changes(&reader, self.next, length, first)?;
+            self.each_change(&reader, self.next, length, &mut act)?;
+            self.last = self.next;
+            self.next += (RECORD_WORDS * WORD + length).next_multiple_of(BLOCK);
+            self.sequence += 1;
+        }
+        self.condition = Condition::Good;
+        Ok(self.next != RECORDS)
+    }
+
+    /// The changes of the last record, once more.
+    pub(super) fn replay_last(
+        &mut self,
+        file: File,
+        mut act: impl FnMut(Change) -> Result<(), MappedError>,
+    ) -> Result<(), MappedError> {
+        let reader = Reader::new(file)?;
+        self.sequence -= 1;
+        let length = self.record_at(&reader, self.last);
+        self.sequence += 1;
+        let length = length.ok_or(MappedError::Damaged)?;
+        self.each_change(&reader, self.last, length, &mut act)
+    }
+
+    /// What a head says; `None` if it says nothing.
+    fn head_at(&self, reader: &Reader, head: usize) -> Option<u64> {
+        let place = self.start + head * BLOCK;
+        let [mark, sequence, sum] = [0, 1, 2].map(|word| reader.word(place + word * WORD));
+        let (mark, sequence, sum) = (mark?, sequence?, sum?);
+        let own = end_of(sum_of(self.id, sequence), HEAD);
+        (mark == HEAD && sum == own).then_some(sequence)
+    }
+
+    /// Bytes of changes of the record behind the last, if it is there, whole.
+    fn record_at(&self, reader: &Reader, place: usize) -> Option<usize> {
+        let place = self.start.checked_add(place)?;
+        let word = |word: usize| reader.word(place + word * WORD);
+        let sequence = self.sequence.checked_add(1)?;
+        if word(0)? != DONE || word(1)? != sequence {
+            return None;
+        }
+        let length = usize::try_from(word(2)?).ok()?;
+        let changes = place + RECORD_WORDS * WORD;
+        if !length.is_multiple_of(WORD) || length > reader.bytes.checked_sub(changes)? {
+            return None;
+        }
+        let mut sum = sum_of(self.id, sequence);
+        reader.add(&mut sum, changes, length)?;
+        (word(3)? == end_of(sum, length as u64)).then_some(length)
+    }
+
+    /// Calls for each change of a record.
+    fn each_change(
+        &self,
+        reader: &Reader,
+        place: usize,
+        length: usize,
+        act: &mut impl FnMut(Change) -> Result<(), MappedError>,
+    ) -> Result<(), MappedError> {
+        let mut next = self.start + place + RECORD_WORDS * WORD;
+        let end = next + length;
+        while next < end {
+            let word = reader.word(next).ok_or(MappedError::Damaged)?;
+            let (place, count) = (word >> COUNT_BITS, word & ((1 << COUNT_BITS) - 1));
+            let place = usize::try_from(place)
+                .ok()
+                .and_then(|word| word.checked_mul(WORD));
+            #[expect(clippy::cast_possible_truncation, reason = "16 bits")]
+            let length = count as usize * WORD;
+            next += WORD;
+            let fits = |place: &usize| {
+                let is_inside = place
+                    .checked_add(length)
+                    .is_some_and(|end| end <= self.start);
+                is_inside && length != 0 && length <= end - next
+            };
+            let place = place.filter(fits).ok_or(MappedError::Damaged)?;
+            let from = reader.at(next);
+            act(Change {
+                place,
+                from,
+                length,
+            })?;
+            next += length;
+        }
+        Ok(())
+    }
+
+    /// Whether a record's changes are such, before the first of them is made.
+    fn check_changes(
+        &self,
+        reader: &Reader,
+        place: usize,
+        length: usize,
+        first: usize,
+    ) -> Result<(), MappedError> {
+        self.each_change(reader, place, length, &mut |change| {
+            if change.place < first {
+                return Err(MappedError::Damaged);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A record that is being written.
+pub(super) struct Record<'a> {
+    log: &'a mut Log,
+    file: File,
+    /// Words in the buffer.
+    filled: usize,
+    /// Those of these that the sum has.
+    summed: usize,
+    /// Words behind the first block that are on the disk.
+    written: usize,
+    sum: SipHasher13,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(log: &'a mut Log, file: File) -> Self {
+        let sum = sum_of(log.id, log.sequence + 1);
+        Self {
+            log,
+            file,
+            filled: RECORD_WORDS,
+            summed: RECORD_WORDS,
+            written: 0,
+            sum,
+        }
+    }
+
+    fn words(&self) -> usize {
+        self.written + self.filled
+    }
+
+    /// Adds words of the heap, below 65 536 of them.
+    pub(super) fn add(&mut self, place: usize, words: &[u64]) -> Result<(), MappedError> {
+        self.put(&[word_of(place, words.len())])?;
+        self.put(words)
+    }
+
+    fn put(&mut self, mut words: &[u64]) -> Result<(), MappedError> {
+        while !words.is_empty() {
+            if self.filled == self.log.buffer.len() {
+                self.write_rest()?;
+            }
+            let (next, left) = words.split_at(words.len().min(self.log.buffer.len() - self.filled));
+            let end = self.filled + next.len();
+            self.log.buffer[self.filled..end].copy_from_slice(next);
+            self.filled = end;
+            words = left;
+        }
+        Ok(())
+    }
+
+    /// Writes what stands in the buffer behind the first block, whole blocks.
+    fn write_rest(&mut self) -> Result<(), MappedError> {
+        self.add_to_sum();
+        let first = BLOCK / WORD;
+        let end = self.filled.next_multiple_of(first);
+        self.log.buffer[self.filled..end].fill(0);
+        self.write(first..end, self.written * WORD)?;
+        self.written += self.filled - first;
+        (self.filled, self.summed) = (first, first);
+        Ok(())
+    }
+
+    fn add_to_sum(&mut self) {
+        add(&mut self.sum, &self.log.buffer[self.summed..self.filled]);
+        self.summed = self.filled;
+    }
+
+    /// Writes words of the buffer so many bytes behind where they stand there, and waits until they are on the disk.
+    fn write(&mut self, words: Range<usize>, behind: usize) -> Result<(), MappedError> {
+        if words.is_empty() {
+            return Ok(());
+        }
+        let (log, file) = (&mut *self.log, self.file);
+        let place = log.next + behind + words.start * WORD;
+        log.make_room(file, place + words.len() * WORD)?;
+        let (place, words) = (log.start + place, &log.buffer[words]);
+        // A disk without room refuses the first: nothing is lost then.
+        file.write_words(place, words).map_err(refused)?;
+        let written = file.write_durably(place, words);
+        written.map_err(|_| log.poisoned())
+    }
+
+    /// The record is on the disk, if there is anything in it: whether it is.
+    pub(super) fn finish(mut self) -> Result<bool, MappedError> {
+        if self.words() == RECORD_WORDS {
+            return Ok(false);
+        }
+        self.add_to_sum();
+        let (first, total) = (BLOCK / WORD, self.words());
+        let length = ((total - RECORD_WORDS) * WORD) as u64;
+        let sum = end_of(self.sum, length);
+        let head = [DONE, self.log.sequence + 1, length, sum];
+        self.log.buffer[..RECORD_WORDS].copy_from_slice(&head);
+        let done = match self.written {
+            0 => {
+                let end = self.filled.next_multiple_of(first);
+                self.log.buffer[self.filled..end].fill(0);
+                self.write(0..end, 0)
+            }
+            _ => self.write_rest().and_then(|()| self.write(0..first, 0)),
+        };
+        let log = self.log;
+        if let Err(error) = done {
+            // What the kernel has of it shall be no record to who opens the file next.
+            log.buffer[..first].fill(0);
+            let _ = self
+                .file
+                .write_words(log.start + log.next, &log.buffer[..first]);
+            return Err(error);
+        }
+        log.last = log.next;
+        log.next += (total * WORD).next_multiple_of(BLOCK);
+        log.sequence += 1;
+        Ok(true)
+    }
+}
+
+/// What a heap that commits has besides its mapping.
+pub(super) struct Commits {
+    pub(super) log: Lock<Log>,
+    /// The file as it is: all that was committed.
+    pub(super) view: NonNull<u8>,
+    length: PageLen,
+}
+
+// SAFETY: 1. the view is only read.
+unsafe impl Send for Commits {}
+// SAFETY: 1. as above.
+unsafe impl Sync for Commits {}
+
+impl Commits {
+    /// For a heap of so many bytes, at the beginning of this file.
+    pub(super) fn new(file: File, bytes: usize, id: u64) -> Result<Self, MappedError> {
+        let log = Log::new(bytes, id)?;
+        let length = PageLen::kept(bytes);
+        let view = file.map(length, None, Sharing::Reader).map_err(refused)?;
+        Ok(Self {
+            log: Lock::new(log),
+            view,
+            length,
+        })
+    }
+}
+
+impl Drop for Commits {
+    fn drop(&mut self) {
+        // SAFETY: 1. our own, and nobody uses it any more.
+        let _ = unsafe { os::unmap(self.view, self.length) };
+    }
+}

@@ -1,0 +1,166 @@
+//! Heaps that commit: what who opens the file finds, after any end.
+
+use flagstone::allocator_api2::vec::Vec as MappedVec;
+use flagstone::mapped::{Box, Map, Mutex};
+use flagstone::{Committed, CommittedOptions, Mapped, MappedError, Opened};
+
+use crate::common::process::begin;
+use crate::files::{Folder, in_child};
+
+pub(crate) const CAPACITY: usize = 64 << 20;
+
+pub(crate) fn options<'a>() -> CommittedOptions<'a> {
+    Committed::options().capacity(CAPACITY)
+}
+
+pub(crate) fn open(path: &str) -> Result<Committed, MappedError> {
+    // SAFETY: the file is this test's.
+    unsafe { Committed::options().open(path) }
+}
+
+pub(crate) fn commit(heap: Committed) {
+    // SAFETY: nobody else uses it.
+    unsafe { heap.commit() }.expect("room");
+}
+
+pub(crate) fn close(heap: Committed) {
+    // SAFETY: nobody else uses it.
+    unsafe { heap.close() }.expect("nobody refuses");
+}
+
+type Numbers = Mutex<Map<u64, Box<[u64; 32]>>>;
+
+fn put(heap: Committed, key: u64, number: u64) {
+    let numbers = match heap.get::<Numbers>("numbers").expect("that type") {
+        Some(numbers) => numbers,
+        None => {
+            let map = Map::new_in(heap.handle());
+            heap.insert("numbers", Mutex::new(map)).expect("room")
+        }
+    };
+    let mut numbers = numbers.lock().expect("nobody was killed with it");
+    let value = Box::new_in([number; 32], heap.handle());
+    numbers.insert(key, value).expect("room");
+}
+
+fn number(heap: &Mapped, key: u64) -> Option<u64> {
+    let numbers = heap.get::<Numbers>("numbers").expect("that type")?;
+    let numbers = numbers.lock().expect("nobody was killed with it");
+    let value = numbers.get(&key).expect("whole")?;
+    assert!(value.iter().all(|number| *number == value[0]));
+    Some(value[0])
+}
+
+#[test]
+fn the_last_commit_is_found_however_the_process_ends() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let path = folder.path("heap");
+        in_child(|| {
+            let heap = options().create(&path).expect("a heap");
+            assert_eq!(heap.opened(), Opened::Created);
+            put(heap, 1, 10);
+            commit(heap);
+            put(heap, 1, 11);
+            put(heap, 2, 20);
+        });
+        for round in 0..20 {
+            in_child(|| {
+                let heap = open(&path).expect("the heap");
+                assert_eq!(heap.opened(), Opened::Recovered);
+                heap.verify().expect("a sound heap");
+                let expected = if round == 0 { 10 } else { 100 + round };
+                assert_eq!(number(&heap, 1), Some(expected));
+                assert_eq!(number(&heap, 2), None);
+                put(heap, 1, 101 + round);
+                commit(heap);
+                put(heap, 2, 20);
+                put(heap, 1, 7);
+            });
+        }
+        in_child(|| {
+            let heap = open(&path).expect("the heap");
+            commit(heap);
+            put(heap, 1, 7);
+            close(heap);
+        });
+        in_child(|| {
+            let heap = open(&path).expect("the heap");
+            assert_eq!(heap.opened(), Opened::Clean);
+            assert_eq!(number(&heap, 1), Some(120));
+        });
+    }
+}
+
+#[test]
+fn a_rollback_leads_to_the_last_commit() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let path = folder.path("heap");
+        in_child(|| {
+            let heap = options().create(&path).expect("a heap");
+            for round in 0..100 {
+                put(heap, round, round);
+                let mut many = MappedVec::new_in(heap.handle());
+                many.extend(0..100_000_u64);
+                drop(many);
+                commit(heap);
+                let live = heap.stats().live;
+                for key in 0..50 {
+                    put(heap, 1_000 + key, key);
+                    put(heap, round, 7_000 + key);
+                }
+                // SAFETY: nobody else uses it.
+                unsafe { heap.rollback() }.expect("the last commit");
+                heap.verify().expect("a sound heap");
+                assert_eq!(heap.stats().live, live);
+                assert_eq!(number(&heap, round), Some(round));
+                assert_eq!(number(&heap, 1_000), None);
+            }
+            close(heap);
+        });
+    }
+}
+
+#[test]
+fn one_process_has_it() {
+    let _turn = begin();
+    let folder = Folder::new("/dev/shm");
+    let path = folder.path("heap");
+    let heap = options().create(&path).expect("a heap");
+    put(heap, 1, 10);
+    heap.insert("place", 7_u64).expect("room");
+    commit(heap);
+    // A child has a copy, and can change nothing of it for others.
+    in_child(|| {
+        assert_eq!(heap.get::<u64>("place"), Ok(Some(&7)));
+        // SAFETY: nobody else uses it.
+        assert_eq!(unsafe { heap.commit() }, Err(MappedError::Forked));
+        // SAFETY: as above.
+        assert_eq!(unsafe { heap.rollback() }, Err(MappedError::Forked));
+        assert_eq!(heap.checkpoint(), Err(MappedError::Forked));
+        let mut numbers = MappedVec::<u64, _>::new_in(heap.handle());
+        assert!(numbers.try_reserve(1).is_err());
+    });
+    // SAFETY: the file is this test's.
+    let shared = unsafe { Mapped::options().open(&path) };
+    assert_eq!(shared.err(), Some(MappedError::Kind));
+    put(heap, 1, 11);
+    commit(heap);
+    close(heap);
+    let mapped = folder.path("mapped");
+    let other = Mapped::options().capacity(CAPACITY).create_file(&mapped);
+    assert!(other.is_ok());
+    assert_eq!(open(&mapped).err(), Some(MappedError::Kind));
+    // Opened again, in the process that closed it.
+    let heap = open(&path).expect("the heap");
+    assert_eq!(number(&heap, 1), Some(11));
+    put(heap, 1, 12);
+    commit(heap);
+    close(heap);
+    in_child(|| {
+        let heap = open(&path).expect("the heap");
+        assert_eq!(number(&heap, 1), Some(12));
+        close(heap);
+    });
+}
