@@ -4,6 +4,7 @@ use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::area::Area;
+use super::changed::{Noting, PIECE, Pages, Piece, Runs, each_difference};
 use super::error::MappedError;
 use super::header::CONSTANTS;
 use super::log::{Commits, Condition, LEAST, Log, Record};
@@ -12,20 +13,19 @@ use super::source::refused;
 use super::words::Unit;
 use crate::os::PageLen;
 use crate::os::durable::drop_copies;
-use crate::os::pagemap::{NotTold, Pagemap};
+use crate::os::pagemap::{Noted, Pagemap};
 use crate::os::shared::{self, File};
 use crate::units::UNIT;
 
-/// Bytes that are compared at once.
-const PIECE: usize = 4096;
 /// Bytes of constants, which no commit changes.
 const FIRST: usize = CONSTANTS * WORD;
 /// Of a heap, one part in so many may stand in the log, and at least [`LEAST`]: who opens the heap after a kill writes
 /// that much, and each checkpoint waits for the disk twice.
 const PART: usize = 16;
 
-/// A piece of the heap, or of the file, as numbers.
-type Piece = [u64; PIECE / WORD];
+/// Bytes of a heap from which on the kernel is asked to note what is stored: without that, a look at their pages takes as
+/// long as a wait for the disk.
+const NOTED: usize = 8 << 20;
 
 /// Reads a piece.
 ///
@@ -34,35 +34,6 @@ type Piece = [u64; PIECE / WORD];
 unsafe fn read(from: NonNull<u8>) -> Piece {
     // SAFETY: 1. our own.
     unsafe { from.cast::<Piece>().read() }
-}
-
-/// The runs of words in which two pieces differ. One equal word between two is taken along: a run has a word before it.
-fn each_difference(
-    old: &Piece,
-    new: &Piece,
-    mut act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
-) -> Result<(), MappedError> {
-    let mut run = 0..0;
-    let differing = (0..new.len()).filter(|word| old[*word] != new[*word]);
-    for word in differing {
-        if word > run.end + 1 || run.is_empty() {
-            if !run.is_empty() {
-                act(run)?;
-            }
-            run = word..word;
-        }
-        run.end = word + 1;
-    }
-    if run.is_empty() {
-        return Ok(());
-    }
-    act(run)
-}
-
-impl From<NotTold> for MappedError {
-    fn from(NotTold(errno): NotTold) -> Self {
-        refused(errno)
-    }
 }
 
 impl Area {
@@ -91,6 +62,13 @@ impl Area {
         self.checkpoint()
     }
 
+    /// The mapping is another, of the same file.
+    pub(super) fn forget_notes(&self) {
+        if let Some(commits) = &self.commits {
+            commits.noting.lock().end();
+        }
+    }
+
     /// Whether who had the heap left more in the log than in the file.
     pub(super) fn has_log_left(&self) -> bool {
         let left = |commits: &Commits| commits.log.lock().length() != 0;
@@ -100,6 +78,7 @@ impl Area {
     /// Has all in the file that was committed; whether something was not. By who opens it, and is alone.
     pub(super) fn recover(&self) -> Result<bool, MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
+        commits.noting.lock().end();
         let mut log = commits.log.lock();
         let was_left = log.replay(file, FIRST, |change| {
             // SAFETY: 1. in the mapping of the log.
@@ -135,51 +114,102 @@ impl Area {
     /// The caller sees to it that nobody stores anything meanwhile.
     pub(super) fn commit(&self) -> Result<(), MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
-        let pages = Pagemap::open().map_err(refused)?;
-        let done = self.commit_pages(commits, file, pages);
-        pages.close();
+        let map = Pagemap::open().map_err(refused)?;
+        let pages = self.pages(commits, map);
+        let done = self.commit_pages(commits, file, &pages);
+        map.close();
         done
+    }
+
+    /// How pages are found in which something was stored since the last commit.
+    fn pages(&self, commits: &Commits, map: Pagemap) -> Pages {
+        let base = self.base().addr().get();
+        let mut noting = commits.noting.lock();
+        let are_noted = match *noting {
+            Noting::Yes(_) => map.is_noted(base..base + PageLen::pages(1).bytes()),
+            _ => false,
+        };
+        if matches!(*noting, Noting::Yes(_)) && !are_noted {
+            // The program closed the descriptor.
+            noting.end();
+            *noting = Noting::Refused;
+        }
+        let touched = self.touched().end as usize * UNIT;
+        Pages {
+            map,
+            all: base..base + touched,
+            are_noted,
+        }
     }
 
     fn commit_pages(
         &self,
         commits: &Commits,
         file: File,
-        pages: Pagemap,
+        pages: &Pages,
     ) -> Result<(), MappedError> {
         let mut log = commits.log.lock();
         self.catch_up(&mut log, file)?;
         let mut record = Record::new(&mut log, file);
         let mut same = Same::new(self);
-        self.each_changed_page(pages, |page| {
-            let mut is_same = true;
-            for piece in page.clone().step_by(PIECE) {
-                let (old, new) = self.both(commits, piece);
-                if old == new {
-                    continue;
+        let mut runs = Runs::new();
+        pages.each(|run| {
+            runs.add(run.clone());
+            self.each_page(run, |page| {
+                let mut is_same = true;
+                for piece in page.clone().step_by(PIECE) {
+                    let (old, new) = self.both(commits, piece);
+                    if old != new {
+                        is_same = false;
+                        each_difference(&old, &new, |run| {
+                            record.add(piece + run.start * WORD, &new[run])
+                        })?;
+                    }
                 }
-                is_same = false;
-                each_difference(&old, &new, |run| {
-                    record.add(piece + run.start * WORD, &new[run])
-                })?;
-            }
-            if is_same {
-                same.add(page);
-            }
-            Ok(())
+                if is_same {
+                    same.add(page);
+                }
+                Ok(())
+            })
         })?;
         same.drop_copies();
-        if !record.finish()? {
+        let has_changes = record.finish()?;
+        // From here on it is there, whatever happens.
+        if has_changes && self.write_home(commits, file, pages, &runs).is_err() {
+            log.set_behind(true);
             return Ok(());
         }
-        // From here on it is there, whatever happens.
-        if self.write_home(commits, file, pages).is_err() {
-            log.set_behind(true);
-        } else if log.length() > self.most_logged() {
-            // What fails here fails the next.
-            let _ = log.restart(file, self.most_logged());
+        runs.protect(pages);
+        let most = self.most_logged();
+        // What fails here fails the next.
+        if log.length() > most && log.restart(file, most).is_ok() && pages.are_noted {
+            // Else those that are the same as in the file are dropped by the next.
+            let _ = pages
+                .map
+                .each_changed::<MappedError>(pages.all.clone(), |run| {
+                    self.drop_run(run);
+                    Ok(())
+                });
         }
+        self.begin_noting(commits, pages);
         Ok(())
+    }
+
+    /// Has the kernel note what is stored from here on, if there is enough that finding it costs more than that.
+    fn begin_noting(&self, commits: &Commits, pages: &Pages) {
+        let mut noting = commits.noting.lock();
+        if !matches!(*noting, Noting::No) || pages.all.len() < NOTED {
+            return;
+        }
+        let length = PageLen::kept(self.geometry.bytes());
+        *noting = match Noted::begin(self.base(), length) {
+            Ok(noted) => Noting::Yes(noted),
+            Err(_) => Noting::Refused,
+        };
+        if matches!(*noting, Noting::Yes(_)) {
+            // What is refused here is compared by the next.
+            let _ = pages.map.protect(pages.all.clone());
+        }
     }
 
     /// Has the file all changes of the last record, if it has not.
@@ -209,54 +239,63 @@ impl Area {
     }
 
     /// Writes the changes of all pages into the file.
-    fn write_home(&self, commits: &Commits, file: File, pages: Pagemap) -> Result<(), MappedError> {
+    fn write_home(
+        &self,
+        commits: &Commits,
+        file: File,
+        pages: &Pages,
+        runs: &Runs,
+    ) -> Result<(), MappedError> {
         let mut home = Home {
             area: self,
             file,
             bytes: 0..0,
         };
-        self.each_changed_page(pages, |page| {
-            for piece in page.step_by(PIECE) {
-                let (old, new) = self.both(commits, piece);
-                let differs = |word: &usize| old[*word] != new[*word];
-                let words = 0..new.len();
-                // From the first to the last: what lies between is the same.
-                if let (Some(first), Some(last)) =
-                    (words.clone().find(differs), words.rev().find(differs))
-                {
-                    home.add(piece + first * WORD..piece + (last + 1) * WORD)?;
+        runs.each(pages, |run| {
+            self.each_page(run, |page| {
+                for piece in page.step_by(PIECE) {
+                    let (old, new) = self.both(commits, piece);
+                    let differs = |word: &usize| old[*word] != new[*word];
+                    let words = 0..new.len();
+                    // From the first to the last: what lies between is the same.
+                    if let (Some(first), Some(last)) =
+                        (words.clone().find(differs), words.rev().find(differs))
+                    {
+                        home.add(piece + first * WORD..piece + (last + 1) * WORD)?;
+                    }
                 }
-            }
-            Ok(())
+                Ok(())
+            })
         })?;
         home.write()
     }
 
-    /// Calls for each page, from a byte to another, in which somebody stored something. What lies in free units is
-    /// nobody's, and is dropped.
-    fn each_changed_page(
+    /// Calls for each page of some addresses, from a byte of the heap to another. What lies in free units is nobody's, and
+    /// is dropped.
+    fn each_page(
         &self,
-        pages: Pagemap,
+        addresses: Range<usize>,
         mut act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
     ) -> Result<(), MappedError> {
         let (base, page) = (self.base().addr().get(), PageLen::pages(1).bytes());
-        let all = base..base + self.touched().end as usize * UNIT;
-        pages.each_changed(all, |run| {
-            let (mut next, end) = (run.start - base, run.end - base);
-            while next < end {
-                let unit = next / UNIT;
-                let to = end.min((unit + 1) * UNIT);
-                if self.is_nobodys(unit) {
-                    self.drop_copies(next..to);
-                } else {
-                    (next..to)
-                        .step_by(page)
-                        .try_for_each(|start| act(start..start + page))?;
-                }
-                next = to;
+        let (mut next, end) = (addresses.start - base, addresses.end - base);
+        while next < end {
+            let unit = next / UNIT;
+            let is_nobodys = self.is_nobodys(unit);
+            // As far as it is the same.
+            let behind =
+                (unit + 1..end.div_ceil(UNIT)).find(|unit| self.is_nobodys(*unit) != is_nobodys);
+            let to = behind.map_or(end, |unit| unit * UNIT);
+            if is_nobodys {
+                self.drop_copies(next..to);
+            } else {
+                (next..to)
+                    .step_by(page)
+                    .try_for_each(|start| act(start..start + page))?;
             }
-            Ok(())
-        })
+            next = to;
+        }
+        Ok(())
     }
 
     fn is_nobodys(&self, unit: usize) -> bool {
@@ -305,19 +344,28 @@ impl Area {
         let (commits, file) = (self.commits()?, self.descriptor()?);
         let mut log = commits.log.lock();
         self.catch_up(&mut log, file)?;
-        let base = self.base().addr().get();
-        let pages = Pagemap::open().map_err(refused)?;
-        let all = base..base + self.geometry.bytes();
-        let done = pages.each_changed::<MappedError>(all, |run| {
-            self.drop_copies(run.start - base..run.end - base);
+        let map = Pagemap::open().map_err(refused)?;
+        let all = self.base().addr().get();
+        let all = all..all + self.geometry.bytes();
+        let pages = Pages {
+            all,
+            ..self.pages(commits, map)
+        };
+        let done = pages.each(|run| {
+            self.drop_run(run);
             Ok(())
         });
-        pages.close();
+        map.close();
         if done.is_err() {
             // All of them then, also those that were only read.
             self.drop_copies(0..self.geometry.bytes());
         }
         Ok(())
+    }
+
+    fn drop_run(&self, addresses: Range<usize>) {
+        let base = self.base().addr().get();
+        self.drop_copies(addresses.start - base..addresses.end - base);
     }
 
     /// Has all that was committed in the file and on the disk, and begins the log anew.

@@ -6,30 +6,31 @@ use core::ptr::NonNull;
 
 use siphasher::sip::SipHasher13;
 
+use super::changed::Noting;
 use super::error::MappedError;
-use super::logged::{Reader, WORD, add, end_of, sum_of};
+use super::logged::{WORD, add, end_of, sum_of};
 use super::source::{no_memory, refused};
 use crate::os::shared::{File, Sharing};
 use crate::os::{self, Access, Lock, PageLen};
 
 /// The longest piece that a disk writes whole or not at all, of those in use. Nothing that counts shares one with what
 /// is written later.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 /// Two heads, of which the newer counts, then the records.
-const RECORDS: usize = 2 * BLOCK;
+pub(super) const RECORDS: usize = 2 * BLOCK;
 /// Bytes of a log, at least: some hundred small commits. Grows by as much.
 pub(super) const LEAST: usize = 1 << 20;
 /// Bytes that are written at once, and waited for: so many take longer to write than to wait for.
 const BUFFER: usize = 1 << 20;
 
 /// "flaghead" and "flagdone".
-const HEAD: u64 = u64::from_le_bytes(*b"flaghead");
-const DONE: u64 = u64::from_le_bytes(*b"flagdone");
+pub(super) const HEAD: u64 = u64::from_le_bytes(*b"flaghead");
+pub(super) const DONE: u64 = u64::from_le_bytes(*b"flagdone");
 /// Words before a record's changes: a mark, its number, the bytes that follow, and the sum of these two and all that
 /// follows.
-const RECORD_WORDS: usize = 4;
+pub(super) const RECORD_WORDS: usize = 4;
 /// Bits of a change's first word that count its words. The others are its place, in words.
-const COUNT_BITS: u32 = 16;
+pub(super) const COUNT_BITS: u32 = 16;
 
 /// Whether the log can be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +46,20 @@ pub(super) enum Condition {
 
 pub(super) struct Log {
     /// Where it begins in the file: behind the heap.
-    start: usize,
+    pub(super) start: usize,
     /// The heap's: what another heap left on the disk is none of this one's.
-    id: u64,
+    pub(super) id: u64,
     /// The number of the last record.
-    sequence: u64,
+    pub(super) sequence: u64,
     /// That of the last whose changes are in the file, and on the disk: the newer head says so.
-    home: u64,
+    pub(super) home: u64,
     /// Which of the heads that is.
-    head: usize,
+    pub(super) head: usize,
     /// Where the next record goes, where the last is, and how far the file has room, from `start`.
-    next: usize,
-    last: usize,
-    end: usize,
-    condition: Condition,
+    pub(super) next: usize,
+    pub(super) last: usize,
+    pub(super) end: usize,
+    pub(super) condition: Condition,
     /// The first block of a record, and what of the others is not written yet.
     buffer: &'static mut [u64],
 }
@@ -69,13 +70,6 @@ impl Drop for Log {
         // SAFETY: 1. our own, and nobody uses it any more.
         let _ = unsafe { os::unmap(buffer, PageLen::kept(BUFFER)) };
     }
-}
-
-/// Bytes of the heap that a record changes: where they belong, and where they stand.
-pub(super) struct Change {
-    pub(super) place: usize,
-    pub(super) from: NonNull<u8>,
-    pub(super) length: usize,
 }
 
 /// The first word of a change.
@@ -208,133 +202,6 @@ impl Log {
         self.end = end;
         Ok(())
     }
-
-    /// Reads the log of a file that nobody else writes to, and answers for each change of a record that may not be home, in
-    /// order; whether there was one. `first` are bytes at the heap's beginning that no commit changes.
-    pub(super) fn replay(
-        &mut self,
-        file: File,
-        first: usize,
-        mut act: impl FnMut(Change) -> Result<(), MappedError>,
-    ) -> Result<bool, MappedError> {
-        let reader = Reader::new(file)?;
-        self.end = reader
-            .bytes
-            .checked_sub(self.start)
-            .filter(|end| *end >= LEAST)
-            .ok_or(MappedError::Length)?;
-        let heads = [0, 1].map(|head| self.head_at(&reader, head));
-        let newer = heads[1] > heads[0];
-        (self.head, self.home) = match heads[usize::from(newer)] {
-            Some(sequence) => (usize::from(newer), sequence),
-            None => return Err(MappedError::Damaged),
-        };
-        self.sequence = self.home;
-        (self.next, self.last) = (RECORDS, RECORDS);
-        while let Some(length) = self.record_at(&reader, self.next) {
-            self.check_changes(&reader, self.next, length, first)?;
-            self.each_change(&reader, self.next, length, &mut act)?;
-            self.last = self.next;
-            self.next += (RECORD_WORDS * WORD + length).next_multiple_of(BLOCK);
-            self.sequence += 1;
-        }
-        self.condition = Condition::Good;
-        Ok(self.next != RECORDS)
-    }
-
-    /// The changes of the last record, once more.
-    pub(super) fn replay_last(
-        &mut self,
-        file: File,
-        mut act: impl FnMut(Change) -> Result<(), MappedError>,
-    ) -> Result<(), MappedError> {
-        let reader = Reader::new(file)?;
-        self.sequence -= 1;
-        let length = self.record_at(&reader, self.last);
-        self.sequence += 1;
-        let length = length.ok_or(MappedError::Damaged)?;
-        self.each_change(&reader, self.last, length, &mut act)
-    }
-
-    /// What a head says; `None` if it says nothing.
-    fn head_at(&self, reader: &Reader, head: usize) -> Option<u64> {
-        let place = self.start + head * BLOCK;
-        let [mark, sequence, sum] = [0, 1, 2].map(|word| reader.word(place + word * WORD));
-        let (mark, sequence, sum) = (mark?, sequence?, sum?);
-        let own = end_of(sum_of(self.id, sequence), HEAD);
-        (mark == HEAD && sum == own).then_some(sequence)
-    }
-
-    /// Bytes of changes of the record behind the last, if it is there, whole.
-    fn record_at(&self, reader: &Reader, place: usize) -> Option<usize> {
-        let place = self.start.checked_add(place)?;
-        let word = |word: usize| reader.word(place + word * WORD);
-        let sequence = self.sequence.checked_add(1)?;
-        if word(0)? != DONE || word(1)? != sequence {
-            return None;
-        }
-        let length = usize::try_from(word(2)?).ok()?;
-        let changes = place + RECORD_WORDS * WORD;
-        if !length.is_multiple_of(WORD) || length > reader.bytes.checked_sub(changes)? {
-            return None;
-        }
-        let mut sum = sum_of(self.id, sequence);
-        reader.add(&mut sum, changes, length)?;
-        (word(3)? == end_of(sum, length as u64)).then_some(length)
-    }
-
-    /// Calls for each change of a record.
-    fn each_change(
-        &self,
-        reader: &Reader,
-        place: usize,
-        length: usize,
-        act: &mut impl FnMut(Change) -> Result<(), MappedError>,
-    ) -> Result<(), MappedError> {
-        let mut next = self.start + place + RECORD_WORDS * WORD;
-        let end = next + length;
-        while next < end {
-            let word = reader.word(next).ok_or(MappedError::Damaged)?;
-            let (place, count) = (word >> COUNT_BITS, word & ((1 << COUNT_BITS) - 1));
-            let place = usize::try_from(place)
-                .ok()
-                .and_then(|word| word.checked_mul(WORD));
-            #[expect(clippy::cast_possible_truncation, reason = "16 bits")]
-            let length = count as usize * WORD;
-            next += WORD;
-            let fits = |place: &usize| {
-                let is_inside = place
-                    .checked_add(length)
-                    .is_some_and(|end| end <= self.start);
-                is_inside && length != 0 && length <= end - next
-            };
-            let place = place.filter(fits).ok_or(MappedError::Damaged)?;
-            let from = reader.at(next);
-            act(Change {
-                place,
-                from,
-                length,
-            })?;
-            next += length;
-        }
-        Ok(())
-    }
-
-    /// Whether a record's changes are such, before the first of them is made.
-    fn check_changes(
-        &self,
-        reader: &Reader,
-        place: usize,
-        length: usize,
-        first: usize,
-    ) -> Result<(), MappedError> {
-        self.each_change(reader, place, length, &mut |change| {
-            if change.place < first {
-                return Err(MappedError::Damaged);
-            }
-            Ok(())
-        })
-    }
 }
 
 /// A record that is being written.
@@ -457,6 +324,7 @@ impl<'a> Record<'a> {
 /// What a heap that commits has besides its mapping.
 pub(super) struct Commits {
     pub(super) log: Lock<Log>,
+    pub(super) noting: Lock<Noting>,
     /// The file as it is: all that was committed.
     pub(super) view: NonNull<u8>,
     length: PageLen,
@@ -475,6 +343,7 @@ impl Commits {
         let view = file.map(length, None, Sharing::Reader).map_err(refused)?;
         Ok(Self {
             log: Lock::new(log),
+            noting: Lock::new(Noting::No),
             view,
             length,
         })
@@ -483,6 +352,7 @@ impl Commits {
 
 impl Drop for Commits {
     fn drop(&mut self) {
+        self.noting.lock().end();
         // SAFETY: 1. our own, and nobody uses it any more.
         let _ = unsafe { os::unmap(self.view, self.length) };
     }

@@ -6,13 +6,15 @@
 //
 // Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
 // want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `own` (that file for a moment),
-// `logged` (what a log has), `log`, `area` (places in the mapping), `hints`, `commits`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a
-// lock), `lock`, `space` (room on a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening`
-// (files that become heaps, or are), `options`, `inside` (what programs put there), `roots`, `named` (roots with types),
+// `logged` (what stands in a log), `changed` (pages and words), `log`, `replay`, `area` (places in the mapping), `hints`,
+// `commits`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on
+// a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening` (files that become heaps, or are),
+// `options`, `committed`, `inside` (what programs put there), `roots`, `named` (roots with types),
 // `sweep`, `looks` (what can be seen without a change).
 
 mod area;
 mod attachment;
+mod changed;
 mod commits;
 mod committed;
 mod error;
@@ -35,6 +37,7 @@ mod options;
 mod own;
 mod part;
 mod processes;
+mod replay;
 mod roots;
 mod slab;
 mod source;

@@ -68,6 +68,7 @@ impl Settings {
         if !mapped {
             return Ok(());
         }
+        area.forget_notes();
         self.tell(area)?;
         if self.is_populated {
             area.populate_all()?;

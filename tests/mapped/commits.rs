@@ -1,8 +1,12 @@
 //! Heaps that commit: what who opens the file finds, after any end.
 
+use std::fs;
+
 use flagstone::allocator_api2::vec::Vec as MappedVec;
 use flagstone::mapped::{Box, Map, Mutex};
 use flagstone::{Committed, CommittedOptions, Mapped, MappedError, Opened};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::common::process::begin;
 use crate::files::{Folder, in_child};
@@ -163,4 +167,78 @@ fn one_process_has_it() {
         assert_eq!(number(&heap, 1), Some(12));
         close(heap);
     });
+}
+
+/// Descriptors by which the kernel notes stores for this process.
+fn noting() -> Vec<i32> {
+    let all = fs::read_dir("/proc/self/fd").expect("/proc");
+    all.flatten()
+        .filter(|entry| {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            target.to_string_lossy().contains("userfaultfd")
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// In a heap that is long enough that the kernel is asked where something was stored: it is, until the program closes that.
+#[test]
+fn what_is_stored_is_found_in_long_heaps() {
+    let _turn = begin();
+    const COUNT: usize = 24 << 17; // 24 MiB
+    for (folder, closes) in Folder::all().iter().zip([true, false]) {
+        let path = folder.path("heap");
+        in_child(|| {
+            let heap = options().create(&path).expect("a heap");
+            let mut words = MappedVec::with_capacity_in(COUNT, heap.handle());
+            words.resize(COUNT, 0_u64);
+            let words = words.leak();
+            heap.set_root("words", words.as_ptr(), 0).expect("room");
+            commit(heap);
+            let mut shadow = vec![0_u64; COUNT];
+            let mut random = SmallRng::seed_from_u64(7);
+            for round in 1..60_u64 {
+                // Many pages, few, one, and some that are read alone.
+                let count = [1, 20, 300, 3_000][random.random_range(0..4)];
+                for _ in 0..count {
+                    let place = random.random_range(0..COUNT);
+                    (words[place], shadow[place]) = (round, round);
+                    assert!(words[random.random_range(0..COUNT)] <= round);
+                }
+                if round % 7 == 0 {
+                    // A fork makes pages be copied once more.
+                    in_child(|| words[0] = 1_000);
+                }
+                if round % 5 == 0 {
+                    words[round as usize * 700] = 9_999;
+                    // SAFETY: the words stay where they are.
+                    unsafe { heap.rollback() }.expect("the last commit");
+                    shadow.copy_from_slice(words);
+                    continue;
+                }
+                commit(heap);
+                if round == 30 && closes {
+                    for descriptor in noting() {
+                        // SAFETY: as a program may that closes what it does not know.
+                        assert_eq!(unsafe { libc::close(descriptor) }, 0);
+                    }
+                }
+            }
+            let last = heap.root("words").expect("a name").0;
+            assert_eq!(last.as_ptr().addr(), words.as_ptr().addr());
+            assert!(*words == *shadow);
+            commit(heap);
+            words[3] = 9_999;
+            let bytes: Vec<u8> = shadow.iter().flat_map(|word| word.to_le_bytes()).collect();
+            fs::write(folder.path("shadow"), bytes).expect("room");
+        });
+        in_child(|| {
+            let heap = open(&path).expect("the heap");
+            let (place, _) = heap.root("words").expect("a name");
+            // SAFETY: so many bytes, as another process left them.
+            let words = unsafe { core::slice::from_raw_parts(place.as_ptr(), COUNT * 8) };
+            assert!(words == fs::read(folder.path("shadow")).expect("just written"));
+            close(heap);
+        });
+    }
 }
