@@ -13,7 +13,7 @@ use crate::Name;
 use crate::disk;
 use crate::store::{Failure, Store, Value};
 use crate::stores::{flagstone::Flagstone, lmdb::Lmdb, redb::Redb, sqlite::Sqlite};
-use crate::workload::{Random, Shadow, key, sum};
+use crate::workload::{FILLED, LOADED, Random, Shadow, key, sum};
 
 /// Commits of a measurement, and entries of each: as many as take some seconds on a disk that takes a millisecond. Of
 /// stores with less than a million entries as much less.
@@ -156,7 +156,7 @@ fn live<S: Store>(subject: &Subject, seed: u64) -> Result<(), Failure> {
     };
     let mut shadow = Shadow::new(entries);
     let mut store = S::create(folder, entries)?;
-    let (seconds, dirtied) = commit(&mut store, shadow.load())?;
+    let (seconds, dirtied) = commit(&mut store, shadow.load(LOADED))?;
     say("load", entries as f64 / seconds)?;
     if let Some(dirtied) = dirtied {
         say("load_written", dirtied as f64 / MIB)?;
@@ -192,7 +192,7 @@ fn live<S: Store>(subject: &Subject, seed: u64) -> Result<(), Failure> {
 
 fn fill<S: Store>(subject: &Subject) -> Result<(), Failure> {
     let mut store = S::create(&subject.folder, subject.entries)?;
-    commit(&mut store, Shadow::new(subject.entries).load())?;
+    commit(&mut store, Shadow::new(subject.entries).load(FILLED))?;
     store.close()
 }
 

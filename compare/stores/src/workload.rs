@@ -5,6 +5,9 @@ use crate::store::{Failure, Store, Value};
 /// Entries of a commit while a store is loaded.
 pub(crate) const LOADED: u64 = 10_000;
 
+/// The same where nobody measures it: a store of a gigabyte would take long by the other.
+pub(crate) const FILLED: u64 = 1_000_000;
+
 /// Keys that no store has, which a check asks for, too.
 const ABSENT: u64 = 1000;
 
@@ -83,11 +86,11 @@ impl Shadow {
         self.versions.len() as u64
     }
 
-    /// The batches by which a store is loaded.
-    pub(crate) fn load(&self) -> impl Iterator<Item = Batch> {
+    /// The batches by which a store is loaded, of so many entries.
+    pub(crate) fn load(&self, count: u64) -> impl Iterator<Item = Batch> {
         let entries = self.entries();
-        (0..entries).step_by(LOADED as usize).map(move |first| {
-            let keys = (first..entries.min(first + LOADED)).map(key);
+        (0..entries).step_by(count as usize).map(move |first| {
+            let keys = (first..entries.min(first + count)).map(key);
             let mut batch: Batch = keys.map(|key| (key, value(key, 0))).collect();
             batch.sort_by_key(|(key, _)| *key);
             batch
@@ -199,7 +202,7 @@ mod tests {
     /// Loads a store and updates it, and looks whether all is there.
     fn fill<S: Store>(mut store: S) -> (S, Shadow) {
         let mut shadow = Shadow::new(ENTRIES);
-        for batch in shadow.load() {
+        for batch in shadow.load(LOADED) {
             store.put_batch(&batch).expect("stored");
         }
         let mut random = Random::new(1);
