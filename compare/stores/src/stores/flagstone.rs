@@ -4,27 +4,28 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use flagstone::mapped::{Box, Guard, Map, Mutex, Persist};
-use flagstone::{Handle, Mapped, MappedError};
+use flagstone::{Committed, Handle, MappedError};
 
 use crate::store::{Failure, Store, Value};
 
-/// A heap in a file.
-type Heap = Mapped;
+/// A heap in a file, that commits.
+type Heap = Committed;
 
 /// A new heap.
 fn begin(path: &[u8], capacity: usize) -> Result<Heap, MappedError> {
-    Mapped::options().capacity(capacity).create_file(path)
+    Committed::options().capacity(capacity).create(path)
 }
 
 /// The heap of a file.
 fn find(path: &[u8]) -> Result<Heap, MappedError> {
-    // SAFETY: 1. this program alone has the file, and changes what lies there by the lock. 2. as above.
-    unsafe { Mapped::options().open(path) }
+    // SAFETY: 1. this program alone has the file.
+    unsafe { Committed::options().open(path) }
 }
 
 /// Waits until all that was stored is on the disk. Nobody stores meanwhile.
 fn commit(heap: &Heap) -> Result<(), MappedError> {
-    heap.flush()
+    // SAFETY: 1. this process has one thread.
+    unsafe { heap.commit() }
 }
 
 /// The name of the root.
