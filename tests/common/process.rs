@@ -132,7 +132,7 @@ pub(crate) fn until(has_happened: impl Fn() -> bool) {
     let begin = Instant::now();
     while !has_happened() {
         assert!(begin.elapsed() < Duration::from_secs(60), "waited in vain");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
