@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use crate::children::{end_of, start};
 use crate::common::process::begin;
 use crate::image::{Image, ROOT, SIZES, layout};
-use crate::kinds::{KINDS, Kind, memory_file};
+use crate::kinds::{KINDS, Kind, memory_file, of_each};
 use crate::tables::{BYTES, Part, base_of, start_of, tables_of};
 
 /// Images that one process attaches, one after the other.
@@ -277,39 +277,42 @@ fn try_image(image: &Image, kind: &Kind, file: &OwnedFd, neighbour: &Neighbour, 
     neighbour.expect_whole();
 }
 
-#[test]
-fn whatever_stands_in_the_tables() {
-    let _turn = begin();
+/// Tries all images of a kind, of which one child after the other takes some.
+fn try_images(kind: &Kind) {
     let shared = Mapped::create(1 << 20).expect("a heap");
     // The image that a child is at.
     let at: &AtomicU64 = Box::leak(Box::new_in(AtomicU64::new(0), shared.handle()));
-    for kind in &KINDS {
-        let image = Image::new(kind);
-        let all = images(kind);
-        let mut first = all.start;
-        while first < all.end {
-            let last = all.end.min(first + BATCH);
-            let child = start(|| {
-                let (file, neighbour) = ((kind.blank)(BYTES), Neighbour::new());
-                for number in first..last {
-                    at.store(number as u64, Ordering::Relaxed);
-                    try_image(&image, kind, &file, &neighbour, number);
-                }
-            });
-            let status = end_of(child);
-            let number = at.load(Ordering::Relaxed);
-            assert_eq!(
-                status,
-                0,
-                "{}: once more with MAPPED_IMAGES={number}..{}",
-                kind.name,
-                number + 1
-            );
-            // SAFETY: `alarm` has no preconditions. All of them may take longer than a test.
-            unsafe { libc::alarm(600) };
-            first = last;
-        }
+    let image = Image::new(kind);
+    let all = images(kind);
+    let mut first = all.start;
+    while first < all.end {
+        let last = all.end.min(first + BATCH);
+        let child = start(|| {
+            let (file, neighbour) = ((kind.blank)(BYTES), Neighbour::new());
+            for number in first..last {
+                at.store(number as u64, Ordering::Relaxed);
+                try_image(&image, kind, &file, &neighbour, number);
+            }
+        });
+        let status = end_of(child);
+        let number = at.load(Ordering::Relaxed);
+        assert_eq!(
+            status,
+            0,
+            "{}: once more with MAPPED_IMAGES={number}..{}",
+            kind.name,
+            number + 1
+        );
+        // SAFETY: `alarm` has no preconditions. All of them may take longer than a test.
+        unsafe { libc::alarm(600) };
+        first = last;
     }
+}
+
+#[test]
+fn whatever_stands_in_the_tables() {
+    let _turn = begin();
+    of_each(try_images);
 }
 
 /// Stops a thread, however its own ends.
@@ -370,7 +373,7 @@ fn whatever_is_written_meanwhile() {
 #[test]
 fn a_lock_that_nobody_has() {
     let _turn = begin();
-    for kind in &KINDS {
+    of_each(|kind| {
         let heap = (kind.create)(BYTES).expect("a heap");
         let block = Box::new_in(7, heap.handle());
         let tables = tables_of(&heap);
@@ -383,5 +386,5 @@ fn a_lock_that_nobody_has() {
         assert_eq!(heap.stats().live, 0);
         // SAFETY: nobody else is there.
         unsafe { heap.close() }.expect("not closed yet");
-    }
+    });
 }

@@ -6,7 +6,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use flagstone::{Mapped, MappedError};
 
+use crate::children::{end_of, start};
 use crate::files::Folder;
+
+/// One in so many is tried each time where some stand for all.
+pub(crate) const FEW: usize = 4;
 
 /// A kind of file.
 pub(crate) struct Kind {
@@ -28,6 +32,17 @@ impl Kind {
             return cases;
         }
         cases.div_ceil(self.one_in)
+    }
+
+    /// Of so many calls or moments one is tried each time, as each takes long to come to: of the first kind all are,
+    /// and of the others with `TEST_LONG` or `MAPPED_ALL`.
+    pub(crate) fn one_call_in(&self) -> usize {
+        let is_long = ["TEST_LONG", "MAPPED_ALL"].map(|name| env::var_os(name).is_some());
+        if self.one_in == 1 || is_long.contains(&true) {
+            1
+        } else {
+            FEW
+        }
     }
 }
 
@@ -54,6 +69,19 @@ pub(crate) const KINDS: [Kind; 3] = [
         attach,
     },
 ];
+
+/// Asks something of each kind in a process of its own, of all at once: while one waits, for a disk most often, others
+/// are at work.
+pub(crate) fn of_each(ask: impl Fn(&Kind)) {
+    let children = KINDS
+        .each_ref()
+        .map(|kind| (kind.name, start(|| ask(kind))));
+    // SAFETY: `alarm` has no preconditions. Each of them has an alarm of its own, and one may set it anew.
+    unsafe { libc::alarm(0) };
+    // None is left behind when another has failed.
+    let ends = children.map(|(name, child)| (name, end_of(child)));
+    assert!(ends.iter().all(|(_, status)| *status == 0), "{ends:x?}");
+}
 
 fn attach(file: &OwnedFd) -> Result<Mapped, MappedError> {
     // SAFETY: the tests' own file; what is wrong in it is what they are about.

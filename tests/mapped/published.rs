@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::children::{end_of, start};
 use crate::common::process::begin;
-use crate::kinds::{KINDS, Kind};
+use crate::kinds::{Kind, of_each};
 
 const WORKERS: usize = 4;
 /// Blocks that can be published at once.
@@ -222,7 +222,5 @@ fn nothing_published_is_lost() {
     } else {
         50
     };
-    KINDS
-        .iter()
-        .for_each(|kind| kill_workers(kind, kind.share(kills)));
+    of_each(|kind| kill_workers(kind, kind.share(kills)));
 }

@@ -11,7 +11,7 @@ use flagstone::{Flagstone, Handle, Mapped};
 
 use crate::children::{end_of, start};
 
-pub(crate) const CAPACITY: usize = 256 << 20;
+pub(crate) const CAPACITY: usize = 128 << 20;
 pub(crate) const UNIT: usize = 1 << 16;
 
 pub(crate) fn layout(size: usize) -> Layout {
@@ -74,7 +74,7 @@ pub(crate) const SIZE: usize = 48;
 const HALF: usize = 30_000;
 const LONG: usize = 200_000;
 /// One whose memory goes back without the lock.
-const LONGEST: usize = 2_000_000;
+const LONGEST: usize = 1_200_000;
 
 /// One block.
 fn one(heap: &Mapped, size: usize) -> Prepared {

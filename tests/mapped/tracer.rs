@@ -73,9 +73,20 @@ pub(crate) fn stopped<T>(prepare: impl FnOnce() -> T, call: impl FnOnce(T)) -> O
     (!has_ended(child)).then_some(child)
 }
 
+/// Whether this process may trace its children.
+pub(crate) fn may_trace() -> bool {
+    stopped(|| (), |()| ()).map(run).is_some()
+}
+
 fn step(child: libc::pid_t) -> bool {
     assert_eq!(trace(libc::PTRACE_SINGLESTEP, child, 0, 0), 0);
     !has_ended(child)
+}
+
+/// Has a child go to its end.
+pub(crate) fn run(child: libc::pid_t) {
+    assert_eq!(trace(libc::PTRACE_CONT, child, 0, 0), 0);
+    assert!(has_ended(child), "stopped on its way");
 }
 
 /// All points on the way of a child, which goes it to its end.
