@@ -27,15 +27,6 @@ const PART: usize = 16;
 /// long as a wait for the disk.
 const NOTED: usize = 8 << 20;
 
-/// Reads a piece.
-///
-/// # Safety
-/// 1. So many bytes can be read there, aligned to words, and nobody changes them.
-unsafe fn read(from: NonNull<u8>) -> Piece {
-    // SAFETY: 1. our own.
-    unsafe { from.cast::<Piece>().read() }
-}
-
 impl Area {
     fn commits(&self) -> Result<&Commits, MappedError> {
         self.commits.as_ref().ok_or(MappedError::Kind)
@@ -161,7 +152,7 @@ impl Area {
                     let (old, new) = self.both(commits, piece);
                     if old != new {
                         is_same = false;
-                        each_difference(&old, &new, |run| {
+                        each_difference(old, new, |run| {
                             record.add(piece + run.start * WORD, &new[run])
                         })?;
                     }
@@ -227,13 +218,14 @@ impl Area {
         Ok(())
     }
 
-    /// A piece as it was committed, and as it is.
-    fn both(&self, commits: &Commits, piece: usize) -> (Piece, Piece) {
+    /// A piece as it was committed, and as it is. Until the one is written into the file, nobody stores there.
+    fn both<'a>(&self, commits: &Commits, piece: usize) -> (&'a Piece, &'a Piece) {
         let at = |base: NonNull<u8>| {
             // SAFETY: 1. inside the heap, as its pages are whole pieces.
-            let place = unsafe { crate::ptr::advance::<u8>(base, piece) };
-            // SAFETY: 1. nobody stores anything meanwhile.
-            unsafe { read(place) }
+            let place = unsafe { crate::ptr::advance::<Piece>(base, piece) };
+            // SAFETY: 1. mapped, aligned to a page, and any bytes are words. Nobody stores in the heap meanwhile, as who
+            // commits sees to, nor in the file, as who opened it does.
+            unsafe { place.as_ref() }
         };
         (at(commits.view), at(self.base()))
     }

@@ -27,7 +27,7 @@ impl Log {
         self.end = reader
             .bytes
             .checked_sub(self.start)
-            .filter(|end| *end >= LEAST)
+            .filter(|end| *end >= LEAST && end.is_multiple_of(LEAST))
             .ok_or(MappedError::Length)?;
         let heads = [0, 1].map(|head| self.head_at(&reader, head));
         let newer = heads[1] > heads[0];

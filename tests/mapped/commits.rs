@@ -169,6 +169,27 @@ fn one_process_has_it() {
     });
 }
 
+/// A log has a length of its own: what is no whole page has bytes in memory that the file has not.
+#[test]
+fn a_length_that_is_no_heaps_is_refused() {
+    let _turn = begin();
+    let folder = Folder::new("/dev/shm");
+    let path = folder.path("heap");
+    in_child(|| close(options().create(&path).expect("a heap")));
+    let file = fs::File::options().write(true).open(&path);
+    let file = file.expect("the file");
+    let length = file.metadata().expect("a length").len();
+    for other in [
+        length + 100,
+        length - 100,
+        CAPACITY as u64,
+        CAPACITY as u64 - 100,
+    ] {
+        file.set_len(other).expect("room");
+        in_child(|| assert_eq!(open(&path).err(), Some(MappedError::Length), "{other}"));
+    }
+}
+
 /// Descriptors by which the kernel notes stores for this process.
 fn noting() -> Vec<i32> {
     let all = fs::read_dir("/proc/self/fd").expect("/proc");
@@ -210,7 +231,7 @@ fn what_is_stored_is_found_in_long_heaps() {
                     in_child(|| words[0] = 1_000);
                 }
                 if round % 5 == 0 {
-                    words[round as usize * 700] = 9_999;
+                    words[random.random_range(0..COUNT)] = 9_999;
                     // SAFETY: the words stay where they are.
                     unsafe { heap.rollback() }.expect("the last commit");
                     shadow.copy_from_slice(words);
