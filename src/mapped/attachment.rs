@@ -229,13 +229,11 @@ impl Attachment {
     pub(super) fn process(&self) -> Result<Process, MappedError> {
         threads::begin(&CONFIG);
         self.writable()?;
-        let own = os::fork_generation().number();
-        // ORDERING: a number that does not change in a process once it is there.
-        if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
+        if let Some(process) = self.own_process() {
             return Ok(process);
         }
         let _held = self.parts();
-        if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
+        if let Some(process) = self.own_process() {
             return Ok(process);
         }
         self.writable()?;
@@ -441,16 +439,27 @@ impl Attachment {
 
     /// Gives this process's slot up, and what it maps.
     fn leave(&self, file: File) -> Result<(), MappedError> {
+        // Of a heap that commits a forked child has a copy, and the log is its parent's.
+        let is_copy = self.area.commits.is_some() && self.own_process().is_none();
         self.give_slot_up();
         let (base, length) = (self.area.base(), PageLen::kept(self.area.geometry.bytes()));
         // SAFETY: 1. our own mapping of this file.
         unsafe { file.map_over(base, length, Sharing::Copy) }.map_err(refused)?;
+        if is_copy {
+            return Ok(());
+        }
         self.area.end_use(file)
     }
 
-    fn give_slot_up(&self) {
+    /// The slot that this process has, and not the one that it was forked from.
+    fn own_process(&self) -> Option<Process> {
         let own = os::fork_generation().number();
-        if let Some(process) = process_of(self.process.load(Ordering::Relaxed), own) {
+        // ORDERING: a number that does not change in a process once it is there.
+        process_of(self.process.load(Ordering::Relaxed), own)
+    }
+
+    fn give_slot_up(&self) {
+        if let Some(process) = self.own_process() {
             self.area.leave(process);
             if let Some(page) = self.kept.get() {
                 self.kept.set(None);

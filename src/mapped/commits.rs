@@ -69,6 +69,9 @@ impl Area {
     /// Has all in the file that was committed; whether something was not. By who opens it, and is alone.
     pub(super) fn recover(&self) -> Result<bool, MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
+        // A process that was forked while another thread had these opens what its parent left.
+        commits.noting.break_inherited();
+        commits.log.break_inherited();
         commits.noting.lock().end();
         let mut log = commits.log.lock();
         let was_left = log.replay(file, FIRST, |change| {

@@ -265,10 +265,14 @@ impl Mapped {
     ///
     /// # Errors
     ///
-    /// [`MappedError::Closed`]; [`System`](MappedError::System) if the kernel could not write. What was stored before may be
-    /// lost then, however often it is tried again.
+    /// [`MappedError::Closed`]; [`Kind`](MappedError::Kind) for a heap that [commits](Committed::commit);
+    /// [`System`](MappedError::System) if the kernel could not write. What was stored before may be lost then, however often
+    /// it is tried again.
     pub fn flush(&self) -> Result<(), MappedError> {
         self.attachment.writable()?;
+        if self.attachment.area.commits.is_some() {
+            return Err(MappedError::Kind);
+        }
         self.attachment.area.flush()
     }
 

@@ -68,7 +68,9 @@ impl Log {
         let [mark, sequence, sum] = [0, 1, 2].map(|word| reader.word(place + word * WORD));
         let (mark, sequence, sum) = (mark?, sequence?, sum?);
         let own = end_of(sum_of(self.id, sequence), HEAD);
-        (mark == HEAD && sum == own).then_some(sequence)
+        // More than any heap lives to see: a number that could be counted over its end is somebody else's doing.
+        let is_one = mark == HEAD && sum == own && sequence < 1 << 63;
+        is_one.then_some(sequence)
     }
 
     /// Bytes of changes of the record behind the last, if it is there, whole.

@@ -145,7 +145,12 @@ fn one_process_has_it() {
         assert_eq!(heap.checkpoint(), Err(MappedError::Forked));
         let mut numbers = MappedVec::<u64, _>::new_in(heap.handle());
         assert!(numbers.try_reserve(1).is_err());
+        assert_eq!(heap.flush(), Err(MappedError::Kind));
+        close(heap);
+        assert_eq!(heap.get::<u64>("place"), Err(MappedError::Closed));
+        assert_eq!(open(&path).err(), Some(MappedError::InUse));
     });
+    assert_eq!(heap.verify(), Ok(()));
     // SAFETY: the file is this test's.
     let shared = unsafe { Mapped::options().open(&path) };
     assert_eq!(shared.err(), Some(MappedError::Kind));
