@@ -337,8 +337,11 @@ impl Attachment {
         area.commit()?;
         // What the log has of these units is older.
         area.checkpoint()?;
-        area.free_runs()
-            .try_for_each(|(first, count)| area.punch(first, count))
+        let punched = area
+            .free_runs()
+            .try_for_each(|(first, count)| area.punch(first, count));
+        // Also if the kernel did so with some of them only.
+        area.keep_holes().and(punched)
     }
 
     /// What lies in the heap was found to be whole.

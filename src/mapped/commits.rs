@@ -39,7 +39,7 @@ impl Area {
     /// Has the log of a new heap made, if it commits. By the creator.
     pub(super) fn begin_log(&self) -> Result<(), MappedError> {
         match &self.commits {
-            Some(commits) => commits.log.lock().create(self.descriptor()?),
+            Some(commits) => commits.log().create(self.descriptor()?),
             None => Ok(()),
         }
     }
@@ -62,34 +62,29 @@ impl Area {
 
     /// Whether who had the heap left more in the log than in the file.
     pub(super) fn has_log_left(&self) -> bool {
-        let left = |commits: &Commits| commits.log.lock().length() != 0;
+        let left = |commits: &Commits| commits.log().length() != 0;
         self.commits.as_ref().is_some_and(left)
     }
 
     /// Has all in the file that was committed; whether something was not. By who opens it, and is alone.
     pub(super) fn recover(&self) -> Result<bool, MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
-        // A process that was forked while another thread had these opens what its parent left.
         commits.noting.break_inherited();
-        commits.log.break_inherited();
         commits.noting.lock().end();
-        let mut log = commits.log.lock();
+        let mut log = commits.log();
         let was_left = log.replay(file, FIRST, |change| {
             // SAFETY: 1. in the mapping of the log.
             let written = unsafe { file.write_at(change.place, change.from, change.length) };
             written.map_err(refused)
         })?;
-        if was_left {
-            // Not before the file has them on the disk: what was read may be in memory alone, if that was what failed.
-            log.restart(file, self.most_logged())?;
-        }
+        log.begin(file, self.most_logged())?;
         Ok(was_left)
     }
 
     /// The same for who only reads: in memory.
     pub(super) fn recover_copy(&self) -> Result<bool, MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
-        commits.log.lock().replay(file, FIRST, |change| {
+        commits.log().replay(file, FIRST, |change| {
             // SAFETY: 1. inside the mapping, as the log saw to.
             let to = unsafe { crate::ptr::advance::<u8>(self.base(), change.place) };
             // SAFETY: 1. both are so long, and the mapping is this process's own.
@@ -142,9 +137,47 @@ impl Area {
         file: File,
         pages: &Pages,
     ) -> Result<(), MappedError> {
-        let mut log = commits.log.lock();
+        let mut log = commits.log();
         self.catch_up(&mut log, file)?;
-        let mut record = Record::new(&mut log, file);
+        let recorded = self.record(commits, &mut log, file, pages);
+        let (has_changes, runs) = match recorded {
+            Err(MappedError::NoSpace) if log.length() != 0 => {
+                // Those before this one have room that they need no more once they are home.
+                log.restart(file, LEAST)?;
+                self.record(commits, &mut log, file, pages)?
+            }
+            recorded => recorded?,
+        };
+        // From here on it is there, whatever happens.
+        if has_changes && self.write_home(commits, file, pages, &runs).is_err() {
+            log.set_behind(true);
+            return Ok(());
+        }
+        runs.protect(pages);
+        let most = self.most_logged();
+        // What fails here fails the next.
+        if log.length() > most && log.restart(file, most).is_ok() && pages.are_noted {
+            // Else those that are the same as in the file are dropped by the next.
+            let _ = pages
+                .map
+                .each_changed::<MappedError>(pages.all.clone(), |run| {
+                    self.drop_copies(self.bytes_of(run));
+                    Ok(())
+                });
+        }
+        self.begin_noting(commits, pages);
+        Ok(())
+    }
+
+    /// Has the changes of all pages in the log, on the disk: whether there were some, and where.
+    fn record(
+        &self,
+        commits: &Commits,
+        log: &mut Log,
+        file: File,
+        pages: &Pages,
+    ) -> Result<(bool, Runs), MappedError> {
+        let mut record = Record::new(log, file);
         let mut same = Same::new(self);
         let mut runs = Runs::new();
         pages.each(|run| {
@@ -167,26 +200,7 @@ impl Area {
             })
         })?;
         same.drop_copies();
-        let has_changes = record.finish()?;
-        // From here on it is there, whatever happens.
-        if has_changes && self.write_home(commits, file, pages, &runs).is_err() {
-            log.set_behind(true);
-            return Ok(());
-        }
-        runs.protect(pages);
-        let most = self.most_logged();
-        // What fails here fails the next.
-        if log.length() > most && log.restart(file, most).is_ok() && pages.are_noted {
-            // Else those that are the same as in the file are dropped by the next.
-            let _ = pages
-                .map
-                .each_changed::<MappedError>(pages.all.clone(), |run| {
-                    self.drop_run(run);
-                    Ok(())
-                });
-        }
-        self.begin_noting(commits, pages);
-        Ok(())
+        Ok((record.finish()?, runs))
     }
 
     /// Has the kernel note what is stored from here on, if there is enough that finding it costs more than that.
@@ -298,22 +312,40 @@ impl Area {
             .is_ok_and(|unit| unit >= self.geometry.first && self.unit(unit) == Unit::Free)
     }
 
-    /// What these pages hold is what the file has, again. If the kernel refuses, they stay, which costs memory.
-    fn drop_copies(&self, pages: Range<usize>) {
+    /// What these pages hold is what the file has, again. If the kernel refuses, as it does for memory that is locked,
+    /// they stay, which costs memory: `false`.
+    fn drop_copies(&self, pages: Range<usize>) -> bool {
         if pages.is_empty() {
-            return;
+            return true;
         }
         // SAFETY: 1. inside the mapping.
         let from = unsafe { crate::ptr::advance::<u8>(self.base(), pages.start) };
         // SAFETY: 1. the same bytes, or nobody's.
-        let _ = unsafe { drop_copies(from, PageLen::kept(pages.len())) };
+        unsafe { drop_copies(from, PageLen::kept(pages.len())) }.is_ok()
+    }
+
+    /// The same, whether or not the kernel refuses.
+    fn put_back(&self, commits: &Commits, pages: Range<usize>) {
+        if self.drop_copies(pages.clone()) {
+            return;
+        }
+        for piece in pages.step_by(PIECE) {
+            let (old, new) = self.both(commits, piece);
+            if old != new {
+                // SAFETY: 1. inside the mapping, whose pages are whole pieces.
+                let to = unsafe { crate::ptr::advance::<Piece>(self.base(), piece) };
+                // SAFETY: 1. as above; nobody uses what is there.
+                unsafe { to.write(*old) };
+            }
+        }
     }
 
     /// What these units hold is nobody's: the memory goes, and the space if nobody can want it back.
     pub(super) fn empty(&self, first: u32, count: u32) {
         if self.commits.is_some() {
             let bytes = |unit: u32| unit as usize * UNIT;
-            return self.drop_copies(bytes(first)..bytes(first + count));
+            self.drop_copies(bytes(first)..bytes(first + count));
+            return;
         }
         let (first, count) = self.give_space_up(first, count);
         if count != 0 {
@@ -332,12 +364,19 @@ impl Area {
         punched.map_err(refused)
     }
 
+    /// Has on the disk what was punched, before anything is committed: a record has what differs from the zeros that are
+    /// there now, and would be made over what was there before.
+    pub(super) fn keep_holes(&self) -> Result<(), MappedError> {
+        let (commits, file) = (self.commits()?, self.descriptor()?);
+        commits.log().sync(file)
+    }
+
     /// Drops all that was stored since the last commit.
     ///
     /// The caller sees to it that nobody uses it, and that what the heap's tables say of processes is made anew.
     pub(super) fn drop_changes(&self) -> Result<(), MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
-        let mut log = commits.log.lock();
+        let mut log = commits.log();
         self.catch_up(&mut log, file)?;
         let map = Pagemap::open().map_err(refused)?;
         let all = self.base().addr().get();
@@ -347,26 +386,27 @@ impl Area {
             ..self.pages(commits, map)
         };
         let done = pages.each(|run| {
-            self.drop_run(run);
+            self.put_back(commits, self.bytes_of(run));
             Ok(())
         });
         map.close();
         if done.is_err() {
             // All of them then, also those that were only read.
-            self.drop_copies(0..self.geometry.bytes());
+            self.put_back(commits, 0..self.geometry.bytes());
         }
         Ok(())
     }
 
-    fn drop_run(&self, addresses: Range<usize>) {
+    /// What lies at these addresses, from a byte of the heap to another.
+    fn bytes_of(&self, addresses: Range<usize>) -> Range<usize> {
         let base = self.base().addr().get();
-        self.drop_copies(addresses.start - base..addresses.end - base);
+        addresses.start - base..addresses.end - base
     }
 
     /// Has all that was committed in the file and on the disk, and begins the log anew.
     pub(super) fn checkpoint(&self) -> Result<(), MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
-        let mut log = commits.log.lock();
+        let mut log = commits.log();
         self.catch_up(&mut log, file)?;
         log.restart(file, LEAST)
     }

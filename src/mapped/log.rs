@@ -11,7 +11,7 @@ use super::error::MappedError;
 use super::logged::{WORD, add, end_of, sum_of};
 use super::source::{no_memory, refused};
 use crate::os::shared::{File, Sharing};
-use crate::os::{self, Access, Lock, PageLen};
+use crate::os::{self, Access, Held, Lock, PageLen};
 
 /// The longest piece that a disk writes whole or not at all, of those in use. Nothing that counts shares one with what
 /// is written later.
@@ -22,6 +22,9 @@ pub(super) const RECORDS: usize = 2 * BLOCK;
 pub(super) const LEAST: usize = 1 << 20;
 /// Bytes that are written at once, and waited for: so many take longer to write than to wait for.
 const BUFFER: usize = 1 << 20;
+
+/// Numbers of records that can be counted on from: no heap ever had so many.
+pub(super) const MOST: u64 = u64::MAX / 2;
 
 /// "flaghead" and "flagdone".
 pub(super) const HEAD: u64 = u64::from_le_bytes(*b"flaghead");
@@ -170,16 +173,43 @@ impl Log {
             return Err(MappedError::NoSpace);
         }
         if self.next != RECORDS {
-            file.sync().map_err(|_| self.poisoned())?;
-            self.write_head(file)?;
-            (self.next, self.last) = (RECORDS, RECORDS);
+            self.settle(file)?;
         }
+        self.shorten(file, keep);
+        Ok(())
+    }
+
+    /// The same by who opens the file, whatever it has, and whether or not there were records: what was read may be in the
+    /// kernel's memory alone, as those who wrote it were killed before they had waited for it, or the disk failed. So may
+    /// a record that was not finished be on the disk alone: it gets a number that means nothing.
+    pub(super) fn begin(&mut self, file: File, keep: usize) -> Result<(), MappedError> {
+        self.check()?;
+        self.sequence += 1;
+        self.settle(file)?;
+        self.shorten(file, keep);
+        Ok(())
+    }
+
+    /// Has all changes on the disk, then says so.
+    fn settle(&mut self, file: File) -> Result<(), MappedError> {
+        self.sync(file)?;
+        self.write_head(file)?;
+        (self.next, self.last) = (RECORDS, RECORDS);
+        Ok(())
+    }
+
+    /// Has all on the disk that the file was told.
+    pub(super) fn sync(&mut self, file: File) -> Result<(), MappedError> {
+        file.sync().map_err(|_| self.poisoned())
+    }
+
+    /// Keeps so many bytes for the next records.
+    fn shorten(&mut self, file: File, keep: usize) {
         let keep = keep.next_multiple_of(LEAST);
         // If the kernel refuses, the file is longer than it need be.
         if self.end > keep && self.set_end(file, keep).is_ok() {
             self.end = keep;
         }
-        Ok(())
     }
 
     fn set_end(&self, file: File, end: usize) -> Result<(), MappedError> {
@@ -323,7 +353,7 @@ impl<'a> Record<'a> {
 
 /// What a heap that commits has besides its mapping.
 pub(super) struct Commits {
-    pub(super) log: Lock<Log>,
+    log: Lock<Log>,
     pub(super) noting: Lock<Noting>,
     /// The file as it is: all that was committed.
     pub(super) view: NonNull<u8>,
@@ -347,6 +377,13 @@ impl Commits {
             view,
             length,
         })
+    }
+
+    /// The log. A forked child finds it as whatever its parent was at, and changes nothing of the file by it before it
+    /// has opened that itself.
+    pub(super) fn log(&self) -> Held<'_, Log> {
+        self.log.break_inherited();
+        self.log.lock()
     }
 }
 

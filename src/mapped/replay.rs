@@ -3,7 +3,9 @@
 use core::ptr::NonNull;
 
 use super::error::MappedError;
-use super::log::{BLOCK, COUNT_BITS, Condition, DONE, HEAD, LEAST, Log, RECORD_WORDS, RECORDS};
+use super::log::{
+    BLOCK, COUNT_BITS, Condition, DONE, HEAD, LEAST, Log, MOST, RECORD_WORDS, RECORDS,
+};
 use super::logged::{Reader, WORD, end_of, sum_of};
 use crate::os::shared::File;
 
@@ -68,9 +70,7 @@ impl Log {
         let [mark, sequence, sum] = [0, 1, 2].map(|word| reader.word(place + word * WORD));
         let (mark, sequence, sum) = (mark?, sequence?, sum?);
         let own = end_of(sum_of(self.id, sequence), HEAD);
-        // More than any heap lives to see: a number that could be counted over its end is somebody else's doing.
-        let is_one = mark == HEAD && sum == own && sequence < 1 << 63;
-        is_one.then_some(sequence)
+        (mark == HEAD && sum == own && sequence <= MOST).then_some(sequence)
     }
 
     /// Bytes of changes of the record behind the last, if it is there, whole.

@@ -215,11 +215,12 @@ impl File {
         let arguments = [self.word(), from, word(length), word(place)];
         // SAFETY: 1. reads so many bytes.
         let written = again(|| unsafe { call(libc::SYS_pwrite64, arguments) })?;
-        if written == word(length) {
-            Ok(())
-        } else {
-            Err(libc::EIO)
+        if written != word(length) {
+            return Err(libc::EIO);
         }
+        let bytes = &value.to_ne_bytes();
+        failpoints::tell(self.0, || Written::Bytes { place, bytes });
+        Ok(())
     }
 
     /// Waits until what was stored in the file outlives the machine.
