@@ -2,7 +2,7 @@
 //! made again from its number.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use flagstone::mapped::{Map, Mutex, Vec as MappedVec};
 use flagstone::{Committed, MappedError};
@@ -20,7 +20,7 @@ type Numbers = Mutex<Map<u64, MappedVec<u64>>>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) commits: u64,
-    values: BTreeMap<u64, Rc<Vec<u64>>>,
+    values: BTreeMap<u64, Arc<Vec<u64>>>,
 }
 
 /// Numbers, and runs of zeros: what a hole has, too.
@@ -51,11 +51,11 @@ impl State {
                     let most =
                         most.min([1_000, 200_000][usize::from(random.random_range(0..3) == 0)]);
                     let value = words(random.random_range(1..=most), random.random());
-                    next.values.insert(key, Rc::new(value));
+                    next.values.insert(key, Arc::new(value));
                 }
                 _ => {
                     if let Some(value) = next.values.get_mut(&key) {
-                        let value = Rc::make_mut(value);
+                        let value = Arc::make_mut(value);
                         for _ in 0..random.random_range(1..20) {
                             let place = random.random_range(0..value.len());
                             value[place] = random.random();
@@ -70,6 +70,14 @@ impl State {
             next.values.remove(&key);
         }
         next
+    }
+
+    /// One with another number, and the same values.
+    pub(crate) fn numbered(&self, commits: u64) -> Self {
+        Self {
+            commits,
+            ..self.clone()
+        }
     }
 
     /// Has the heap, which has `before`, have this.
@@ -114,7 +122,7 @@ impl State {
             return self.commits == 0;
         };
         let numbers = numbers.lock().expect("nobody was killed with it");
-        let is_there = |(key, value): (&u64, &Rc<Vec<u64>>)| {
+        let is_there = |(key, value): (&u64, &Arc<Vec<u64>>)| {
             let found = numbers.get(key).expect("whole");
             found.is_some_and(|found| found[..] == value[..])
         };

@@ -16,7 +16,7 @@ use crate::files::{Folder, check_and_add, close, in_child, make, open, options};
 
 /// A filesystem that a child has for itself.
 #[derive(Clone, Copy, Debug)]
-enum Disk {
+pub(crate) enum Disk {
     /// Of memory, with so many bytes.
     Memory(usize),
     /// In a file, with so many bytes, of blocks that the kernel has in long pieces.
@@ -60,7 +60,7 @@ impl Disk {
 }
 
 /// Does something in a child that has this disk in this folder.
-fn with_disk(folder: &Folder, disk: Disk, work: impl FnOnce()) {
+pub(crate) fn with_disk(folder: &Folder, disk: Disk, work: impl FnOnce()) {
     let child = start(|| {
         if !disk.mount(&folder.path("")) {
             // SAFETY: `_exit` has no preconditions.

@@ -44,17 +44,17 @@ fn images(kind: &Kind) -> Range<usize> {
 }
 
 /// A file behind the heap, mapped as that is: bytes of it that go are seen by its length in memory.
-struct Neighbour(File);
+pub(crate) struct Neighbour(File);
 
 impl Neighbour {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let file = File::from(memory_file(NEIGHBOUR));
         file.write_all_at(&[1; NEIGHBOUR], 0).expect("room");
         Self(file)
     }
 
     #[expect(clippy::disallowed_methods, reason = "what the allocator does not own")]
-    fn lie_at(&self, place: usize) {
+    pub(crate) fn lie_at(&self, place: usize) {
         use std::os::fd::AsRawFd;
         let place = core::ptr::without_provenance_mut(place);
         let (access, flags) = (
@@ -66,7 +66,7 @@ impl Neighbour {
         assert_eq!(mapped, place);
     }
 
-    fn expect_whole(&self) {
+    pub(crate) fn expect_whole(&self) {
         let blocks = self.0.metadata().expect("open").blocks();
         assert_eq!(blocks * 512, NEIGHBOUR as u64, "outside of the heap");
     }

@@ -63,6 +63,7 @@ struct Program {
     /// The last that was committed.
     current: usize,
     random: SmallRng,
+    disk: Disk,
 }
 
 impl Program {
@@ -74,6 +75,7 @@ impl Program {
             states: vec![State::default()],
             current: 0,
             random: SmallRng::seed_from_u64(seed),
+            disk: Disk::new(CAPACITY),
         };
         (0..8).for_each(|_| program.session());
         fs::remove_file(&program.path).expect("there");
@@ -202,15 +204,14 @@ impl Program {
         if self.random.random_range(0..4) != 0 {
             self.kill(&mut steps, first);
         }
-        self.steps.append(&mut steps);
-        let mut disk = Disk::new();
-        for step in &self.steps {
+        for step in &steps {
             if let Step::Told(told) = step {
-                disk.tell(told);
+                self.disk.tell(told);
             }
         }
+        self.steps.append(&mut steps);
         let file = File::options().write(true).open(&self.path).expect("there");
-        disk.write_cache(&file);
+        self.disk.write_cache(&file);
     }
 
     /// Cuts steps short, a write at a page of the file.
@@ -244,9 +245,9 @@ fn all_images(program: &Program, random: &mut SmallRng) -> Vec<(usize, Left)> {
             all
         }
         None => {
-            let mut all = any(150);
-            all.extend(any(50).into_iter().map(|(step, _)| (step, Left::All)));
-            all.extend(any(50).into_iter().map(|(step, _)| (step, Left::Synced)));
+            let mut all = any(120);
+            all.extend(any(40).into_iter().map(|(step, _)| (step, Left::All)));
+            all.extend(any(40).into_iter().map(|(step, _)| (step, Left::Synced)));
             all
         }
     };
@@ -283,7 +284,8 @@ impl Images<'_> {
         self.disk.write_all(&file);
         for (number, (steps, left)) in images.iter().enumerate() {
             at.store(number as u64, Ordering::Relaxed);
-            let changed = self.go_to(*steps);
+            let mut changed = self.go_to(*steps);
+            changed.sort_unstable();
             self.disk.write(&file, changed.into_iter());
             // Before it is made, it has no name.
             let Some(allowed) = self.allowed else {
@@ -344,11 +346,11 @@ fn the_last_commit_is_found_however_the_power_goes() {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
     let first: u64 = number("POWER_SEED").unwrap_or(0);
     for seed in first..first + PROGRAMS as u64 {
-        let program = Program::new(folder.path("heap"), seed);
+                let program = Program::new(folder.path("heap"), seed);
         let images = all_images(&program, &mut SmallRng::seed_from_u64(seed));
         let mut disk = Images {
             program: &program,
-            disk: Disk::new(),
+            disk: Disk::new(CAPACITY),
             allowed: None,
             done: 0,
         };

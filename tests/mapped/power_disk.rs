@@ -11,6 +11,8 @@ use rand::{RngExt, SeedableRng};
 
 /// What a disk writes whole or not at all, by its makers.
 pub(crate) const SECTOR: usize = 512;
+/// What it loses as a whole, in the log, while it writes a part of it.
+const BLOCK: usize = 4096;
 
 pub(crate) type Sector = [u8; SECTOR];
 
@@ -51,8 +53,42 @@ pub(crate) enum Left {
     Any(u64),
 }
 
+/// Sectors that follow each other, which are written at once.
+struct Run<'a> {
+    file: &'a File,
+    first: usize,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Run<'a> {
+    fn new(file: &'a File) -> Self {
+        let bytes = Vec::new();
+        Self {
+            file,
+            first: 0,
+            bytes,
+        }
+    }
+
+    fn add(&mut self, sector: usize, bytes: &Sector) {
+        if sector != self.first + self.bytes.len() / SECTOR {
+            self.write();
+            self.first = sector;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn write(&mut self) {
+        let place = (self.first * SECTOR) as u64;
+        self.file.write_all_at(&self.bytes, place).expect("room");
+        self.bytes.clear();
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Disk {
+    /// Where the log begins in the file.
+    log: usize,
     /// Sectors for sure; and what they may have instead, in order.
     durable: Vec<Sector>,
     pending: BTreeMap<usize, Vec<Sector>>,
@@ -62,8 +98,9 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(log: usize) -> Self {
         Self {
+            log,
             durable: Vec::new(),
             pending: BTreeMap::new(),
             length: 0,
@@ -163,13 +200,14 @@ impl Disk {
         }
     }
 
-    /// Has the file what is there for sure of these sectors.
+    /// Has the file what is there for sure of these sectors, which are in order.
     pub(crate) fn write(&self, file: &File, sectors: impl Iterator<Item = usize>) {
+        let mut run = Run::new(file);
         for sector in sectors {
             let bytes = self.durable.get(sector).copied().unwrap_or([0; SECTOR]);
-            file.write_all_at(&bytes, (sector * SECTOR) as u64)
-                .expect("room");
+            run.add(sector, &bytes);
         }
+        run.write();
         file.set_len(self.length as u64).expect("a length");
     }
 
@@ -186,6 +224,7 @@ impl Disk {
         };
         // Disks whose sectors are nearly all there, or nearly all not, are as likely as others.
         let share = random.random_range(0..=8);
+        let mut run = Run::new(file);
         for (sector, versions) in &self.pending {
             let which = match left {
                 Left::All => versions.len(),
@@ -196,9 +235,19 @@ impl Disk {
                 Left::Any(_) => 0,
             };
             if let Some(version) = which.checked_sub(1) {
-                file.write_all_at(&versions[version], (sector * SECTOR) as u64)
-                    .expect("room");
+                run.add(*sector, &versions[version]);
                 changed.push(*sector);
+            }
+        }
+        run.write();
+        let in_log = self.pending.range(self.log / SECTOR..);
+        for block in in_log.map(|(sector, _)| sector / (BLOCK / SECTOR)) {
+            // Of records that are long some, and of short ones and heads often.
+            if matches!(left, Left::Any(_)) && random.random_range(0..16) == 0 {
+                let garbage: [u8; BLOCK] = core::array::from_fn(|_| random.random());
+                file.write_all_at(&garbage, (block * BLOCK) as u64)
+                    .expect("room");
+                changed.extend((0..BLOCK / SECTOR).map(|sector| block * (BLOCK / SECTOR) + sector));
             }
         }
         file.set_len(length as u64).expect("a length");
