@@ -1,40 +1,33 @@
 //! Bytes that no heap would have left, in the heap of a file that commits and in its log: whatever stands there, who opens
 //! and uses it ends in no crash, waits for nobody, and stores nothing outside.
 
-use core::hash::Hasher;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::{env, fs};
 
+use flagstone::MappedError;
 use flagstone::allocator_api2::alloc::Allocator;
 use flagstone::failpoints::{self, Recorder, Written};
-use flagstone::{Committed, MappedError};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use siphasher::sip::SipHasher13;
 
 use crate::children::{end_of, start};
+use crate::commit_image::{BLOCK, Image, WORD, image};
 use crate::commit_kills::board;
-use crate::commit_load::State;
-use crate::commits::{commit, open};
+use crate::commits::open;
 use crate::common::process::begin;
 use crate::files::{Folder, in_child};
 use crate::image::{SIZES, layout};
 use crate::images::Neighbour;
-use crate::tables::{BYTES, Part, Tables};
+use crate::tables::{BYTES, Tables};
 
 /// Images that one process opens, one after the other.
 const BATCH: usize = 250;
 /// Where the first lies, and how far the next is from it.
 const PLACE: usize = 0x2800_0000_0000;
 const STEP: usize = 16 << 20;
-/// What the log is, as `src/mapped/log.rs` has it.
-const BLOCK: usize = 4096;
-const RECORDS: usize = BYTES + 2 * BLOCK;
-const WORD: usize = 8;
-const ID: usize = 3 * WORD;
 
 fn images() -> Range<usize> {
     if let Ok(range) = env::var("MAPPED_IMAGES") {
@@ -43,180 +36,7 @@ fn images() -> Range<usize> {
         return number(first)..number(last);
     }
     let is_long = env::var_os("TEST_LONG").is_some();
-    0..if is_long { 30_000 } else { 1_500 }
-}
-
-/// A file with some records.
-fn image() -> Vec<u8> {
-    let folder = Folder::new("/dev/shm");
-    let path = folder.path("heap");
-    in_child(|| {
-        let heap = Committed::options().capacity(BYTES).create(&path);
-        let heap = heap.expect("a heap");
-        let mut state = State::default();
-        for _ in 0..6 {
-            let next = state.next(11);
-            if next.store(heap, &state).is_ok() {
-                commit(heap);
-                state = next;
-            }
-        }
-        assert!(state.commits > 3);
-    });
-    fs::read(&path).expect("a file")
-}
-
-struct Image<'a> {
-    bytes: Vec<u8>,
-    random: &'a mut SmallRng,
-}
-
-impl Image<'_> {
-    fn word(&self, place: usize) -> u64 {
-        let bytes = self.bytes.get(place..place + WORD);
-        bytes.map_or(0, |bytes| u64::from_ne_bytes(bytes.try_into().expect("8")))
-    }
-
-    fn set(&mut self, place: usize, word: u64) {
-        if let Some(bytes) = self.bytes.get_mut(place..place + WORD) {
-            bytes.copy_from_slice(&word.to_ne_bytes());
-        }
-    }
-
-    /// The sum of some words, a head's or a record's: they are what the log's own is.
-    fn seal(&mut self, head: usize, changes: Range<usize>, last: u64) {
-        let mut sum = SipHasher13::new_with_keys(self.word(ID), self.word(head + WORD));
-        // What the file does not have has no sum.
-        let Some(changes) = self.bytes.get(changes) else {
-            return;
-        };
-        sum.write(changes);
-        sum.write(&last.to_le_bytes());
-        let place = head
-            + if last == u64::from_le_bytes(*b"flaghead") {
-                2
-            } else {
-                3
-            } * WORD;
-        self.set(place, sum.finish());
-    }
-
-    /// The records, from a byte to another.
-    fn records(&self) -> Vec<Range<usize>> {
-        let (mut all, mut next) = (Vec::new(), RECORDS);
-        while self.word(next) == u64::from_le_bytes(*b"flagdone") {
-            let Ok(length) = usize::try_from(self.word(next + 2 * WORD)) else {
-                break;
-            };
-            let end = next + 4 * WORD + length;
-            if end > self.bytes.len() {
-                break;
-            }
-            all.push(next..end);
-            next = RECORDS + (end - RECORDS).next_multiple_of(BLOCK);
-        }
-        all
-    }
-
-    fn any(&mut self, old: u64) -> u64 {
-        match self.random.random_range(0..8) {
-            0..3 => old ^ 1 << self.random.random_range(0..64),
-            3 => self.random.random(),
-            4 => {
-                [0, u64::MAX, u64::MAX / 2, u64::MAX / 2 + 1][self.random.random_range(0..4_usize)]
-            }
-            5 => self.random.random_range(0..1 << 12),
-            6 => old.wrapping_add(1),
-            _ => old.wrapping_sub(1),
-        }
-    }
-
-    fn change(&mut self, place: usize) {
-        let word = self.any(self.word(place));
-        self.set(place, word);
-    }
-
-    /// Changes something of a record, and has it right else.
-    fn change_record(&mut self) {
-        let records = self.records();
-        let Some(record) = records.get(self.random.random_range(0..records.len().max(1))) else {
-            return;
-        };
-        let changes = record.start + 4 * WORD..record.end;
-        let mut end = changes.end;
-        match self.random.random_range(0..6) {
-            // Its number, or what it says of its length.
-            0 => self.change(record.start + WORD),
-            1 => {
-                let length = self.any(changes.len() as u64);
-                self.set(record.start + 2 * WORD, length);
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                end = changes.start.saturating_add(length).min(self.bytes.len());
-            }
-            // A change's place and length.
-            2 | 3 => {
-                let (mut next, mut all) = (changes.start, Vec::new());
-                while next < changes.end {
-                    all.push(next);
-                    next +=
-                        WORD * (1 + usize::try_from(self.word(next) & 0xffff).expect("16 bits"));
-                }
-                let place = all[self.random.random_range(0..all.len())];
-                if self.random.random_range(0..2) == 0 {
-                    self.change(place);
-                } else {
-                    // Near the ends of the heap, and of what no commit changes.
-                    let ends = [0, 48, 56, BYTES - 8, BYTES, BYTES + BLOCK];
-                    let to = ends[self.random.random_range(0..ends.len())] as u64 / 8;
-                    let word = to << 16 | self.word(place) & 0xffff;
-                    self.set(place, word);
-                }
-            }
-            _ => {
-                let place = self.random.random_range(0..changes.len() / WORD) * WORD;
-                self.change(changes.start + place);
-            }
-        }
-        let length = self.word(record.start + 2 * WORD);
-        if self.random.random_range(0..8) != 0 {
-            self.seal(record.start, changes.start..end, length);
-        }
-    }
-
-    fn change_head(&mut self) {
-        let head = BYTES + self.random.random_range(0..2) * BLOCK;
-        let word = self.random.random_range(0..3);
-        self.change(head + word * WORD);
-        if self.random.random_range(0..4) != 0 {
-            self.seal(head, head..head, u64::from_le_bytes(*b"flaghead"));
-        }
-    }
-
-    /// Changes the heap's tables, as the last checkpoint left them, and has no record say otherwise, at times.
-    fn change_tables(&mut self) {
-        let words = BYTES / WORD;
-        let all: Vec<_> = (0..words)
-            .map(|word| AtomicU64::new(self.word(word * WORD)))
-            .collect();
-        let tables = Tables(&all);
-        for _ in 0..self.random.random_range(1..6) {
-            tables.spoil(self.random, Part::Any);
-        }
-        for (word, value) in all.iter().enumerate() {
-            self.set(word * WORD, value.load(Ordering::Relaxed));
-        }
-    }
-
-    fn change_length(&mut self) {
-        let length = match self.random.random_range(0..5) {
-            0 => self.random.random_range(0..self.bytes.len()),
-            1 => BYTES + self.random.random_range(0..3 * BLOCK),
-            2 => self.bytes.len() + self.random.random_range(1..10_000),
-            3 => self.bytes.len() + (1 << 20),
-            _ => self.bytes.len() - self.random.random_range(1..BLOCK),
-        };
-        self.bytes.resize(length, 0);
-    }
+    0..if is_long { 30_000 } else { 1_000 }
 }
 
 /// Has all in the heap's own place, as an opening does.
@@ -279,6 +99,18 @@ fn use_image(path: &str, random: &mut SmallRng, neighbour: &Neighbour) -> Result
     unsafe { heap.close() }
 }
 
+/// Zeros are holes.
+fn write(path: &str, bytes: &[u8]) {
+    let file = fs::File::create(path).expect("a file");
+    file.set_len(bytes.len() as u64).expect("a length");
+    for (place, block) in bytes.chunks(BLOCK).enumerate() {
+        if *block != [0; BLOCK][..block.len()] {
+            file.write_all_at(block, (place * BLOCK) as u64)
+                .expect("room");
+        }
+    }
+}
+
 fn try_image(images: [&[u8]; 2], path: &str, neighbour: &Neighbour, number: usize) -> bool {
     let mut random = SmallRng::seed_from_u64(number as u64);
     // A log with records, or one without: tables that no record mends.
@@ -304,8 +136,7 @@ fn try_image(images: [&[u8]; 2], path: &str, neighbour: &Neighbour, number: usiz
     for (word, value) in all.iter().enumerate() {
         image.set(word * WORD, value.load(Ordering::Relaxed));
     }
-    let bytes = image.bytes;
-    fs::write(path, &bytes).expect("room");
+    write(path, &image.bytes);
     let used = use_image(path, &mut random, neighbour);
     neighbour.expect_whole();
     let is_typed = matches!(

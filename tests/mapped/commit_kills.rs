@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use flagstone::allocator_api2::boxed::Box;
 use flagstone::{Mapped, MappedError, Opened};
@@ -171,8 +171,11 @@ fn a_child_that_closes_late() {
                 heap.checkpoint().expect("room");
             }
         }
+        let before = fs::read(&path).expect("a file");
         turn.store(1, Ordering::Release);
         assert_eq!(end_of(child), 0);
+        let after = fs::read(&path).expect("a file");
+        assert!(before == after, "the child wrote to the file");
     });
     (1..21).for_each(|_| state = state.next(SEED));
     in_child(|| {

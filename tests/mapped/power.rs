@@ -59,6 +59,8 @@ struct Program {
     path: String,
     base: NonNull<u8>,
     steps: Vec<Step>,
+    /// Where it began anew.
+    begins: Vec<usize>,
     states: Vec<State>,
     /// The last that was committed.
     current: usize,
@@ -72,6 +74,7 @@ impl Program {
             path,
             base: NonNull::dangling(),
             steps: Vec::new(),
+            begins: Vec::new(),
             states: vec![State::default()],
             current: 0,
             random: SmallRng::seed_from_u64(seed),
@@ -209,6 +212,7 @@ impl Program {
                 self.disk.tell(told);
             }
         }
+        self.begins.push(self.steps.len());
         self.steps.append(&mut steps);
         let file = File::options().write(true).open(&self.path).expect("there");
         self.disk.write_cache(&file);
@@ -235,7 +239,17 @@ impl Program {
 fn all_images(program: &Program, random: &mut SmallRng) -> Vec<(usize, Left)> {
     let steps = program.steps.len();
     let mut any = |count: usize| -> Vec<_> {
-        let one = |_| (random.random_range(1..=steps), Left::Any(random.random()));
+        let one = |_| {
+            // Often soon after a kill.
+            let step = match random.random_range(0..3) {
+                0 => {
+                    program.begins[random.random_range(0..program.begins.len())]
+                        + random.random_range(1..60)
+                }
+                _ => random.random_range(1..=steps),
+            };
+            (step.min(steps), Left::Any(random.random()))
+        };
         (0..count).map(one).collect()
     };
     let mut all = match env::var_os("TEST_LONG") {
@@ -346,7 +360,7 @@ fn the_last_commit_is_found_however_the_power_goes() {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
     let first: u64 = number("POWER_SEED").unwrap_or(0);
     for seed in first..first + PROGRAMS as u64 {
-                let program = Program::new(folder.path("heap"), seed);
+        let program = Program::new(folder.path("heap"), seed);
         let images = all_images(&program, &mut SmallRng::seed_from_u64(seed));
         let mut disk = Images {
             program: &program,
