@@ -54,9 +54,9 @@ pub(crate) fn bar(length: u64, is_bytes: bool) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(if is_bytes {
-        "{bar:40} {bytes}/{total_bytes}, {eta} left"
+        "{bar:40} {bytes}/{total_bytes}, {eta} left {msg}"
     } else {
-        "{bar:40} {pos}/{len}, {eta} left"
+        "{bar:40} {pos}/{len}, {eta} left {msg}"
     });
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(length).with_style(style)

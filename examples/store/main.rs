@@ -21,8 +21,21 @@
 //! `--may-be-dirty` alone then, which looks at all records by their sums, and keeps those that are whole. As that may be
 //! killed, too, the state has the name of the machine's start in which it was last known to be whole.
 //!
-//! Exit code: 0; 1 if a key is not there or something failed; 2 for a bad command line or a path that is no store's;
-//! 130 after Ctrl-C.
+//! A store that is made with `--durable` is a `Committed` heap instead:
+//!
+//! ```text
+//! cargo run --release --example store -- /var/tmp/ages --durable set Ada 36
+//! printf 'set\tBob\t41\ndelete\tAda\n' | cargo run --release --example store -- /var/tmp/ages batch
+//! cargo run --release --example store -- /var/tmp/torn torture 10
+//! ```
+//!
+//! It is one process's at a time, and others find `InUse`. What was committed is there also after the loss of power, and
+//! what was not is not: there is nothing to mend, so that 1. to 4. are not needed. They do no harm, and the records are the
+//! same. `session.rs` has the commits, `batch.rs` the changes that come together, and `torture.rs` kills such a program at
+//! random, and looks for what is lost.
+//!
+//! Exit code: 0; 1 if a key is not there or something failed; 2 for a bad command line or a path that is no store's, or
+//! none for what was asked; 130 after Ctrl-C.
 
 use core::time::Duration;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -33,6 +46,7 @@ use clap::{Parser, Subcommand};
 use flagstone::Flagstone;
 use flagstone::mapped::Mutex;
 
+mod batch;
 #[expect(dead_code, reason = "the examples do not need all of it")]
 #[path = "../common/mod.rs"]
 mod common;
@@ -41,10 +55,11 @@ mod load;
 mod mapped;
 mod records;
 mod session;
+mod torture;
 
 use common::{human, interrupt, say};
 use records::Records;
-use session::{Failure, Session};
+use session::{Failure, Session, Wanted};
 
 #[global_allocator]
 static ALLOC: Flagstone = Flagstone::new();
@@ -52,7 +67,7 @@ static ALLOC: Flagstone = Flagstone::new();
 /// The name before every message on stderr.
 const PROGRAM: &str = "store";
 
-/// Keep keys and values in a file that several processes use at once.
+/// Keep keys and values in a file that several processes use at once, or that survives the loss of power.
 #[derive(Parser)]
 #[command(name = PROGRAM)]
 struct Args {
@@ -63,10 +78,16 @@ struct Args {
     /// Bytes that a new store can have, such as 64M or 2G: they take room on the disk where they are used
     #[arg(long, global = true, value_name = "SIZE", default_value = "1G", value_parser = mapped::capacity)]
     capacity: usize,
+    /// Make a new store one whose changes are on the disk before the program ends, and that one process uses at a time
+    #[arg(long, global = true)]
+    durable: bool,
+    /// How long to wait for a durable store that another process has
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "0")]
+    wait: u32,
     /// Open a store that was in use when the machine went down, check it, and keep what is whole
     #[arg(long, global = true)]
     may_be_dirty: bool,
-    /// Say on stderr how the store was found
+    /// Say on stderr how the store was found, and what was committed
     #[arg(short, long, global = true)]
     verbose: bool,
 }
@@ -92,23 +113,52 @@ enum Command {
     /// Print how many keys there are
     Count,
     /// Set what the lines KEY<TAB>VALUE of a file say
-    Load { file: PathBuf },
+    Load {
+        file: PathBuf,
+        #[command(flatten)]
+        batch: BatchSize,
+    },
     /// Set N random keys: to be killed meanwhile
     Fill {
         #[arg(value_name = "N")]
         count: u64,
+        #[command(flatten)]
+        batch: BatchSize,
     },
+    /// Do all that the lines on stdin say, set<TAB>KEY<TAB>VALUE and delete<TAB>KEY, or nothing of it; in durable stores
+    Batch,
     /// Look at the heap, all records and the index
     Check,
+    /// Make a durable store, kill who changes it at random moments, and see that nothing is lost
+    Torture {
+        #[arg(default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+    },
+    /// What is killed: changes a store for ever, and prints the number of each batch that is committed
+    #[command(hide = true)]
+    Victim { seed: u64 },
+}
+
+#[derive(clap::Args)]
+struct BatchSize {
+    /// Records of each commit of a durable store [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    batch: Option<u64>,
 }
 
 impl Command {
     /// Whether a store is to be made if there is none.
     fn makes_a_store(&self) -> bool {
+        use Command::{Batch, Fill, Load, Set, Victim};
         matches!(
             self,
-            Self::Set { .. } | Self::Load { .. } | Self::Fill { .. }
+            Set { .. } | Load { .. } | Fill { .. } | Batch | Victim { .. }
         )
+    }
+
+    /// Whether it is for durable stores alone.
+    fn needs_commits(&self) -> bool {
+        matches!(self, Self::Batch | Self::Victim { .. })
     }
 }
 
@@ -132,47 +182,47 @@ fn main() -> ExitCode {
     if let Err(error) = interrupt::install() {
         say::line(PROGRAM, format_args!("Ctrl-C will not be handled: {error}"));
     }
-    let session = Session::open(
-        &args.path,
-        args.command.makes_a_store().then_some(args.capacity),
-        args.may_be_dirty,
-        args.verbose,
-    );
-    let session = match session {
-        Ok(session) => session,
-        Err(message) => {
-            say::line(PROGRAM, format_args!("{}: {message}", args.path.display()));
-            return ExitCode::from(2);
-        }
+    let done = match args.command {
+        Command::Torture { seconds } => torture::run(&args, seconds),
+        _ => in_session(&args),
     };
-    let done = obey(&session, &args.command);
-    // In order, so that the next finds the file clean.
-    let closed = session.close();
-    let code = match done {
-        Ok(()) => u8::from(closed.is_err()),
-        Err(Failure::NotThere(key)) => {
-            say::line(PROGRAM, format_args!("there is no key {key:?}"));
-            1
-        }
-        Err(Failure::Interrupted) => {
-            say::line(PROGRAM, format_args!("interrupted"));
-            interrupt::EXIT_CODE
-        }
-        Err(Failure::Other(message)) => {
-            say::line(PROGRAM, format_args!("{message}"));
-            1
-        }
+    let Err(failure) = done else {
+        return ExitCode::SUCCESS;
     };
-    if let Err(error) = closed {
-        let why = mapped::why(error);
-        say::line(PROGRAM, format_args!("the store cannot be closed: {why}"));
-    }
+    let (code, message) = match failure {
+        Failure::NotThere(key) => (1, format!("there is no key {key:?}")),
+        Failure::Interrupted => (interrupt::EXIT_CODE, "interrupted".into()),
+        Failure::Unfit(message) => (2, format!("{}: {message}", args.path.display())),
+        Failure::Other(message) => (1, message),
+    };
+    say::line(PROGRAM, format_args!("{message}"));
     ExitCode::from(code)
 }
 
-fn obey(session: &Session, command: &Command) -> Result<(), Failure> {
-    match command {
-        Command::Set { key, value } => session.with(|records| records.set(key, value)),
+fn in_session(args: &Args) -> Result<(), Failure> {
+    let mut session = Session::open(Wanted {
+        path: &args.path,
+        capacity: args.command.makes_a_store().then_some(args.capacity),
+        is_durable: args.durable || args.command.needs_commits(),
+        may_be_dirty: args.may_be_dirty,
+        patience: Duration::from_secs(args.wait.into()),
+        is_verbose: args.verbose,
+    })?;
+    let done = obey(&mut session, args);
+    // In order, so that the next finds the file clean.
+    let closed = session.close().map_err(|error| {
+        let why = mapped::why(error);
+        Failure::Other(format!("the store cannot be closed: {why}"))
+    });
+    done.and(closed)
+}
+
+fn obey(session: &mut Session, args: &Args) -> Result<(), Failure> {
+    match &args.command {
+        Command::Set { key, value } => {
+            session.with(|records| records.set(key, value))?;
+            session.commit()
+        }
         Command::Get { key } => {
             let value = session.with(|records| Ok(records.get(key)?.map(String::from)))?;
             let value = value.ok_or_else(|| Failure::NotThere(key.clone()))?;
@@ -180,6 +230,7 @@ fn obey(session: &Session, command: &Command) -> Result<(), Failure> {
         }
         Command::Delete { key } => {
             let was_there = session.with(|records| records.delete(key))?;
+            session.commit()?;
             was_there
                 .then_some(())
                 .ok_or_else(|| Failure::NotThere(key.clone()))
@@ -191,9 +242,12 @@ fn obey(session: &Session, command: &Command) -> Result<(), Failure> {
             print(lines)
         }
         Command::Count => print([session.with(|records| records.count())?.to_string()]),
-        Command::Load { file } => load::file(session, file),
-        Command::Fill { count } => load::fill(session, *count),
+        Command::Load { file, batch } => load::file(session, args, file, batch.batch),
+        Command::Fill { count, batch } => load::fill(session, args, *count, batch.batch),
+        Command::Batch => batch::run(session, args.verbose),
         Command::Check => check(session),
+        Command::Victim { seed } => torture::suffer(session, *seed),
+        Command::Torture { .. } => Ok(()),
     }
 }
 
@@ -214,8 +268,13 @@ fn check(session: &Session) -> Result<(), Failure> {
     let records = session
         .with(|records| Ok(records.check()))?
         .map_err(Failure::Other)?;
+    let kind = if session.is_durable() {
+        ", durable"
+    } else {
+        ""
+    };
     print([format!(
-        "{records} records, all whole; {} in use of {}",
+        "{records} records, all whole; {} in use of {}{kind}",
         human::bytes(stats.live),
         human::bytes(stats.capacity)
     )])
