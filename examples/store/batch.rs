@@ -1,19 +1,12 @@
-//! Changes that come together: all of the lines on stdin, or none.
-
-use std::io::{self, BufRead};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+//! Changes that come together: all of some lines, or none.
 
 use crate::common::{interrupt, say};
 use crate::session::{Failure, Session};
-use crate::{PATIENCE, PROGRAM, key};
-
-/// Lines that are read ahead.
-const AHEAD: usize = 1024;
+use crate::{PROGRAM, key};
 
 /// Does what the lines say, as one commit.
-pub(crate) fn run(session: &mut Session, is_verbose: bool) -> Result<(), Failure> {
-    let done = changes(session, &read()).and_then(|count| session.commit().map(|()| count));
+pub(crate) fn run(session: &mut Session, lines: &[u8], is_verbose: bool) -> Result<(), Failure> {
+    let done = changes(session, lines).and_then(|count| session.commit().map(|()| count));
     match done {
         Ok(count) if is_verbose => say::line(PROGRAM, format_args!("{count} changes, 1 commit")),
         Ok(_) => {}
@@ -26,40 +19,24 @@ pub(crate) fn run(session: &mut Session, is_verbose: bool) -> Result<(), Failure
     Ok(())
 }
 
-/// The lines of stdin. A thread of its own waits for them, so that Ctrl-C is noticed meanwhile.
-fn read() -> Receiver<io::Result<Vec<u8>>> {
-    let (sender, receiver) = mpsc::sync_channel(AHEAD);
-    // It ends with the lines, with the receiver, or with the program.
-    thread::spawn(move || {
-        for line in io::stdin().lock().split(b'\n') {
-            let is_last = line.is_err();
-            if sender.send(line).is_err() || is_last {
-                break;
-            }
-        }
-    });
-    receiver
-}
-
 /// How many there were. A failure leaves those before it, which the caller drops.
-fn changes(session: &Session, lines: &Receiver<io::Result<Vec<u8>>>) -> Result<u64, Failure> {
+fn changes(session: &Session, lines: &[u8]) -> Result<usize, Failure> {
+    let lines = lines.strip_suffix(b"\n").unwrap_or(lines);
+    if lines.is_empty() {
+        return Ok(0);
+    }
     let mut count = 0;
-    loop {
-        let refuse = |what: &str| Failure::Other(format!("line {}: {what}", count + 1));
-        match lines.recv_timeout(PATIENCE) {
-            Ok(Ok(line)) => match change(session, &line) {
-                Ok(()) => count += 1,
-                Err(Failure::Other(what)) => return Err(refuse(&what)),
-                Err(failure) => return Err(failure),
-            },
-            Ok(Err(error)) => return Err(refuse(&error.to_string())),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(count),
-        }
+    for line in lines.split(|byte| *byte == b'\n') {
+        count += 1;
+        change(session, line).map_err(|failure| match failure {
+            Failure::Other(what) => Failure::Other(format!("line {count}: {what}")),
+            failure => failure,
+        })?;
         if interrupt::requested() {
             return Err(Failure::Interrupted);
         }
     }
+    Ok(count)
 }
 
 fn change(session: &Session, line: &[u8]) -> Result<(), Failure> {

@@ -84,8 +84,8 @@ impl<'a> Many<'a> {
         Ok(())
     }
 
-    fn rate(&self, records: u64) -> u64 {
-        (records as f64 / self.begun.elapsed().as_secs_f64()) as u64
+    fn rate(&self, records: u64) -> String {
+        format!("{:.0}", records as f64 / self.begun.elapsed().as_secs_f64())
     }
 
     /// Keeps those that were set, whatever came then, and says how many.
@@ -95,8 +95,9 @@ impl<'a> Many<'a> {
         if self.is_verbose || done.is_err() || io::stderr().is_terminal() {
             let (kept, rate) = (self.kept, self.rate(self.kept));
             let commits = match (self.is_verbose, self.commits) {
-                (true, commits @ 1..) => format!("; {commits} commits"),
-                _ => String::new(),
+                (false, _) | (_, 0) => String::new(),
+                (true, 1) => "; 1 commit".into(),
+                (true, commits) => format!("; {commits} commits"),
             };
             say::line(
                 PROGRAM,

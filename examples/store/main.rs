@@ -38,7 +38,7 @@
 //! none for what was asked; 130 after Ctrl-C.
 
 use core::time::Duration;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -179,12 +179,18 @@ fn value(text: &str) -> Result<String, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let mut input = Vec::new();
+    // Before the store is opened, as who writes it may have the store. Ctrl-C ends the program here, which has nothing yet.
+    if let (Command::Batch, Err(error)) = (&args.command, io::stdin().read_to_end(&mut input)) {
+        say::line(PROGRAM, format_args!("cannot read: {error}"));
+        return ExitCode::FAILURE;
+    }
     if let Err(error) = interrupt::install() {
         say::line(PROGRAM, format_args!("Ctrl-C will not be handled: {error}"));
     }
     let done = match args.command {
         Command::Torture { seconds } => torture::run(&args, seconds),
-        _ => in_session(&args),
+        _ => in_session(&args, &input),
     };
     let Err(failure) = done else {
         return ExitCode::SUCCESS;
@@ -199,7 +205,7 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn in_session(args: &Args) -> Result<(), Failure> {
+fn in_session(args: &Args, input: &[u8]) -> Result<(), Failure> {
     let mut session = Session::open(Wanted {
         path: &args.path,
         capacity: args.command.makes_a_store().then_some(args.capacity),
@@ -208,25 +214,25 @@ fn in_session(args: &Args) -> Result<(), Failure> {
         patience: Duration::from_secs(args.wait.into()),
         is_verbose: args.verbose,
     })?;
-    let done = obey(&mut session, args);
-    // In order, so that the next finds the file clean.
+    let done = obey(&mut session, args, input);
+    // In order, so that the next finds the file clean. Before anything is printed, as who reads that may be slow, or be about
+    // to open the store.
     let closed = session.close().map_err(|error| {
         let why = mapped::why(error);
         Failure::Other(format!("the store cannot be closed: {why}"))
     });
-    done.and(closed)
+    done.and_then(print).and(closed)
 }
 
-fn obey(session: &mut Session, args: &Args) -> Result<(), Failure> {
-    match &args.command {
-        Command::Set { key, value } => {
-            session.with(|records| records.set(key, value))?;
-            session.commit()
-        }
+/// What is to be printed.
+fn obey(session: &mut Session, args: &Args, input: &[u8]) -> Result<Vec<String>, Failure> {
+    let done = match &args.command {
+        Command::Set { key, value } => session
+            .with(|records| records.set(key, value))
+            .and_then(|()| session.commit()),
         Command::Get { key } => {
             let value = session.with(|records| Ok(records.get(key)?.map(String::from)))?;
-            let value = value.ok_or_else(|| Failure::NotThere(key.clone()))?;
-            print([value])
+            return Ok(vec![value.ok_or_else(|| Failure::NotThere(key.clone()))?]);
         }
         Command::Delete { key } => {
             let was_there = session.with(|records| records.delete(key))?;
@@ -236,19 +242,19 @@ fn obey(session: &mut Session, args: &Args) -> Result<(), Failure> {
                 .ok_or_else(|| Failure::NotThere(key.clone()))
         }
         Command::List { prefix } => {
-            // Copied, as nobody can use the store while its lock is held, and who reads this may be slow.
             let mut lines = session.with(|records| lines(records, prefix))?;
             lines.sort_unstable();
-            print(lines)
+            return Ok(lines);
         }
-        Command::Count => print([session.with(|records| records.count())?.to_string()]),
+        Command::Count => return Ok(vec![session.with(|records| records.count())?.to_string()]),
         Command::Load { file, batch } => load::file(session, args, file, batch.batch),
         Command::Fill { count, batch } => load::fill(session, args, *count, batch.batch),
-        Command::Batch => batch::run(session, args.verbose),
-        Command::Check => check(session),
+        Command::Batch => batch::run(session, input, args.verbose),
+        Command::Check => return Ok(vec![check(session)?]),
         Command::Victim { seed } => torture::suffer(session, *seed),
         Command::Torture { .. } => Ok(()),
-    }
+    };
+    done.map(|()| Vec::new())
 }
 
 fn lines(records: &Records<'_>, prefix: &str) -> Result<Vec<String>, flagstone::MappedError> {
@@ -261,7 +267,7 @@ fn lines(records: &Records<'_>, prefix: &str) -> Result<Vec<String>, flagstone::
     Ok(lines)
 }
 
-fn check(session: &Session) -> Result<(), Failure> {
+fn check(session: &Session) -> Result<String, Failure> {
     let stats = session.heap().stats();
     let verified = session.heap().verify();
     verified.map_err(|error| Failure::Other(format!("the heap: {}", mapped::why(error))))?;
@@ -273,11 +279,11 @@ fn check(session: &Session) -> Result<(), Failure> {
     } else {
         ""
     };
-    print([format!(
+    Ok(format!(
         "{records} records, all whole; {} in use of {}{kind}",
         human::bytes(stats.live),
         human::bytes(stats.capacity)
-    )])
+    ))
 }
 
 /// Prints lines to stdout. A reader that has gone away is no failure.

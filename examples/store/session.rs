@@ -269,6 +269,7 @@ fn describe(error: MappedError, could_make: bool) -> String {
              others: copy the file, then open it with --may-be-dirty, which keeps the records that are whole"
             .into(),
         MappedError::Capacity => "a store can have from 256K to some terabytes".into(),
+        MappedError::NoSpace => "the disk has no room for the store, or a file may not be so long: see --capacity".into(),
         MappedError::Kind => "this store is not durable, as it was made without --durable. Make another: what `list` \
              prints of this one is what `load` reads"
             .into(),

@@ -1,9 +1,10 @@
 //! Kills a process that changes a durable store, again and again, and looks whether all that was acknowledged is there,
 //! and nothing by halves. A kill is not the loss of power: the kernel keeps what the disk has not got.
 
+use core::hash::BuildHasher;
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Child, ChildStdout, Stdio};
