@@ -8,7 +8,7 @@ use crate::{PROGRAM, key};
 pub(crate) fn run(session: &mut Session, lines: &[u8], is_verbose: bool) -> Result<(), Failure> {
     let done = changes(session, lines).and_then(|count| session.commit().map(|()| count));
     match done {
-        Ok(count) if is_verbose => say::line(PROGRAM, format_args!("{count} changes, 1 commit")),
+        Ok(count) if is_verbose => say::line(PROGRAM, format_args!("1 commit of {count} changes")),
         Ok(_) => {}
         Err(failure) => {
             session.rollback()?;

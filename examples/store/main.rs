@@ -180,10 +180,12 @@ fn value(text: &str) -> Result<String, String> {
 fn main() -> ExitCode {
     let args = Args::parse();
     let mut input = Vec::new();
-    // Before the store is opened, as who writes it may have the store. Ctrl-C ends the program here, which has nothing yet.
-    if let (Command::Batch, Err(error)) = (&args.command, io::stdin().read_to_end(&mut input)) {
-        say::line(PROGRAM, format_args!("cannot read: {error}"));
-        return ExitCode::FAILURE;
+    if matches!(args.command, Command::Batch) {
+        // Before the store is opened, as who writes it may have the store. Ctrl-C ends the program here, which has nothing yet.
+        if let Err(error) = io::stdin().read_to_end(&mut input) {
+            say::line(PROGRAM, format_args!("cannot read: {error}"));
+            return ExitCode::FAILURE;
+        }
     }
     if let Err(error) = interrupt::install() {
         say::line(PROGRAM, format_args!("Ctrl-C will not be handled: {error}"));

@@ -4,6 +4,7 @@
 mod frozen;
 mod spill;
 mod store;
+mod store_durable;
 mod warm;
 
 use std::env;

@@ -50,7 +50,7 @@ impl Drop for Folder {
 
 /// What a command on a store prints, if it ends with `status`.
 #[track_caller]
-fn expect(path: &str, command: &[&str], status: i32) -> Vec<String> {
+pub(crate) fn expect(path: &str, command: &[&str], status: i32) -> Vec<String> {
     let arguments = [&[path], command].concat();
     lines(&run("store", &arguments).expect("built"), status)
 }
@@ -63,7 +63,7 @@ fn filler(path: &str) -> Child {
     command.stderr(Stdio::null()).spawn().expect("a process")
 }
 
-fn count(path: &str) -> u64 {
+pub(crate) fn count(path: &str) -> u64 {
     let lines = expect(path, &["count"], 0);
     lines[0].parse().expect("a number")
 }
