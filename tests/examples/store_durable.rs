@@ -105,6 +105,47 @@ fn durable_store_that_is_full_stays_what_it_was() {
     expect(&path, &["check"], 0);
 }
 
+/// One whose disk is full: what is in the store then is what was committed before.
+#[test]
+fn durable_store_on_a_full_disk_stays_what_it_was() {
+    let Some(program) = program("store") else {
+        return;
+    };
+    let folder = Folder::new("full-disk");
+    let steps = r#"
+        mount -t tmpfs -o size=6m none "$1" || exit 77
+        store() { "$0" "$@"; echo "ended with $?"; }
+        store "$1/store" --durable fill 500
+        store "$1/store" fill 100000 --batch 100000
+        store "$1/store" count
+        store "$1/store" set there 'is room'
+        store "$1/store" check
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", steps]);
+    command
+        .arg(program)
+        .arg(folder.path(""))
+        .stderr(Stdio::null());
+    let Ok(output) = command.output() else {
+        return println!("skipped: no `unshare`");
+    };
+    if !output.status.success() {
+        return println!("skipped: no disk of its own can be had: {output:?}");
+    }
+    let said = lines(&output, 0);
+    let ended = ["ended with 0", "ended with 1"];
+    let [first, second, count, third, fourth, check, last] = &said[..] else {
+        panic!("{said:?}");
+    };
+    assert_eq!(
+        [first, second, third, fourth, last].map(|end| &end[..]),
+        [ended[0], ended[1], ended[0], ended[0], ended[0]]
+    );
+    assert_eq!(count, "500");
+    assert!(check.starts_with("501 records"), "{check}");
+}
+
 #[test]
 fn durable_store_is_killed_between_batches_alone() {
     let Some(program) = program("store") else {
