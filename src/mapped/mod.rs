@@ -10,7 +10,7 @@
 // `commits`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on
 // a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening` (files that become heaps, or are),
 // `options`, `committed`, `inside` (what programs put there), `roots`, `named` (roots with types),
-// `sweep`, `looks` (what can be seen without a change).
+// `sweep`, `looks` (what can be seen without a change), `snapshot`.
 
 mod area;
 mod attachment;
@@ -40,6 +40,7 @@ mod processes;
 mod replay;
 mod roots;
 mod slab;
+mod snapshot;
 mod source;
 mod space;
 mod sweep;

@@ -33,7 +33,7 @@ const ROUNDS: usize = 16;
 pub struct MappedOptions<'a> {
     capacity: usize,
     name: &'a str,
-    mode: u32,
+    pub(super) mode: u32,
     settings: Settings,
 }
 

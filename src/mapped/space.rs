@@ -218,7 +218,7 @@ impl Area {
 }
 
 /// The pages that have these bytes: where they begin, and their length.
-fn pages_of(bytes: Range<usize>) -> (usize, PageLen) {
+pub(super) fn pages_of(bytes: Range<usize>) -> (usize, PageLen) {
     let page = PageLen::pages(1).bytes();
     let from = bytes.start & !(page - 1);
     let length = bytes.end.next_multiple_of(page) - from;
@@ -226,7 +226,7 @@ fn pages_of(bytes: Range<usize>) -> (usize, PageLen) {
 }
 
 /// The words of a bitmap in which units have bits, and these.
-fn words_of(first: u32, count: u32) -> impl Iterator<Item = (usize, u64)> {
+pub(super) fn words_of(first: u32, count: u32) -> impl Iterator<Item = (usize, u64)> {
     let (from, to) = (first as usize, (first + count) as usize);
     (from / BITS..to.div_ceil(BITS)).map(move |word| {
         let bit = |unit: usize| unit.clamp(word * BITS, (word + 1) * BITS) - word * BITS;

@@ -15,8 +15,8 @@ struct Piece {
 }
 
 impl File {
-    /// Reads bytes of the file; how many there were.
-    pub(crate) fn read_at(self, place: usize, into: &mut [u64]) -> Result<usize, Refusal> {
+    /// Reads words of the file; how many bytes there were.
+    pub(crate) fn read_words(self, place: usize, into: &mut [u64]) -> Result<usize, Refusal> {
         if failpoints::refuses() {
             return Err(libc::EIO);
         }
@@ -69,6 +69,12 @@ impl File {
             Written::Bytes { place, bytes }
         });
         Ok(())
+    }
+
+    /// Writes these bytes, as [`write_at`](Self::write_at).
+    pub(crate) fn write_bytes(self, place: usize, bytes: &[u8]) -> Result<(), Refusal> {
+        // SAFETY: 1. a slice.
+        unsafe { self.write_at(place, NonNull::from(bytes).cast(), bytes.len()) }
     }
 
     /// Writes words into the file, as [`write_at`](Self::write_at).

@@ -56,6 +56,7 @@ mod pages;
 mod posix;
 cfg_if! {
     if #[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))] {
+        mod copies;
         pub(crate) mod durable;
         pub(crate) mod files;
         pub(crate) mod maps;

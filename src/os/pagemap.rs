@@ -149,7 +149,7 @@ impl Pagemap {
             let mut entries = [0; ENTRIES];
             let most = entries.len().min(end - next);
             let place = next * size_of::<u64>();
-            let read = self.file.read_at(place, &mut entries[..most]);
+            let read = self.file.read_words(place, &mut entries[..most]);
             let count = read.map_err(NotTold)? / size_of::<u64>();
             if count == 0 {
                 return Err(NotTold(libc::EIO).into());

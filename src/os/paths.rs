@@ -144,7 +144,15 @@ impl Path {
         self.open_with(libc::O_CREAT | libc::O_EXCL | libc::O_RDWR, mode)
     }
 
-    fn remove(&self) -> Result<(), Refusal> {
+    /// Whether something has the name, as far as one can tell.
+    pub(crate) fn is_taken(&self) -> bool {
+        let arguments = [here(), self.word(), word(libc::F_OK as usize)];
+        // SAFETY: 1. the path ends with a zero.
+        !failpoints::refuses() && unsafe { call(libc::SYS_faccessat, arguments) }.is_ok()
+    }
+
+    /// Takes the name away.
+    pub(crate) fn remove(&self) -> Result<(), Refusal> {
         if failpoints::refuses() {
             return Err(libc::EIO);
         }

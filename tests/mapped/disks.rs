@@ -21,6 +21,8 @@ pub(crate) enum Disk {
     Memory(usize),
     /// In a file, with so many bytes, of blocks that the kernel has in long pieces.
     Blocks(usize),
+    /// In a file, of a kind whose files can share blocks.
+    Shares(&'static str),
 }
 
 impl Disk {
@@ -49,14 +51,26 @@ impl Disk {
                 mounted == 0
             }
             Self::Blocks(bytes) => {
-                let image = format!("{path}/image");
-                let file = fs::File::create(&image).expect("a file");
-                file.set_len(bytes as u64).expect("a length");
+                let image = image(path, bytes);
                 can("mkfs.ext4", &["-q", "-F", &image])
+                    && can("mount", &["-o", "loop", &image, path])
+            }
+            Self::Shares(kind) => {
+                // XFS makes none that is shorter than 300 MB.
+                let image = image(path, 512 << 20);
+                can(&format!("mkfs.{kind}"), &["-q", "-f", &image])
                     && can("mount", &["-o", "loop", &image, path])
             }
         }
     }
+}
+
+/// A file for a filesystem.
+fn image(folder: &str, bytes: usize) -> String {
+    let image = format!("{folder}/image");
+    let file = fs::File::create(&image).expect("a file");
+    file.set_len(bytes as u64).expect("a length");
+    image
 }
 
 /// Does something in a child that has this disk in this folder.
