@@ -14,11 +14,11 @@ use crate::place::Place;
 const UNIT: usize = 64 << 10;
 /// Characters of a line of the map, and lines of one at most.
 const WIDTH: usize = 64;
-const LINES: usize = 32;
+const LINES: usize = 16;
 
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
-    /// Draw which parts of the heap are in use.
+    /// Draw which parts of the heap are in use, and how full its slabs are.
     #[arg(long)]
     map: bool,
     /// The heap's file: a path, /proc/PID/fd/N of a process that has it, or the number of a descriptor.
@@ -161,31 +161,72 @@ fn names(heap: Mapped) -> String {
     section("names", &[Side::Left, Side::Left, Side::Right], &rows)
 }
 
-/// What a character of the map stands for, those that win over others last.
-const SIGNS: [(char, &str); 8] = [
-    ('-', "never used"),
-    ('.', "free"),
-    ('T', "tables"),
-    ('g', "long block on its way back"),
-    ('R', "long block"),
-    ('s', "slab less than half full"),
-    ('S', "slab"),
-    ('?', "unknown"),
+/// What the characters of the map stand for, those that win over others last.
+const SIGNS: [(&str, &str); 7] = [
+    ("-", "never used"),
+    (".", "free"),
+    ("T", "tables"),
+    ("g", "long block on its way back"),
+    ("R", "long block"),
+    ("0-9#", "slab, by tenths of its blocks in use"),
+    ("?", "unknown"),
 ];
+const SLAB: usize = 5;
+const UNKNOWN: usize = 6;
 
 fn sign_of(span: &Span) -> usize {
     let sign = match span.kind {
-        SpanKind::Fresh => '-',
-        SpanKind::Free => '.',
-        SpanKind::Tables => 'T',
-        SpanKind::Going => 'g',
-        SpanKind::Run => 'R',
-        SpanKind::Slab { .. } if span.live < span.bytes / 2 => 's',
-        SpanKind::Slab { .. } => 'S',
-        _ => '?',
+        SpanKind::Fresh => "-",
+        SpanKind::Free => ".",
+        SpanKind::Tables => "T",
+        SpanKind::Going => "g",
+        SpanKind::Run => "R",
+        SpanKind::Slab { .. } => return SLAB,
+        _ => return UNKNOWN,
     };
     let place = SIGNS.iter().position(|(other, _)| *other == sign);
-    place.unwrap_or(SIGNS.len() - 1)
+    place.unwrap_or(UNKNOWN)
+}
+
+/// Of a slab's blocks, as many tenths as are in use.
+fn tenths_of(span: &Span) -> usize {
+    match span.kind {
+        SpanKind::Slab { block } if block != 0 => 10 * (span.live / block) / (UNIT / block).max(1),
+        _ => 0,
+    }
+}
+
+/// What lies in the units of one character.
+#[derive(Clone, Default)]
+struct Cell {
+    /// Units of each sign.
+    units: [usize; SIGNS.len()],
+    /// Tenths in use, of all slabs together.
+    tenths: usize,
+}
+
+impl Cell {
+    /// The sign of most units. What no heap would have left is shown however little it is.
+    fn sign(&self) -> usize {
+        match self.units[UNKNOWN] {
+            0 => (0..SIGNS.len())
+                .max_by_key(|sign| self.units[*sign])
+                .unwrap_or(UNKNOWN),
+            _ => UNKNOWN,
+        }
+    }
+
+    fn character(&self) -> char {
+        let sign = self.sign();
+        if sign != SLAB {
+            return SIGNS[sign].0.chars().next().unwrap_or('?');
+        }
+        let tenths = self.tenths / self.units[SLAB].max(1);
+        let digit = u32::try_from(tenths)
+            .ok()
+            .and_then(|tenths| char::from_digit(tenths, 10));
+        digit.unwrap_or('#')
+    }
 }
 
 /// A picture of the heap up to the last unit that was ever used: a character for what most of so many units are.
@@ -194,33 +235,29 @@ fn map(heap: Mapped) -> String {
     let fresh = spans.pop_if(|span| span.kind == SpanKind::Fresh);
     let used = spans.iter().map(|span| span.bytes / UNIT).sum::<usize>();
     let step = used.div_ceil(WIDTH * LINES).max(1);
-    let mut cells = vec![[0_usize; SIGNS.len()]; used.div_ceil(step)];
+    let mut cells = vec![Cell::default(); used.div_ceil(step)];
     for span in &spans {
         let (first, sign) = (span.offset / UNIT, sign_of(span));
         let end = (first + span.bytes / UNIT).min(used);
         let mut unit = first;
         while unit < end {
             let next = ((unit / step + 1) * step).min(end);
-            cells[unit / step][sign] += next - unit;
+            let cell = &mut cells[unit / step];
+            cell.units[sign] += next - unit;
+            cell.tenths += tenths_of(span);
             unit = next;
         }
     }
-    // What no heap would have left is shown however little it is.
-    let of = |counts: &[usize; SIGNS.len()]| match counts[SIGNS.len() - 1] {
-        0 => (0..SIGNS.len()).max_by_key(|sign| counts[*sign]),
-        _ => Some(SIGNS.len() - 1),
-    };
-    let signs: Vec<usize> = cells.iter().filter_map(of).collect();
     let legend = SIGNS.iter().enumerate();
-    let legend = legend.filter(|(sign, _)| signs.contains(sign));
+    let legend = legend.filter(|(sign, _)| cells.iter().any(|cell| cell.sign() == *sign));
     let legend = legend.map(|(_, (sign, means))| format!("{sign} {means}"));
-    let legend = legend.collect::<Vec<_>>().join(", ");
+    let legend = legend.collect::<Vec<_>>().join("; ");
     let mut text = format!(
         "\nmap, a character for {}: {legend}\n",
         count(step, "unit", "units")
     );
-    for (number, line) in signs.chunks(WIDTH).enumerate() {
-        let line: String = line.iter().map(|sign| SIGNS[*sign].0).collect();
+    for (number, line) in cells.chunks(WIDTH).enumerate() {
+        let line: String = line.iter().map(Cell::character).collect();
         let _ = writeln!(text, "  {:>#14x}  {line}", number * WIDTH * step * UNIT);
     }
     if let Some(fresh) = fresh {

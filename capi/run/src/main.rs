@@ -1,5 +1,5 @@
 //! `flagstone run -- PROGRAM`: the program with flagstone as its allocator. `flagstone inspect`, `verify` and `meminfo`: heaps
-//! over mappings, which they look at and do not change.
+//! over mappings, which they look at and do not change. `flagstone snapshot`: a copy of one.
 
 mod child;
 mod inspect;
@@ -9,6 +9,7 @@ mod output;
 mod place;
 mod preload;
 mod smaps;
+mod snapshot;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -24,8 +25,10 @@ use crate::child::Ending;
 use crate::inspect::{Inspect, Verify};
 use crate::meminfo::Meminfo;
 use crate::options::Tuning;
+use crate::snapshot::Snapshot;
 
-/// Runs programs with flagstone as their memory allocator, without recompiling them, and looks at heaps that processes share.
+/// Runs programs with flagstone as their memory allocator, without recompiling them; looks at heaps that processes share, and
+/// copies them.
 #[derive(Parser)]
 #[command(version)]
 struct CommandLine {
@@ -55,6 +58,13 @@ enum Verb {
     /// ACCESS: the process uses the heap, maps it and has not allocated, reads it, or has a copy of one that it closed.
     /// Ends with 2 if there is no such process, or it is not to be looked at.
     Meminfo(Meminfo),
+    /// Copy a heap over a mapping to a new file, a heap by itself.
+    ///
+    /// The heap is opened for it, and closed: one that its last users left is mended. Programs that open it meanwhile wait.
+    /// The copy is for its owner alone, and is on the disk when the command ends. Ends with 0, with 1 if the heap is damaged,
+    /// and with 2 if there is none, others have it, it is dirty, or NEW is there already or cannot be made. There is no file
+    /// then.
+    Snapshot(Snapshot),
 }
 
 #[derive(clap::Args)]
@@ -78,6 +88,7 @@ fn main() -> ExitCode {
         Verb::Inspect(arguments) => return looked(inspect::inspect(&arguments)),
         Verb::Verify(arguments) => return looked(inspect::verify(&arguments)),
         Verb::Meminfo(arguments) => return looked(meminfo::meminfo(&arguments)),
+        Verb::Snapshot(arguments) => return looked(snapshot::snapshot(&arguments)),
     };
     match start(&run) {
         Ok(code) => code,
@@ -88,7 +99,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// How a look ended: with what it says, or with an error of its own.
+/// How a look, or a copy, ended: with what it says, or with an error of its own.
 fn looked(done: Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| {
         let (message, code) = place::fault(&error);

@@ -1,4 +1,4 @@
-//! A heap that is looked at, and never changed.
+//! A heap that is looked at, and not changed, or used.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use engine::{Mapped, MappedError};
+use engine::{Mapped, MappedError, MappedOptions};
 
 /// The file of a heap, as the command line names it.
 #[derive(Clone, Debug)]
@@ -31,9 +31,17 @@ impl Place {
 
     /// Opens the heap for looks alone, wherever there is room for it.
     pub(crate) fn open(&self) -> Result<Mapped> {
-        end_at_lost_pages().context("signals")?;
         let options = Mapped::options().read_only(true).anywhere(true);
-        let options = options.may_be_dirty(true);
+        self.open_with(options.may_be_dirty(true))
+    }
+
+    /// Opens the heap as its users do, wherever there is room for it.
+    pub(crate) fn open_for_use(&self) -> Result<Mapped> {
+        self.open_with(Mapped::options().anywhere(true))
+    }
+
+    fn open_with(&self, options: MappedOptions<'_>) -> Result<Mapped> {
+        end_at_lost_pages().context("signals")?;
         let opened = match self {
             Self::Path(path) => {
                 // SAFETY: 1. none of its blocks is looked at, its tables as atomics alone. 2. a file that gets shorter ends
