@@ -569,6 +569,56 @@ fn a_full_disk_has_no_copy() {
     }
 }
 
+/// What a copy has holes for has room once it is open, its tables too, whatever it was copied from.
+#[test]
+fn a_copy_on_a_full_disk_is_used() {
+    let _turn = begin();
+    for kind in In::ALL {
+        let folders = Folder::all();
+        let [folder, other] = &folders;
+        with_disk(folder, Disk::Memory(24 << 20), || {
+            let copy = folder.path("copy");
+            in_child(|| {
+                let heap = kind.make(other);
+                // Never touched, or free again.
+                let zeros = MappedVec::<u8, _>::with_capacity_in(8 << 20, heap.handle());
+                heap.set_root("zeros", zeros.leak().as_ptr(), 0)
+                    .expect("room");
+                let many: Vec<_> = (0..400)
+                    .map(|_| Box::new_in([7_u8; 40_000], heap.handle()))
+                    .collect();
+                for (number, block) in many.into_iter().enumerate() {
+                    if number % 8 == 0 {
+                        Box::leak(block);
+                    }
+                }
+                snapshot(heap, &copy).expect("a copy");
+            });
+            in_child(|| {
+                let heap = open(&copy).expect("a heap");
+                let rest = fs::File::create(folder.path("rest")).expect("a file");
+                let mut place = 0;
+                while rest.write_all_at(&[1; 4096], place).is_ok() {
+                    place += 4096;
+                }
+                let (zeros, _) = heap.root("zeros").expect("a name");
+                // SAFETY: so many bytes, which nobody else uses.
+                unsafe { zeros.cast::<u8>().write_bytes(7, 8 << 20) };
+                // What has no room is refused, what has some is had.
+                let mut count = 0;
+                while let Ok(block) = Box::try_new_in([7_u8; 1_000], heap.handle()) {
+                    Box::leak(block);
+                    count += 1;
+                }
+                heap.purge().expect("nobody refuses");
+                heap.verify().expect("a sound heap");
+                assert!(count < 5_000, "{count}");
+                close(heap);
+            });
+        });
+    }
+}
+
 /// Bytes that are free on a filesystem.
 fn free_on(folder: &Folder) -> u64 {
     let path = std::ffi::CString::new(folder.path("")).expect("a path");
