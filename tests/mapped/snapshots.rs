@@ -20,6 +20,11 @@ use crate::files::{Folder, check_and_add, close, in_child, open, options};
 const UNIT: usize = 64 << 10;
 /// Where the header has the heap's own number.
 const ID: core::ops::Range<usize> = 24..32;
+/// Where it says who has it: the boot, the lock, who waits for that, and the file whose space is reserved.
+const NOBODYS: [usize; 4] = [64, 128, 192, 704];
+/// Where it says up to which unit some were ever anybody's, and up to which the tables have room.
+const HIGH: usize = 448;
+const TABLED: usize = 640;
 
 fn snapshot(heap: Mapped, path: &str) -> Result<(), MappedError> {
     // SAFETY: this is the thread that uses it, and children are waited for.
@@ -104,6 +109,16 @@ fn a_snapshot_is_a_heap_by_itself() {
                 let range = span.offset..span.offset + span.bytes;
                 assert!(before[range.clone()] == after[range], "{span:?}");
             }
+            for place in NOBODYS {
+                assert_eq!(after[place..place + 8], [0; 8], "{place}");
+            }
+            // Nothing behind that was ever anybody's, as far as the copy knows.
+            let last = heap.occupancy().filter(|span| is_used(span.kind)).last();
+            let end = last.map(|span| ((span.offset + span.bytes) / UNIT) as u64);
+            for place in [HIGH, TABLED] {
+                let word = after[place..].first_chunk().copied();
+                assert_eq!(word.map(u64::from_le_bytes), end, "{place}");
+            }
             let mode = fs::metadata(&copy).expect("a file").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
             // Both have one address.
@@ -164,20 +179,25 @@ fn what_threads_had_is_anyones() {
             // Of a thread that is gone, and of one that lives.
             std::thread::scope(|scope| scope.spawn(allocate).join().expect("the thread"));
             allocate();
+            // Of one that lives, without a free of anybody's.
+            Box::leak(Box::new_in([1_u8; 2 * SIZE], heap.handle()));
             // One that is freed by another than its owner.
             let block = Box::new_in([1_u8; SIZE], heap.handle());
             std::thread::scope(|scope| scope.spawn(|| drop(block)).join().expect("the thread"));
             snapshot(heap, &copy).expect("a copy");
-            assert_eq!(heap.stats().live, 2 * SIZE);
+            assert_eq!(heap.stats().live, 4 * SIZE);
             close(heap);
         });
         in_child(|| {
             let heap = open(&copy).expect("a heap");
             let before = heap.stats();
-            assert_eq!(before.live, 2 * SIZE);
-            let slabs = before.held / UNIT;
+            assert_eq!(before.live, 4 * SIZE);
+            let slabs = before.held / UNIT - 1;
             for _ in 2..slabs * BLOCKS {
                 Box::leak(Box::new_in([2_u8; SIZE], heap.handle()));
+            }
+            for _ in 1..BLOCKS / 2 {
+                Box::leak(Box::new_in([2_u8; 2 * SIZE], heap.handle()));
             }
             assert_eq!(heap.stats().held, before.held, "no slab was made");
             heap.verify().expect("a sound heap");
