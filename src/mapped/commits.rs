@@ -221,7 +221,7 @@ impl Area {
     }
 
     /// Has the file all changes of the last record, if it has not.
-    fn catch_up(&self, log: &mut Log, file: File) -> Result<(), MappedError> {
+    pub(super) fn catch_up(&self, log: &mut Log, file: File) -> Result<(), MappedError> {
         log.check()?;
         if log.condition() != Condition::Behind {
             return Ok(());

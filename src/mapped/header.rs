@@ -122,7 +122,7 @@ pub(super) const CONSTANTS: usize = 7;
 
 impl Constants {
     /// As they stand in a header.
-    fn words(self) -> [u64; CONSTANTS] {
+    pub(super) fn words(self) -> [u64; CONSTANTS] {
         let kind = self.kind as u64;
         let words = [MAGIC, self.bytes, self.base, self.id, kind, self.page];
         let [magic, bytes, base, id, kind, page] = words;

@@ -14,6 +14,9 @@ use crate::os::paths::Path;
 use crate::os::shared::File;
 use crate::os::{self, PageLen};
 
+/// Who may use a file that is made: its owner.
+pub(super) const MODE: u32 = 0o600;
+
 /// Rounds of looking for a file and making it, in which others remove and make it.
 const ROUNDS: usize = 16;
 
@@ -49,7 +52,7 @@ impl<'a> MappedOptions<'a> {
         Self {
             capacity: 0,
             name: "flagstone",
-            mode: 0o600,
+            mode: MODE,
             settings: Settings::NONE,
         }
     }

@@ -8,11 +8,13 @@ use super::attachment::Attachment;
 use super::error::MappedError;
 use super::geometry::BITS;
 use super::header::{Constants, Header, Kind, SLOTS};
+use super::log::{Commits, LEAST, Log};
 use super::opened::{LOCKS, Opened};
+use super::options::MODE;
 use super::source::{no_memory, refused};
 use super::space::{pages_of, words_of};
 use super::words::{Process, Unit};
-use super::{Mapped, MappedOptions};
+use super::{Committed, Mapped, MappedOptions};
 use crate::os::files::{FileKind, is_no_space};
 use crate::os::paths::Path;
 use crate::os::shared::File;
@@ -242,10 +244,7 @@ impl Area {
 
     /// Copies what is in use of the heap to a new file, in which nobody looks yet.
     fn copy_to(&self, own: File, to: File, process: Process) -> Result<(), MappedError> {
-        let on = to.kind().map_err(refused)?;
-        if !matches!(on, FileKind::Regular | FileKind::Memory) {
-            return Err(MappedError::Unsupported);
-        }
+        check_kind(to)?;
         // What processes left half done that were killed is mended before, and nobody claims units meanwhile.
         let held = self.lock(process)?;
         held.verify()?;
@@ -273,6 +272,45 @@ impl Area {
     }
 }
 
+/// An error unless a heap can lie in such a file.
+fn check_kind(file: File) -> Result<(), MappedError> {
+    match file.kind().map_err(refused)? {
+        FileKind::Regular | FileKind::Memory => Ok(()),
+        _ => Err(MappedError::Unsupported),
+    }
+}
+
+impl Area {
+    /// Copies the last commit to a new file, in which nobody looks yet.
+    fn copy_commits_to(&self, commits: &Commits, own: File, to: File) -> Result<(), MappedError> {
+        check_kind(to)?;
+        // Nobody commits meanwhile. What the log alone has is in the file first.
+        let mut log = commits.log();
+        self.catch_up(&mut log, self.source.open().ok_or(MappedError::Closed)?)?;
+        let bytes = self.geometry.bytes();
+        let whole = PageLen::kept(bytes + LEAST);
+        if to.share_blocks_of(own).is_err() {
+            let mut copy = Copy {
+                from: own,
+                to,
+                buffer: Buffer::new()?,
+                is_by_kernel: true,
+            };
+            copy.range(0..bytes)?;
+        }
+        // With room for a log of its own, behind what was another's.
+        to.set_length(whole).map_err(refused)?;
+        let constants = Constants {
+            id: os::random()[1],
+            ..self.source.constants
+        };
+        to.write_words(0, &constants.words()).map_err(refused)?;
+        Log::new(bytes, constants.id)?.create(to)?;
+        // Who opens it forgets whose it was.
+        to.sync().map_err(refused)
+    }
+}
+
 impl Attachment {
     fn snapshot(&self, path: &Path, mode: u32) -> Result<(), MappedError> {
         let process = self.process()?;
@@ -289,7 +327,10 @@ impl Attachment {
                 return Err(MappedError::Exists);
             }
             let unnamed = path.begin(mode, os::random()[0]).map_err(refused)?;
-            let copied = area.copy_to(own, unnamed.file, process);
+            let copied = match &area.commits {
+                Some(commits) => area.copy_commits_to(commits, own, unnamed.file),
+                None => area.copy_to(own, unnamed.file, process),
+            };
             let copied = copied.inspect_err(|_| unnamed.forget());
             let named = copied.and_then(|()| unnamed.name(path).map_err(refused));
             unnamed.file.close();
@@ -372,5 +413,23 @@ impl MappedOptions<'_> {
     pub unsafe fn snapshot(self, heap: &Mapped, path: impl AsRef<[u8]>) -> Result<(), MappedError> {
         let path = Path::new(path.as_ref()).map_err(refused)?;
         heap.attachment.snapshot(&path, self.mode)
+    }
+}
+
+impl Committed {
+    /// Makes a copy of the last commit in a new file, which is on the disk when this returns: a heap by itself, that
+    /// [`open`](super::CommittedOptions::open) finds as [`Opened::Clean`]. This heap goes on as before, and what was stored in
+    /// it since the last commit is not in the copy. Other threads may go on meanwhile; one that commits waits.
+    ///
+    /// It lies at the address of this heap, as [another's copy](Mapped::snapshot), and is made in the same ways: in blocks
+    /// that both share where the filesystem can, else without the holes that [`compact`](Self::compact) leaves.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Mapped::snapshot`], and of [`commit`](Self::commit). There is no file then.
+    #[doc(alias("copy", "clone", "backup", "reflink", "FICLONE"))]
+    pub fn snapshot(&self, path: impl AsRef<[u8]>) -> Result<(), MappedError> {
+        let path = Path::new(path.as_ref()).map_err(refused)?;
+        self.attachment.snapshot(&path, MODE)
     }
 }

@@ -174,6 +174,43 @@ fn one_process_has_it() {
     });
 }
 
+#[test]
+fn a_snapshot_is_the_last_commit() {
+    let _turn = begin();
+    for folder in Folder::all() {
+        let (path, copy) = (folder.path("heap"), folder.path("copy"));
+        in_child(|| {
+            let heap = options().create(&path).expect("a heap");
+            put(heap, 1, 10);
+            commit(heap);
+            put(heap, 1, 11);
+            put(heap, 2, 20);
+            heap.snapshot(&copy).expect("room");
+            assert_eq!(heap.snapshot(&copy), Err(MappedError::Exists));
+            assert!(matches!(open(&copy), Err(MappedError::BaseBusy { .. })));
+            commit(heap);
+            in_child(|| assert_eq!(heap.snapshot(folder.path("x")), Err(MappedError::Forked)));
+            close(heap);
+            assert_eq!(heap.snapshot(folder.path("x")), Err(MappedError::Closed));
+        });
+        for (path, first, second) in [(&copy, 10, None), (&path, 11, Some(20))] {
+            in_child(|| {
+                let heap = open(path).expect("a heap");
+                assert_eq!(heap.opened(), Opened::Clean);
+                heap.verify().expect("a sound heap");
+                assert_eq!((number(&heap, 1), number(&heap, 2)), (Some(first), second));
+                put(heap, 3, 30);
+                commit(heap);
+            });
+            in_child(|| {
+                let heap = open(path).expect("a heap");
+                assert_eq!(number(&heap, 3), Some(30));
+                close(heap);
+            });
+        }
+    }
+}
+
 /// A log has a length of its own: what is no whole page has bytes in memory that the file has not.
 #[test]
 fn a_length_that_is_no_heaps_is_refused() {

@@ -62,6 +62,7 @@ fn facts(place: &Place, heap: Mapped, users: &[User], is_sound: bool) -> Result<
         Kind::Object => "a file of memory",
         Kind::Spill => "a file without a name",
         Kind::File => "a file with a path",
+        Kind::Committed => "a file that commits",
         _ => "unknown",
     };
     let bytes = |bytes: usize| format!("{bytes} bytes, {}", size(bytes));
@@ -85,7 +86,7 @@ fn facts(place: &Place, heap: Mapped, users: &[User], is_sound: bool) -> Result<
 /// How the heap was left, or who has it.
 fn state(heap: Mapped, users: &[User]) -> Result<String> {
     let living = users.iter().filter(|user| user.lives).count();
-    let is_file = heap.kind() == Kind::File;
+    let (is_file, commits) = (heap.kind() == Kind::File, heap.kind() == Kind::Committed);
     let gone = count(users.len() - living, "process", "processes");
     let gone = (users.len() != living).then(|| format!("{gone} ended without closing"));
     let condition = heap.condition()?;
@@ -97,6 +98,8 @@ fn state(heap: Mapped, users: &[User]) -> Result<String> {
         Opened::Joined if living == 0 => "in use".into(),
         Opened::Joined => format!("in use by {}", count(living, "process", "processes")),
         Opened::Clean if is_file => "clean: closed by all who used it".into(),
+        Opened::Clean if commits => "clean: the file has all that was committed".into(),
+        Opened::Recovered if commits => "not closed: its log has the last commits".into(),
         Opened::Clean if is_frozen(heap) => "frozen: nobody can change it".into(),
         Opened::Clean => "in use by nobody".into(),
         Opened::Recovered if is_file => "not closed: its last users ended without".into(),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use engine::{Mapped, MappedError, MappedOptions};
+use engine::{Committed, Mapped, MappedError, MappedOptions};
 
 /// The file of a heap, as the command line names it.
 #[derive(Clone, Debug)]
@@ -37,7 +37,20 @@ impl Place {
 
     /// Opens the heap as its users do, wherever there is room for it.
     pub(crate) fn open_for_use(&self) -> Result<Mapped> {
-        self.open_with(Mapped::options().anywhere(true))
+        let heap = self.open_with(Mapped::options().anywhere(true));
+        let is_other = |error: &anyhow::Error| {
+            let error = error.downcast_ref::<MappedError>();
+            matches!(error, Some(MappedError::Kind))
+        };
+        match (heap, self) {
+            (Err(error), Self::Path(path)) if is_other(&error) => {
+                // SAFETY: 1. as in `open_with`.
+                let heap = unsafe { Committed::options().open(path.as_os_str().as_bytes()) };
+                heap.map(|heap| *heap)
+                    .map_err(|error| anyhow::Error::new(error).context(self.to_string()))
+            }
+            (heap, _) => heap,
+        }
     }
 
     fn open_with(&self, options: MappedOptions<'_>) -> Result<Mapped> {
