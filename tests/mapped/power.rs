@@ -220,9 +220,22 @@ impl Program {
 
     /// Cuts steps short, a write at a page of the file.
     fn kill(&mut self, steps: &mut Vec<Step>, first: usize) {
-        let last = self
+        let mut last = self
             .random
             .random_range(first + 1..=steps.len().max(first + 1));
+        if self.random.random() {
+            // Where there is little time for it: behind a head or a hole that is not waited for yet.
+            let heads = CAPACITY..CAPACITY + 2 * 4096;
+            let is_short = |step: &usize| match &steps[*step] {
+                Step::Told(Told::Bytes { place, .. }) => heads.contains(place),
+                Step::Told(Told::Hole { .. }) => true,
+                _ => false,
+            };
+            let all: Vec<_> = (first..steps.len()).filter(is_short).collect();
+            if !all.is_empty() {
+                last = all[self.random.random_range(0..all.len())] + 1;
+            }
+        }
         let next = steps.get(last).cloned();
         steps.truncate(last);
         if let Some(Step::Told(Told::Bytes { place, mut bytes })) = next {
