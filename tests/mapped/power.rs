@@ -388,7 +388,7 @@ fn the_last_commit_is_found_however_the_power_goes() {
                 disk.open_each(batch, &folder.path("image"), at);
             });
             let status = end_of(child);
-            let image = usize::try_from(at.load(Ordering::Relaxed)).expect("one of the batch");
+            let image = usize::try_from(at.load(Ordering::Relaxed)).expect("few");
             assert_eq!(status, 0, "POWER_SEED={seed}, {:?}", batch[image]);
             // SAFETY: `alarm` has no preconditions. All of them may take longer than a test.
             unsafe { libc::alarm(600) };
