@@ -121,6 +121,9 @@ impl Image<'_> {
             return;
         };
         let changes = record.start + 4 * WORD..record.end;
+        if changes.len() < WORD {
+            return;
+        }
         let mut end = changes.end;
         match self.random.random_range(0..6) {
             // Its number, or what it says of its length.
