@@ -72,6 +72,9 @@ impl Area {
         commits.noting.break_inherited();
         commits.noting.lock().end();
         let mut log = commits.log();
+        // Before anything is written home: who wrote the last record may have been killed before it was on the disk, and
+        // a part of its changes without it is no commit.
+        log.sync(file)?;
         let was_left = log.replay(file, FIRST, |change| {
             // SAFETY: 1. in the mapping of the log.
             let written = unsafe { file.write_at(change.place, change.from, change.length) };
