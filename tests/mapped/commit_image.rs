@@ -86,7 +86,7 @@ impl Image<'_> {
             let Ok(length) = usize::try_from(self.word(next + 2 * WORD)) else {
                 break;
             };
-            let end = next + 4 * WORD + length;
+            let end = (next + 4 * WORD).saturating_add(length);
             if end > self.bytes.len() {
                 break;
             }

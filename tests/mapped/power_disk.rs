@@ -147,7 +147,12 @@ impl Disk {
             Told::SyncedRange { place, length } => {
                 // Else what shares a sector with it would be on the disk, too.
                 assert!(place % SECTOR == 0 && length % SECTOR == 0);
-                if place + length > self.length {
+                // Whatever it takes to find these bytes is on the disk, too.
+                let shortest = self
+                    .lengths
+                    .iter()
+                    .fold(self.length, |least, length| least.min(*length));
+                if place + length > shortest {
                     self.sync_length();
                 }
                 return self.sync(place / SECTOR..(place + length) / SECTOR);
