@@ -67,20 +67,21 @@ impl Noting {
 /// How pages are found in which something was stored since the last commit.
 pub(super) struct Pages {
     pub(super) map: Pagemap,
-    /// The addresses that have some.
+    /// Where some can be.
     pub(super) all: Range<usize>,
     pub(super) are_noted: bool,
 }
 
 impl Pages {
-    /// Calls for each run of them.
+    /// Calls for each run of them between some addresses.
     pub(super) fn each(
         &self,
+        addresses: Range<usize>,
         act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
     ) -> Result<(), MappedError> {
         match self.are_noted {
-            true => self.map.each_noted(self.all.clone(), act),
-            false => self.map.each_changed(self.all.clone(), act),
+            true => self.map.each_noted(addresses, act),
+            false => self.map.each_changed(addresses, act),
         }
     }
 }
@@ -107,20 +108,9 @@ impl Runs {
     }
 
     /// All of them, if they were few enough to be kept.
-    fn all(&self) -> Option<impl Iterator<Item = Range<usize>>> {
+    pub(super) fn all(&self) -> Option<impl Iterator<Item = Range<usize>>> {
         let kept = self.kept.get(..self.count)?;
         Some(kept.iter().map(|(start, end)| *start..*end))
-    }
-
-    pub(super) fn each(
-        &self,
-        pages: &Pages,
-        act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
-    ) -> Result<(), MappedError> {
-        match self.all() {
-            Some(mut all) => all.try_for_each(act),
-            None => pages.each(act),
-        }
     }
 
     /// They count as not stored in from here on. What is refused is compared once more.

@@ -23,6 +23,8 @@ const FIRST: usize = CONSTANTS * WORD;
 /// that much, and each checkpoint waits for the disk twice.
 const PART: usize = 16;
 
+/// Free units that are passed over: two megabytes, of which the kernel has a table of its own.
+const MANY: usize = 32;
 /// Bytes of a heap from which on the kernel is asked to note what is stored: without that, a look at their pages takes as
 /// long as a wait for the disk.
 const NOTED: usize = 8 << 20;
@@ -183,7 +185,7 @@ impl Area {
         let mut record = Record::new(log, file);
         let mut same = Same::new(self);
         let mut runs = Runs::new();
-        pages.each(|run| {
+        self.each_run(pages, |run| {
             runs.add(run.clone());
             self.each_page(run, |page| {
                 let mut is_same = true;
@@ -263,7 +265,7 @@ impl Area {
             file,
             bytes: 0..0,
         };
-        runs.each(pages, |run| {
+        self.each_of(runs, pages, |run| {
             self.each_page(run, |page| {
                 for piece in page.step_by(PIECE) {
                     let (old, new) = self.both(commits, piece);
@@ -280,6 +282,44 @@ impl Area {
             })
         })?;
         home.write()
+    }
+
+    /// Calls for each run of pages in which something was stored, but where many units are free: nobody wants those.
+    fn each_run(
+        &self,
+        pages: &Pages,
+        mut act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
+    ) -> Result<(), MappedError> {
+        let base = self.base().addr().get();
+        let end = self.touched().end as usize;
+        let (mut first, mut unit) = (0, 0);
+        while unit < end {
+            if !self.is_nobodys(unit) {
+                unit += 1;
+                continue;
+            }
+            let behind = (unit..end).find(|unit| !self.is_nobodys(*unit));
+            let behind = behind.unwrap_or(end);
+            if behind - unit >= MANY {
+                pages.each(base + first * UNIT..base + unit * UNIT, &mut act)?;
+                first = behind;
+            }
+            unit = behind;
+        }
+        pages.each(base + first * UNIT..base + end * UNIT, act)
+    }
+
+    /// Calls for each of these runs.
+    fn each_of(
+        &self,
+        runs: &Runs,
+        pages: &Pages,
+        act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
+    ) -> Result<(), MappedError> {
+        match runs.all() {
+            Some(mut all) => all.try_for_each(act),
+            None => self.each_run(pages, act),
+        }
     }
 
     /// Calls for each page of some addresses, from a byte of the heap to another. What lies in free units is nobody's, and
@@ -388,7 +428,7 @@ impl Area {
             all,
             ..self.pages(commits, map)
         };
-        let done = pages.each(|run| {
+        let done = pages.each(pages.all.clone(), |run| {
             self.put_back(commits, self.bytes_of(run));
             Ok(())
         });
