@@ -80,7 +80,7 @@ impl Program {
             random: SmallRng::seed_from_u64(seed),
             disk: Disk::new(CAPACITY),
         };
-        (0..8).for_each(|_| program.session());
+        (0..16).for_each(|_| program.session());
         fs::remove_file(&program.path).expect("there");
         program
     }
@@ -151,7 +151,7 @@ impl Program {
     }
 
     fn run(&mut self, heap: Committed) {
-        for _ in 0..self.random.random_range(3..25) {
+        for _ in 0..self.random.random_range(1..12) {
             let goes_on = match self.random.random_range(0..20) {
                 0 => {
                     self.may_refuse();
@@ -223,11 +223,13 @@ impl Program {
             .random
             .random_range(first + 1..=steps.len().max(first + 1));
         if self.random.random() {
-            // Where there is little time for it: behind a head or a hole that is not waited for yet.
-            let heads = CAPACITY..CAPACITY + 2 * 4096;
+            // Where there is little time for it: in the midst of one of the few waits.
+            let records = CAPACITY + 2 * 4096;
+            let which = self.random.random_range(0..3);
             let is_short = |step: &usize| match &steps[*step] {
-                Step::Told(Told::Bytes { place, .. }) => heads.contains(place),
-                Step::Told(Told::Hole { .. }) => true,
+                Step::Told(Told::Bytes { place, .. }) if *place >= records => which == 0,
+                Step::Told(Told::Bytes { place, .. }) => which == 1 && *place >= CAPACITY,
+                Step::Told(Told::Hole { .. }) => which == 2,
                 _ => false,
             };
             let all: Vec<_> = (first..steps.len()).filter(is_short).collect();
@@ -254,7 +256,7 @@ fn all_images(program: &Program, random: &mut SmallRng) -> Vec<(usize, Left)> {
         let one = |_| {
             // Often soon after a kill.
             let step = match random.random_range(0..3) {
-                0 => {
+                0 | 1 => {
                     program.begins[random.random_range(0..program.begins.len())]
                         + random.random_range(1..60)
                 }
