@@ -251,17 +251,19 @@ impl Program {
 
 /// What a power loss may leave of a program's file: behind so many steps. In order.
 fn all_images(program: &Program, random: &mut SmallRng) -> Vec<(usize, Left)> {
-    let steps = program.steps.len();
+    let (steps, anywhere) = (program.steps.len(), vec![0]);
+    let is_wait =
+        |step: &usize| matches!(program.steps[*step], Step::Told(Told::SyncedRange { .. }));
+    let waits: Vec<_> = (0..steps).filter(is_wait).collect();
     let mut any = |count: usize| -> Vec<_> {
         let one = |_| {
-            // Often soon after a kill.
-            let step = match random.random_range(0..3) {
-                0 | 1 => {
-                    program.begins[random.random_range(0..program.begins.len())]
-                        + random.random_range(1..60)
-                }
-                _ => random.random_range(1..=steps),
+            // Often soon after a kill, or behind a wait.
+            let (near, most) = match random.random_range(0..3) {
+                0 => (&program.begins, 60),
+                1 => (&waits, 3),
+                _ => (&anywhere, steps),
             };
+            let step = near[random.random_range(0..near.len())] + random.random_range(1..=most);
             (step.min(steps), Left::Any(random.random()))
         };
         (0..count).map(one).collect()
@@ -395,9 +397,8 @@ fn the_last_commit_is_found_however_the_power_goes() {
             unsafe { libc::alarm(600) };
         }
         println!(
-            "{seed}: {} steps, {} states, {} images",
+            "{seed}: {} steps, {} images",
             program.steps.len(),
-            program.states.len(),
             images.len()
         );
     }
