@@ -213,9 +213,13 @@ impl<'a> MappedOptions<'a> {
         let whole = Whole::new(self.settings, file, geometry);
         let name = |area: &Area| {
             unnamed.name(path).map_err(refused)?;
-            // From here on it is there. Where the kernel refuses this, the name may be lost with the machine, or the list of
-            // mappings has another.
-            let _ = path.keep_name();
+            // From here on it is there. Where the kernel refuses this, the name may be lost with the machine: nothing for a
+            // heap that promises more.
+            if let (Err(errno), true) = (path.keep_name(), self.settings.commits) {
+                let _ = path.remove();
+                return Err(refused(errno));
+            }
+            // Or the list of mappings has another.
             let _ = self.settings.map_by_name(area, path);
             Ok(())
         };

@@ -195,7 +195,9 @@ fn each_refusal_leaves_the_last_commit() {
                 if fs::exists(&path).expect("a folder") {
                     match open(&path) {
                         Ok(heap) => program.go_on(heap),
-                        Err(error) => assert_eq!(error, MappedError::InUse),
+                        // A heap whose making was refused, and that the kernel refuses to unmap.
+                        Err(MappedError::InUse | MappedError::BaseBusy { .. }) => {}
+                        Err(error) => panic!("{error}"),
                     }
                 }
                 for (word, state) in allowed.iter().zip(program.allowed) {

@@ -17,6 +17,19 @@ use crate::common::process::begin;
 /// Where the header has the number of the boot.
 const BOOT: u64 = 64;
 
+/// The folders that tests use.
+const PARENTS: [&str; 2] = ["/var/tmp", "/dev/shm"];
+
+/// Removes folders of a process that ended while it had some.
+pub(crate) fn remove_left(process: libc::pid_t) {
+    let name = format!("flagstone-test-{process}-");
+    for entry in PARENTS.iter().flat_map(fs::read_dir).flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&name) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A folder of its own, gone with this.
 pub(crate) struct Folder(PathBuf);
 
@@ -32,7 +45,7 @@ impl Folder {
 
     /// Of each kind that there is everywhere: a disk, and memory.
     pub(crate) fn all() -> [Self; 2] {
-        ["/var/tmp", "/dev/shm"].map(Self::new)
+        PARENTS.map(Self::new)
     }
 
     pub(crate) fn path(&self, name: &str) -> String {

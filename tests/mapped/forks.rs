@@ -12,6 +12,7 @@ use flagstone::{Handle, Mapped};
 use crate::children::{end_of, start};
 use crate::common::allocator_model::Model;
 use crate::common::process::{begin, until};
+use crate::files::remove_left;
 use crate::kinds::{FEW, Kind, of_each};
 use crate::step_calls::{alloc, free, layout};
 use crate::tables::tables_of;
@@ -170,6 +171,7 @@ fn fork_at(kind: &Kind, point: Point, stop_at: usize, ends_there: bool) -> bool 
     let told = format!("{}, {point:?}, {stop_at}, {ends_there}", kind.name);
     let first = start(|| parent(kind, &heap, words, &own, ends_there));
     assert_eq!(end_of(first), 0, "{told}");
+    remove_left(first);
     if !words.stood.load(Ordering::Acquire) {
         return false;
     }
