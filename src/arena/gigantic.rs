@@ -6,7 +6,8 @@
 use core::ptr::NonNull;
 
 use super::meta;
-use crate::os::{self, Attributes, Held, Lock, PageLen};
+use crate::config::Attributes;
+use crate::os::{self, Held, Lock, PageLen};
 use crate::sync::{GuardedPtr, GuardedU64, GuardedUsize, Link};
 use crate::units::{CHUNK, GIGANTIC};
 

@@ -7,8 +7,9 @@ use core::ptr::NonNull;
 use super::gigantic::Gigantic;
 use super::reservation::{Reservation, leaf_for};
 use super::{ARENA, Bins, Locked, meta};
+use crate::config::Attributes;
 use crate::config::HugePages;
-use crate::os::{self, Attributes, PageLen};
+use crate::os::{self, PageLen};
 use crate::sync::{AtomicUsize, Link, Ordering};
 use crate::units::CHUNK;
 

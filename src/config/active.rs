@@ -1,7 +1,7 @@
 //! The options in force: decided at the first call of the process, or changed since.
 #![forbid(unsafe_code)]
 
-use super::{BACKGROUND, Background, Config, HARDENED, HugePages, OptionError, SAMPLE};
+use super::options::{BACKGROUND, Background, Config, HARDENED, HugePages, OptionError, SAMPLE};
 use crate::hardening::{CANARY, Hardening};
 use crate::sync::{AtomicUsize, GuardedU8, GuardedUsize, Ordering};
 
@@ -81,7 +81,7 @@ impl Mode {
     const HARDENED: usize =
         Self::SAMPLING | Hardening::ALL.bits() as usize & !(Hardening::ISOLATION.bits() as usize);
 
-    pub(super) fn of(config: &Config) -> Self {
+    fn of(config: &Config) -> Self {
         let sampling = if config.sample_one_in == 0 {
             0
         } else {
@@ -130,6 +130,13 @@ impl Mode {
         } else {
             0
         }
+    }
+}
+
+impl Config {
+    /// Whether the process is hardened: calls look for safeguards and samples.
+    pub(crate) fn wants_hardening(&self) -> bool {
+        Mode::of(self).is_hardened()
     }
 }
 

@@ -6,11 +6,13 @@
 
 use core::ptr::NonNull;
 
-use super::engine::{CONFIG, Refused};
+use super::engine::CONFIG;
+use super::wanted::Refused;
 use crate::arena::{
     self, Chunk, GRANULE, Pool, Span, UNIT_META, UnitKind, Zeroed, first_run_of, longest_run,
 };
-use crate::os::{self, Attributes, Held, Lock, NotGranted, PageLen, failpoints};
+use crate::config::Attributes;
+use crate::os::{self, Held, Lock, NotGranted, PageLen, failpoints};
 use crate::sync::{GuardedPtr, GuardedU8, GuardedU64, Link};
 use crate::threads;
 use crate::units::{UNIT, UnitCount, UnitIndex, low_bits};

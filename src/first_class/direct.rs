@@ -6,9 +6,10 @@
 
 use core::ptr::NonNull;
 
-use super::engine::{self, Refused};
+use super::engine;
 use super::memory::Memory;
 use super::store::Store;
+use super::wanted::Refused;
 use crate::sync::{GuardedPtr, GuardedUsize};
 
 /// The layout that the engine knows a block by, and how many bytes of it may be used.

@@ -1,8 +1,8 @@
 //! The engine, as a heap knows it: blocks by their layouts.
 
-use core::fmt;
 use core::ptr::NonNull;
 
+use super::wanted::Refused;
 use crate::arena::Zeroed;
 use crate::cache;
 use crate::config::Config;
@@ -11,16 +11,6 @@ use crate::threads;
 
 /// The options of a program that has no allocator of ours, whose first call to the engine is by a heap.
 pub(crate) static CONFIG: Config = Config::new();
-
-/// Why a request was not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// The heap would hold more than it may.
-    Limit,
-    NoMemory,
-    /// There is no memory of that kind here.
-    Unsupported,
-}
 
 /// A block of the engine, by its layout.
 pub(super) fn block(size: usize, align: usize, wanted: Zeroed) -> Result<NonNull<u8>, Refused> {
@@ -64,14 +54,4 @@ pub(super) fn or_reclaim<T>(attempt: impl Fn() -> Option<T>) -> Result<T, Refuse
     found
         .unwrap_or_else(|wrong| wrong.report())
         .ok_or(Refused::NoMemory)
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Limit => "the heap's limit is reached",
-            Self::NoMemory => "out of memory",
-            Self::Unsupported => "no memory of that kind",
-        })
-    }
 }

@@ -4,10 +4,11 @@ use core::ptr::NonNull;
 
 use super::class::Class;
 use super::direct::Layout;
-use super::engine::{self, Refused};
+use super::engine;
 use super::memory::Memory;
 use super::part::why_not;
 use super::shared::{Guarded, Shared};
+use super::wanted::Refused;
 use crate::arena::Zeroed;
 use crate::error::Misuse;
 use crate::os::failpoints;

@@ -2,9 +2,10 @@
 
 use core::ptr::NonNull;
 
-use super::engine::{self, Refused};
+use super::engine;
 use super::store::Store;
 use super::sub_slab::SubSlab;
+use super::wanted::Refused;
 use crate::arena::{self, Zeroed};
 use crate::sync::{AtomicU32, AtomicUsize, GuardedPtr, GuardedU16, Ordering};
 use crate::thread_cache::tls;

@@ -11,7 +11,7 @@
 //!           a block of its magazine, else the lowest bit of a word          push it to the magazine
 //! ```
 //!
-//! Each file names only those before it: `engine`, `carve` (memory with attributes), `store` (which of the two),
+//! Each file names only those before it: `wanted`, `engine`, `carve` (memory with attributes), `store` (which of the two),
 //! `class`, `returned` (what other threads freed), `sub_slab`, `memory` (the limit), `direct` (the table of long
 //! blocks), `owner`, `entry` (what a part has of a class), `part`, `magazines` (how blocks leave them), `ownerless`,
 //! `name`, `shared` (what the heap's threads share), `long` (long blocks), `whole` (its beginning and end), `purge`,
@@ -37,6 +37,7 @@ mod returned;
 mod shared;
 mod store;
 mod sub_slab;
+mod wanted;
 mod whole;
 
 use core::fmt;
@@ -55,9 +56,9 @@ pub use options::{HeapError, HeapOptions, HeapStats};
 pub(crate) use owner::Owner;
 
 use class::Class;
-use engine::Refused;
 use part::Part;
-use shared::{Shared, Wanted};
+use shared::Shared;
+use wanted::{Refused, Wanted};
 
 /// What a heap holds from which on a thread has a part for its frees alone: some parts' worth.
 const WORTH_A_PART: usize = 64 << 10;

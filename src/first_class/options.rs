@@ -4,10 +4,8 @@
 use core::fmt;
 
 use super::Heap;
-use super::engine::Refused;
-use super::shared::Wanted;
-use crate::config::HugePages;
-use crate::os::Attributes;
+use super::wanted::{Refused, Wanted};
+use crate::config::{Attributes, HugePages};
 
 /// How a [`Heap`] is to be made; [`Heap::options`] begins one.
 ///

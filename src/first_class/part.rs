@@ -8,12 +8,12 @@
 use core::ptr::{self, NonNull};
 
 use super::class::{CLASSES, Class};
-use super::engine::Refused;
 use super::entry::{Entry, FIRST};
 use super::memory::{self, Memory, Page};
 use super::owner::Owner;
 use super::returned::Returned;
 use super::sub_slab::{Place, SubSlab};
+use super::wanted::Refused;
 use crate::arena;
 use crate::error::Misuse;
 use crate::os::failpoints;

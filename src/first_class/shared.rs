@@ -8,16 +8,17 @@ use core::ptr::{self, NonNull};
 
 use super::class::Class;
 use super::direct::Direct;
-use super::engine::{self, CONFIG, Refused};
+use super::engine::{self, CONFIG};
 use super::magazines::Leaving;
 use super::memory::{Memory, PAGE, Page};
 use super::name::Name;
 use super::part::{self, Part, Wrong, why_not};
 use super::store::Store;
 use super::sub_slab::SubSlab;
+use super::wanted::{Refused, Wanted};
 use crate::arena::Zeroed;
 use crate::error::{Call, Misuse};
-use crate::os::{self, Attributes, Held, Lock, failpoints};
+use crate::os::{self, Held, Lock, failpoints};
 use crate::sync::{AtomicUsize, GuardedPtr, GuardedU8, GuardedUsize, Ordering};
 use crate::thread_cache::{ThreadCache, tls};
 use crate::threads;
@@ -45,15 +46,6 @@ pub(super) struct Shared {
     pub(super) freed: [AtomicUsize; 2],
     lock: Lock<Guarded>,
     pub(super) name: Name,
-}
-
-/// What is said of a heap when it is made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'a> {
-    pub(super) name: &'a str,
-    pub(super) limit: usize,
-    pub(super) panics: bool,
-    pub(super) attributes: Attributes,
 }
 
 /// Where the first part lies behind the head of its page.

@@ -9,12 +9,14 @@
 use core::ptr::NonNull;
 
 use super::carve::{self, Carver};
-use super::engine::{self, Refused};
+use super::engine;
+use super::wanted::Refused;
 use crate::arena::Zeroed;
 use crate::config;
+use crate::config::Attributes;
 use crate::error::Call;
 use crate::large;
-use crate::os::{self, Attributes, PageLen};
+use crate::os::{self, PageLen};
 use crate::size_class::{Request, classify};
 use crate::units::{CHUNK, round_up};
 

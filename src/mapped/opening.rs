@@ -12,10 +12,11 @@ use super::log::{Commits, LEAST};
 use super::opened::Opened;
 use super::processes::{Joined, let_go};
 use super::source::{Source, refused};
+use crate::config::Attributes;
 use crate::os::files::FileKind;
 use crate::os::paths::Path;
 use crate::os::shared::{File, FileId, NO_MEMORY, SEALED, Sharing, TAKEN};
-use crate::os::{self, Attributes, Held, PageLen};
+use crate::os::{self, Held, PageLen};
 use crate::sync::Ordering;
 use crate::units::CHUNK;
 

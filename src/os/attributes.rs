@@ -1,25 +1,11 @@
-//! What memory can be, beside readable and writable.
+//! Memory that is more than readable and writable.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
 
 use super::told::{advise, map_gigantic, set_node};
 use super::{Access, PageLen};
-use crate::config::HugePages;
-
-/// What memory is to be, beside readable and writable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attributes {
-    pub(crate) huge_pages: HugePages,
-    /// Pages of a GiB, set aside by who runs the machine.
-    pub(crate) is_gigantic: bool,
-    /// Whether it stands in core dumps.
-    pub(crate) is_dumped: bool,
-    /// Whether the kernel may keep equal pages once.
-    pub(crate) is_merged: bool,
-    /// The node of memory that it is to come from, while that has some.
-    pub(crate) node: Option<u32>,
-}
+use crate::config::{Attributes, HugePages};
 
 /// Why memory cannot have attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +16,6 @@ pub(crate) enum NotGranted {
 }
 
 impl Attributes {
-    /// Those of any memory.
-    pub(crate) const NONE: Self = Self {
-        huge_pages: HugePages::Auto,
-        is_gigantic: false,
-        is_dumped: true,
-        is_merged: false,
-        node: None,
-    };
-
     /// Gives them to a range. Huge pages are a wish; all else may be refused, by the kernel's number.
     pub(crate) fn give_to(self, base: NonNull<u8>, length: PageLen) -> Result<(), c_int> {
         match self.huge_pages {

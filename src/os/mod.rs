@@ -95,7 +95,7 @@ cfg_if! {
 }
 
 #[cfg(feature = "heaps")]
-pub(crate) use attributes::{Attributes, NotGranted};
+pub(crate) use attributes::NotGranted;
 pub(crate) use background::{
     name_thread, prepare_threads, sleep_ms, start_thread, wait, wait_at_most, wait_ms, wake,
 };
