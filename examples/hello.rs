@@ -7,9 +7,8 @@ static GLOBAL: Flagstone = Flagstone::new();
 
 fn main() {
     let words: Vec<String> = ["hello", "from", "flagstone"].map(String::from).to_vec();
-    println!(
-        "{} ({} bytes live)",
-        words.join(" "),
-        Flagstone::stats().live
-    );
+    println!("{}", words.join(" "));
+    if let Some(stats) = Flagstone::stats() {
+        println!("{} bytes live", stats.live);
+    }
 }

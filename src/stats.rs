@@ -9,9 +9,10 @@
 /// ```
 /// use flagstone::Flagstone;
 ///
-/// let stats = Flagstone::stats();
-/// println!("{} live, {} resident", stats.live, stats.resident);
-/// # assert!(stats.live <= stats.committed);
+/// if let Some(stats) = Flagstone::stats() {
+///     println!("{} live, {} resident", stats.live, stats.resident);
+///     assert!(stats.live <= stats.committed);
+/// }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use common::block::{Block, take_slow_paths};
 use common::child::{again, alone};
-use common::process::{is_in_memory, mapped, resident, until, verify, without_huge_pages};
+use common::process::{is_in_memory, mapped, resident, stats, until, verify, without_huge_pages};
 use flagstone::{Background, Config, Flagstone, StartError, failpoints};
 
 #[global_allocator]
@@ -93,7 +93,7 @@ fn what_an_ended_thread_left_goes_back() {
         return;
     }
     alone("what_an_ended_thread_left_goes_back", &[], || {
-        let cached = || Flagstone::stats().cached;
+        let cached = || stats().cached;
         let before = cached();
         let leaves = || {
             let blocks: Vec<_> = (0..100)

@@ -6,7 +6,7 @@ mod common;
 use core::alloc::Layout;
 
 use common::block::Block;
-use common::process::{begin, expect_flat};
+use common::process::{begin, expect_flat, stats};
 use common::raw_thread::on_raw_thread;
 use flagstone::Flagstone;
 
@@ -130,7 +130,7 @@ fn stats_verify_purge() {
     expect_flat(|| {
         let block = Block::filled(&ALLOC, 3 << 20, 8, TAG);
         on_raw_thread(&mut (), |()| {
-            let stats = Flagstone::stats();
+            let stats = stats();
             assert!(stats.live >= 3 << 20, "{stats:?}");
         });
         on_raw_thread(&mut (), |()| assert_eq!(Flagstone::verify(), Ok(())));

@@ -12,7 +12,7 @@ use std::thread;
 
 use common::block::{Block, SIZES};
 use common::child::{again_hardened, alone};
-use common::process::verify;
+use common::process::{stats, verify};
 use flagstone::{Background, Config, Flagstone};
 
 #[global_allocator]
@@ -121,7 +121,7 @@ fn churn(tag: usize) {
             ask(|| block.free(&ALLOC));
         }
         ask(Flagstone::purge);
-        ask(Flagstone::stats);
+        ask(stats);
     }
 }
 

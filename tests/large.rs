@@ -11,6 +11,7 @@ mod common;
 
 use common::block::Block;
 use common::child::alone;
+use common::process::stats;
 
 const MIB: usize = 1 << 20;
 
@@ -106,11 +107,11 @@ fn what_cannot_grow_moves_to_memory_at_hand() {
     for (_, block) in blocks.drain(2..6) {
         block.free(&ALLOC);
     }
-    let resident = Flagstone::stats().resident;
+    let resident = stats().resident;
     let (tag, first) = blocks.remove(0);
     let first = grow(first, tag, 6 * MIB);
     assert!(hole.contains(&first.addr()), "fresh memory was not needed");
-    assert!(Flagstone::stats().resident <= resident + MIB);
+    assert!(stats().resident <= resident + MIB);
     for (tag, block) in blocks {
         block.check(tag);
         block.free(&ALLOC);
@@ -208,7 +209,7 @@ fn spans_are_spread_over_the_cache_sets() {
 fn zeroed_blocks_reuse_a_mapping() {
     let _turn = begin();
     let layout = Layout::from_size_align(3 * MIB / 2, 8).expect("a layout");
-    let before = Flagstone::stats().committed;
+    let before = stats().committed;
     for round in 0..50 {
         let zeroed = Block::alloc_zeroed(&ALLOC, layout).expect("memory");
         assert!(zeroed.is_zero(), "round {round}");
@@ -216,7 +217,7 @@ fn zeroed_blocks_reuse_a_mapping() {
         let filled = Block::filled(&ALLOC, layout.size(), 8, round);
         filled.free(&ALLOC);
     }
-    let kept = Flagstone::stats().committed.saturating_sub(before);
+    let kept = stats().committed.saturating_sub(before);
     assert!(kept <= 2 * layout.size(), "{kept}");
     verify();
 }
@@ -225,8 +226,8 @@ fn zeroed_blocks_reuse_a_mapping() {
 fn the_cache_gives_back_what_is_too_much_and_keeps_the_rest() {
     let _turn = begin();
     flagstone::raw::set_option("FLAGSTONE_LARGE_CACHE", b"64M").expect("an option");
-    let before = Flagstone::stats().committed;
-    let kept = || Flagstone::stats().committed.saturating_sub(before);
+    let before = stats().committed;
+    let kept = || stats().committed.saturating_sub(before);
     let blocks: Vec<_> = (0..5).map(|tag| block(20 * MIB, tag)).collect();
     assert!(kept() >= 100 * MIB);
     for block in blocks {
@@ -276,7 +277,7 @@ fn a_full_mapping_is_zeroed_unasked() {
 
 /// Bytes that this process keeps of freed blocks.
 fn cached() -> usize {
-    Flagstone::stats().cached
+    stats().cached
 }
 
 /// With safeguards there are no stocks: what is longer than a block is a mapping.
@@ -314,9 +315,9 @@ fn few_freed_spans_are_kept() {
     if !has_stocks() {
         return;
     }
-    let (before, live_before) = (cached(), Flagstone::stats().live);
+    let (before, live_before) = (cached(), stats().live);
     let mut blocks: Vec<_> = (0..400).map(|tag| block(200_000, tag)).collect();
-    assert!(Flagstone::stats().live >= live_before + 400 * 200_000);
+    assert!(stats().live >= live_before + 400 * 200_000);
     let live = 400 * (256 << 10);
     let mut most = 0;
     while let Some(block) = blocks.pop() {
@@ -365,7 +366,7 @@ fn long_tables_with_few_pages_teach_little() {
         }
         let spans: Vec<_> = (0..200 * MIB / SPAN).map(|tag| block(SPAN, tag)).collect();
         spans.into_iter().for_each(|span| span.free(&ALLOC));
-        let stats = Flagstone::stats();
+        let stats = stats();
         assert!(stats.resident < 80 * MIB, "{stats:?}");
     });
 }

@@ -14,7 +14,7 @@ use std::process;
 
 use common::block::{Block, Heap};
 use common::child::{run_child_with, scenario};
-use common::process::{is_in_memory, page_size, until_others_sleep, verify};
+use common::process::{is_in_memory, page_size, stats, until_others_sleep, verify};
 use common::raw_thread::on_raw_thread;
 use flagstone::{Background, Config, Flagstone};
 
@@ -135,9 +135,9 @@ fn use_blocks(heap: &Heap, size: usize, count: usize) -> Vec<usize> {
 fn freed_mappings(heap: &Heap) -> usize {
     const SIZE: usize = 2 * MIB;
     Flagstone::purge();
-    let before = Flagstone::stats().committed;
+    let before = stats().committed;
     use_blocks(heap, SIZE, Facts::MAPPINGS / SIZE);
-    Flagstone::stats().committed - before
+    stats().committed - before
 }
 
 fn freed_spans(heap: &Heap) -> usize {
@@ -152,14 +152,14 @@ fn freed_spans(heap: &Heap) -> usize {
 
 fn freed_blocks(heap: &Heap) -> usize {
     Flagstone::purge();
-    let before = Flagstone::stats().cached;
+    let before = stats().cached;
     for size in (16..=1_024).step_by(16) {
         // Several times, as magazines grow when they run full and empty by turns.
         for _ in 0..4 {
             use_blocks(heap, size, 200);
         }
     }
-    Flagstone::stats().cached.saturating_sub(before)
+    stats().cached.saturating_sub(before)
 }
 
 fn has_huge_pages(heap: &Heap) -> bool {

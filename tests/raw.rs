@@ -14,7 +14,7 @@ use std::thread;
 
 use common::block::Block;
 use common::child::{Exit, again, is_again, one_in, run_child, run_child_with, scenario};
-use common::process::{expect_flat, live, verify};
+use common::process::{expect_flat, live, stats, verify};
 use common::program::{generate, run};
 use flagstone::{Flagstone, OptionError, raw};
 
@@ -446,16 +446,16 @@ fn options_change_while_the_process_runs() {
     let _turn = begin();
     Flagstone::purge();
     assert_eq!(raw::set_option("FLAGSTONE_LARGE_CACHE", b"0"), Ok(()));
-    let before = Flagstone::stats().committed;
+    let before = stats().committed;
     Block::filled(&ALLOC, 20 << 20, 8, 1).free(&ALLOC);
     assert!(
-        Flagstone::stats().committed < before + (20 << 20),
+        stats().committed < before + (20 << 20),
         "the mapping went back at once"
     );
     assert_eq!(raw::set_option("FLAGSTONE_LARGE_CACHE", b"64M"), Ok(()));
     Block::filled(&ALLOC, 20 << 20, 8, 1).free(&ALLOC);
     assert!(
-        Flagstone::stats().committed >= before + (20 << 20),
+        stats().committed >= before + (20 << 20),
         "the mapping was kept"
     );
     Flagstone::purge();

@@ -8,7 +8,7 @@ use std::thread;
 
 use common::block::Block;
 use common::child::alone;
-use common::process::begin;
+use common::process::{begin, stats};
 use flagstone::Flagstone;
 
 #[global_allocator]
@@ -52,12 +52,12 @@ fn many_threads_share_what_one_may_keep() {
         done.wait();
         done.wait();
     };
-    let before = Flagstone::stats().cached;
+    let before = stats().cached;
     let kept = thread::scope(|scope| {
         let in_turn = &in_turn;
         (0..threads).for_each(|number| drop(scope.spawn(move || in_turn(number))));
         done.wait();
-        let kept = Flagstone::stats().cached.saturating_sub(before);
+        let kept = stats().cached.saturating_sub(before);
         done.wait();
         kept
     });
@@ -109,7 +109,7 @@ fn sleeping_threads_share_what_the_process_may_keep() {
                 fill();
             }
             done.wait();
-            let before = Flagstone::stats();
+            let before = stats();
             // What is at hand differs from tick to tick: nothing goes because it is not used.
             for turn in 0..560 {
                 let taken: Vec<_> = SIZES
@@ -120,14 +120,14 @@ fn sleeping_threads_share_what_the_process_may_keep() {
                 common::block::take_slow_paths(&ALLOC);
                 taken.into_iter().for_each(|block| block.free(&ALLOC));
             }
-            let after = Flagstone::stats();
+            let after = stats();
             done.wait();
             (before, after)
         };
         let (before, after) = thread::scope(|scope| {
             let first = scope.spawn(goes_on);
             // It has its turn before the others.
-            while Flagstone::stats().cached < SIZES.len() * EACH / 2 {
+            while stats().cached < SIZES.len() * EACH / 2 {
                 thread::yield_now();
             }
             (0..THREADS).for_each(|_| drop(scope.spawn(sleeps)));
@@ -173,14 +173,14 @@ fn a_thread_at_work_shares_with_none_that_sleeps() {
         let kept = thread::scope(|scope| {
             (0..threads).for_each(|_| drop(scope.spawn(sleeps)));
             done.wait();
-            let before = Flagstone::stats().cached;
+            let before = stats().cached;
             for _ in 0..200 {
                 let blocks: Vec<_> = (0..ONE / SIZE)
                     .map(|tag| Block::filled(&ALLOC, SIZE, 8, tag))
                     .collect();
                 blocks.into_iter().for_each(|block| block.free(&ALLOC));
             }
-            let kept = Flagstone::stats().cached.saturating_sub(before);
+            let kept = stats().cached.saturating_sub(before);
             done.wait();
             kept
         });

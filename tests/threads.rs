@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use common::block::Block;
 use common::child::alone;
-use common::process::{begin, expect_flat, live};
+use common::process::{begin, expect_flat, live, stats};
 use flagstone::Flagstone;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -274,7 +274,7 @@ fn the_next_thread_finds_what_the_last_one_left() {
             let thread = thread::spawn(some_blocks);
             thread.join().expect("the thread did not panic")
         };
-        let cached = || Flagstone::stats().cached;
+        let cached = || stats().cached;
         Flagstone::purge();
         let before = cached();
         let left = on_a_thread();
@@ -316,13 +316,13 @@ fn few_of_many_threads_leave_something() {
             together.wait();
         };
         Flagstone::purge();
-        let before = Flagstone::stats().cached;
+        let before = stats().cached;
         join(
             (0..threads)
                 .map(|_| thread::spawn(leaves.clone()))
                 .collect(),
         );
-        let left = Flagstone::stats().cached.saturating_sub(before);
+        let left = stats().cached.saturating_sub(before);
         // std's threads have some blocks of their own.
         assert!(left < (most + 1) * 48_000, "{left} bytes are left");
     });

@@ -12,7 +12,7 @@ use std::thread;
 
 use common::block::Block;
 use common::child::{run_child, scenario};
-use common::process::{begin, expect_flat, resident, until_others_sleep, verify};
+use common::process::{begin, expect_flat, resident, stats, until_others_sleep, verify};
 use common::raw_thread::on_raw_thread;
 use flagstone::{Flagstone, Stats};
 
@@ -179,7 +179,7 @@ fn a_first_call_in_the_last_round() {
     let cached = || {
         until_others_sleep();
         Flagstone::purge();
-        Flagstone::stats().cached
+        stats().cached
     };
     let before = cached();
     on_raw_thread(&mut (), |()| {
@@ -269,7 +269,7 @@ fn memory_stays_flat() {
                 set(*late, Visit::start(*late, &SMALL_SIZES));
             });
         }
-        let stats = Flagstone::stats();
+        let stats = stats();
         (resident(), stats.committed + stats.metadata)
     };
     let before = run(WARM_UP);
@@ -363,9 +363,9 @@ fn threads_that_vanish_leave_little() {
         }
     };
     run(FEW);
-    let before = Flagstone::stats();
+    let before = stats();
     run(MANY);
-    let after = Flagstone::stats();
+    let after = stats();
     verify();
     let held = |stats: &Stats| stats.cached + stats.metadata;
     assert!(

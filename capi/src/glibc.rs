@@ -35,7 +35,7 @@ pub struct Mallinfo([c_int; 10]);
 /// What the allocator holds at the moment.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> Mallinfo2 {
-    let stats = Flagstone::stats();
+    let stats = Flagstone::stats().unwrap_or_default();
     Mallinfo2 {
         arena: stats.committed,
         fsmblks: stats.cached,
@@ -63,7 +63,7 @@ pub extern "C" fn mallinfo() -> Mallinfo {
 
 /// What the allocator holds: name, bytes, and what that is.
 fn entries() -> [(&'static str, usize, &'static str); 5] {
-    let stats = Flagstone::stats();
+    let stats = Flagstone::stats().unwrap_or_default();
     [
         ("live", stats.live, "handed out and not freed"),
         ("cached", stats.cached, "free in the caches of threads"),

@@ -31,7 +31,7 @@ pub unsafe extern "C" fn flagstone_get_stats(out: *mut FlagstoneStats) {
         resident,
         metadata,
         ..
-    } = Flagstone::stats();
+    } = Flagstone::stats().unwrap_or_default();
     let stats = FlagstoneStats {
         live,
         cached,
@@ -158,7 +158,7 @@ extern "C" fn summarise() {
     if file < 0 || identity(file) != IDENTITY.load(Ordering::Relaxed) {
         return;
     }
-    let stats = Flagstone::stats();
+    let stats = Flagstone::stats().unwrap_or_default();
     // SAFETY: 1. no precondition.
     let process = unsafe { libc::getpid() };
     let mut line = Text::<512>::new();

@@ -100,7 +100,9 @@ fn totals(out: &mut impl Write, tally: &Tally, rows: &[Row<'_>]) -> io::Result<(
 }
 
 fn memory(out: &mut impl Write) -> io::Result<()> {
-    let stats = Flagstone::stats();
+    let Some(stats) = Flagstone::stats() else {
+        return writeln!(out, "memory     by the system's allocator");
+    };
     let parts = [
         ("live", stats.live),
         ("cached", stats.cached),

@@ -67,7 +67,7 @@ fn measure(args: &Args, shared: &Shared) -> Outcome {
     let before = rss::now();
     let baseline = settled_live();
     let run = crew::run(args, shared);
-    let live_now = signed(Flagstone::stats().live) - signed(baseline);
+    let live_now = signed(live()) - signed(baseline);
     verify(args.verify);
     let purged = Flagstone::purge();
     let peak = rss::field("/proc/self/status", "VmHWM:");
@@ -89,18 +89,23 @@ fn settled_live() -> usize {
     thread::spawn(|| ())
         .join()
         .expect("an empty thread cannot panic");
-    let mut live = Flagstone::stats().live;
+    let mut before = live();
     let mut equal = 0;
     for _ in 0..100 {
         thread::sleep(Duration::from_millis(10));
-        let again = Flagstone::stats().live;
-        equal = if again == live { equal + 1 } else { 0 };
-        live = again;
+        let again = live();
+        equal = if again == before { equal + 1 } else { 0 };
+        before = again;
         if equal == 5 {
             break;
         }
     }
-    live
+    before
+}
+
+/// 0 where the system's allocator serves, which does not say.
+fn live() -> usize {
+    Flagstone::stats().map_or(0, |stats| stats.live)
 }
 
 /// Byte counts never exceed `isize::MAX`.

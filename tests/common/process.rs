@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use flagstone::Flagstone;
+use flagstone::{Flagstone, Stats};
 
 /// Rounds after which memory has to have settled. The test harness and std keep a few things of their
 /// own after the first rounds; a leak grows in every round.
@@ -30,9 +30,15 @@ pub(crate) fn begin() -> MutexGuard<'static, ()> {
     turn
 }
 
+/// What the allocator holds. Tests that use this run where it is flagstone's own.
+#[track_caller]
+pub(crate) fn stats() -> Stats {
+    Flagstone::stats().expect("statistics, on Linux")
+}
+
 /// Bytes that the program holds now. Blocks in a thread's magazines are not live.
 pub(crate) fn live() -> usize {
-    Flagstone::stats().live
+    stats().live
 }
 
 /// Panics if an invariant of the allocator does not hold.

@@ -20,7 +20,7 @@ use std::process::Command;
 
 use child::{alone, expect_panics, fork, share};
 use common::block::Block;
-use common::process::{begin, live, verify};
+use common::process::{begin, live, stats, verify};
 use common::raw_thread::on_raw_thread;
 use crew::Crew;
 use estate::{Estate, MAGAZINES, use_all_sizes};
@@ -52,10 +52,10 @@ fn a_single_thread_inherits_everything() {
     alone(|| {
         fill_magazines();
         let mut estate = Estate::new();
-        let before = Flagstone::stats();
+        let before = stats();
         let mut check = || {
             verify();
-            let after = Flagstone::stats();
+            let after = stats();
             assert_eq!((after.live, after.cached), (before.live, before.cached));
             use_all_sizes();
             assert_eq!(live(), before.live);
@@ -64,7 +64,7 @@ fn a_single_thread_inherits_everything() {
             assert_eq!(live(), estate.base());
             Flagstone::purge();
             verify();
-            let end = Flagstone::stats();
+            let end = stats();
             assert_eq!((end.live, end.cached), (estate.base(), 0));
         };
         fork(&mut check).expect_fine();
@@ -84,13 +84,13 @@ fn a_new_thread_may_be_the_first_to_ask() {
         Flagstone::purge();
         fill_magazines();
         let mut estate = Estate::new();
-        let before = Flagstone::stats();
+        let before = stats();
         let check = || {
             on_raw_thread(&mut (), |()| {
                 use_all_sizes();
                 verify();
             });
-            let after = Flagstone::stats();
+            let after = stats();
             assert_eq!((after.live, after.cached), (before.live, before.cached));
             estate.examine(Vec::new(), 0);
         };
@@ -108,9 +108,9 @@ fn magazines_of_threads_that_are_gone_come_back() {
         // As above.
         Flagstone::purge();
         fill_magazines();
-        let own = Flagstone::stats().cached;
+        let own = stats().cached;
         let crew = Crew::<THREADS>::gather(fill_magazines);
-        let before = Flagstone::stats();
+        let before = stats();
         let theirs = before.cached - own;
         assert!(
             theirs >= THREADS * (64 << 10),
@@ -118,7 +118,7 @@ fn magazines_of_threads_that_are_gone_come_back() {
         );
         let ended = fork(|| {
             // The first slow path of the child.
-            let after = Flagstone::stats();
+            let after = stats();
             assert_eq!(after.cached, own);
             let lost = after.live - before.live;
             // Blocks are up to a quarter longer than what was asked for.
@@ -129,7 +129,7 @@ fn magazines_of_threads_that_are_gone_come_back() {
             );
             verify();
             Flagstone::purge();
-            let end = Flagstone::stats();
+            let end = stats();
             assert_eq!((end.live, end.cached), (after.live, 0));
             verify();
             fill_magazines();
@@ -196,14 +196,14 @@ fn a_child_that_shares_the_memory_purges() {
     alone(|| {
         let crew = Crew::<4>::gather(fill_magazines);
         Flagstone::purge();
-        let theirs = Flagstone::stats().cached;
+        let theirs = stats().cached;
         assert!(theirs > 0, "nothing in magazines");
         share(|| {
             Flagstone::purge();
         })
         .expect_fine();
         // And the child's stack, which is freed here.
-        assert!(Flagstone::stats().cached >= theirs, "taken from the others");
+        assert!(stats().cached >= theirs, "taken from the others");
         crew.dismiss();
         verify();
     });

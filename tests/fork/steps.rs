@@ -12,7 +12,7 @@ use super::child::{alone, expect_panics, fork};
 use super::crew::Crew;
 use super::{ALLOC, fill_magazines};
 use crate::common::block::Block;
-use crate::common::process::{begin, verify};
+use crate::common::process::{begin, stats, verify};
 
 /// Blocks that one slow path may move, and each class once or twice.
 const AT_ONCE: usize = 2048;
@@ -67,7 +67,7 @@ fn the_first_slow_path_does_not_follow_the_heap() {
             steps.load(Ordering::Relaxed)
         };
         // What the harness's threads have left.
-        let _ = Flagstone::stats();
+        let _ = stats();
         take_slow_path();
         let little = hold(1);
         let at_first = first_slow_path();
@@ -87,7 +87,7 @@ fn a_purge_under_way_is_ended_alone() {
     expect_panics();
     alone(|| {
         let steps = shared();
-        let _ = Flagstone::stats();
+        let _ = stats();
         let mut at_first = None;
         let mut blocks = Vec::new();
         for times in [1, 8] {
@@ -127,9 +127,9 @@ fn what_threads_held_comes_back_in_parts() {
     expect_panics();
     alone(|| {
         Flagstone::purge();
-        let own = Flagstone::stats().cached;
+        let own = stats().cached;
         let crew = Crew::<THREADS>::gather(fill_magazines);
-        let all = Flagstone::stats().cached;
+        let all = stats().cached;
         assert!(all > own + 2 * MAGAZINE, "{all} bytes in magazines");
         let ended = fork(|| {
             let (mut parts, mut all) = (0, 0);
@@ -149,7 +149,7 @@ fn what_threads_held_comes_back_in_parts() {
                 parts > 1 && all > 2 * AT_ONCE,
                 "{all} steps in {parts} parts"
             );
-            let after = Flagstone::stats();
+            let after = stats();
             assert_eq!(take_steps(), 0);
             // The blocks of the slow paths.
             assert!(after.cached <= own + MAGAZINE, "{after:?}, own {own}");

@@ -6,7 +6,7 @@ use core::mem::ManuallyDrop;
 use flagstone::allocator_api2::vec::Vec as HeapVec;
 use flagstone::{Flagstone, Heap, HeapError, HeapOptions, HugePages, failpoints};
 
-use crate::common::process::{begin, expect_flat, live, verify};
+use crate::common::process::{begin, expect_flat, live, stats, verify};
 
 /// A size for each way that blocks are served: a sub-slab, granules, a unit, a span, a mapping.
 const SIZES: [usize; 6] = [40, 9_000, 60_000, 300_000, 3 << 20, 9 << 20];
@@ -216,9 +216,9 @@ fn heaps_with_equal_options_share_chunks() {
         heap
     };
     drop(make());
-    let (before, committed) = (mappings(), Flagstone::stats().committed);
+    let (before, committed) = (mappings(), stats().committed);
     let heaps: Vec<_> = (0..1_000).map(|_| make()).collect();
-    let more = Flagstone::stats().committed - committed;
+    let more = stats().committed - committed;
     // Each has 4 KiB of its own, granules of 2, 2, 4 and 20 KiB, and a table.
     assert!(more <= 48 << 20, "{more}");
     assert!(mappings() <= before + 16, "{} {before}", mappings());

@@ -3,9 +3,9 @@
 use core::mem::ManuallyDrop;
 use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as HeapVec;
-use flagstone::{Flagstone, Heap, failpoints};
+use flagstone::{Heap, failpoints};
 
-use crate::common::process::{begin, expect_flat, live, resident, verify};
+use crate::common::process::{begin, expect_flat, live, resident, stats, verify};
 use crate::kinds;
 
 #[test]
@@ -39,9 +39,9 @@ fn a_hundred_thousand_heaps_leave_nothing_behind() {
         }
     };
     round();
-    let before = (live(), Flagstone::stats().committed);
+    let before = (live(), stats().committed);
     round();
-    assert_eq!((live(), Flagstone::stats().committed), before);
+    assert_eq!((live(), stats().committed), before);
 }
 
 #[test]

@@ -15,7 +15,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use blocks::Blocks;
 use common::block::Block;
 use common::child::{alone, is_again};
-use common::process::{expect_back, expect_grown, live, resident, verify, without_huge_pages};
+use common::process::{
+    expect_back, expect_grown, live, resident, stats, verify, without_huge_pages,
+};
 use common::raw_thread::on_raw_thread;
 use flagstone::failpoints::{self, Callback, Point};
 use flagstone::{Background, Config, Flagstone};
@@ -53,7 +55,7 @@ fn memory_of_sleeping_threads_goes_back() {
         with_sleepers(&stages, |stage, sleepers| {
             verify();
             if stage == 2 {
-                let cached = Flagstone::stats().cached;
+                let cached = stats().cached;
                 assert!(
                     cached > SLEEPERS * MIB / 4,
                     "only {cached} bytes are cached"

@@ -11,7 +11,7 @@ use flagstone::{Flagstone, failpoints};
 
 use super::common::block::take_slow_paths;
 use super::common::child::{run_child_with, scenario};
-use super::common::process::verify;
+use super::common::process::{stats, verify};
 use super::common::raw_thread::on_raw_thread;
 use super::program::{block, free_twice};
 
@@ -45,7 +45,7 @@ fn call_all() {
     for size in [16, 100, 3_000, 40_000, 200_000, 4 << 20] {
         block(size).free(&super::ALLOC);
     }
-    assert!(Flagstone::stats().committed > 0);
+    assert!(stats().committed > 0);
     verify();
     Flagstone::purge();
 }

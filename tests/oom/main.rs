@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use chain::Chain;
 use common::block::Block;
 use common::child::{alone, one_in, run_child, scenario};
-use common::process::{live, mapped, resident, verify, without_huge_pages};
+use common::process::{live, mapped, resident, stats, verify, without_huge_pages};
 use filler::Filler;
 use flagstone::{Background, Config, Flagstone, failpoints};
 use program::{check, fill, free_quietly, layout, program};
@@ -58,7 +58,7 @@ impl OptionError {
 fn held_after_purge() -> (usize, usize) {
     Flagstone::purge();
     verify();
-    let stats = Flagstone::stats();
+    let stats = stats();
     (stats.live, stats.committed)
 }
 

@@ -6,7 +6,7 @@ use core::alloc::Layout;
 use flagstone::Flagstone;
 
 use crate::common::block::Block;
-use crate::common::process::verify;
+use crate::common::process::{stats, verify};
 use crate::common::raw_thread::on_raw_thread;
 use crate::{ALLOC, MIB};
 
@@ -188,7 +188,7 @@ pub(crate) fn program() -> usize {
     Flagstone::purge();
     verify();
     held.check();
-    let stats = Flagstone::stats();
+    let stats = stats();
     assert!(stats.resident <= stats.committed, "{stats:?}");
     for (size, _) in SIZES {
         held.alloc(size, 8);

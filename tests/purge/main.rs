@@ -17,7 +17,9 @@ use blocks::Blocks;
 
 use common::block::Block;
 use common::child::alone;
-use common::process::{expect_back, expect_grown, live, resident, verify, without_huge_pages};
+use common::process::{
+    expect_back, expect_grown, live, resident, stats, verify, without_huge_pages,
+};
 use flagstone::failpoints::{self, Callback, Point};
 use flagstone::{Background, Config, Flagstone};
 use rand::rngs::SmallRng;
@@ -124,14 +126,14 @@ fn spans_and_mappings_go_back() {
         let mut blocks = Blocks::with_room(1_000);
         for sizes in [300 << 10..MIB + 1, 2 * MIB..16 * MIB + 1] {
             Flagstone::purge();
-            let (before, stats_before) = (resident(), Flagstone::stats());
+            let (before, stats_before) = (resident(), stats());
             let mut rng = SmallRng::seed_from_u64(4);
             blocks.fill(&mut rng, sizes.clone(), 60 * MIB);
             expect_grown(before, 60 * MIB);
             blocks.free_all();
             Flagstone::purge();
             expect_back(before, MIB);
-            let stats = Flagstone::stats();
+            let stats = stats();
             assert_eq!(stats.live, stats_before.live, "{sizes:?}");
             assert!(stats.committed <= stats_before.committed, "{stats:?}");
             assert!(stats.resident <= stats_before.resident + MIB, "{stats:?}");
@@ -156,7 +158,7 @@ fn a_chunk_emptied_during_a_purge_goes_back() {
         &[AT_ONCE],
         || {
             let span = |tag| Block::filled(&ALLOC, SIZE, 8, tag);
-            let committed = || Flagstone::stats().committed;
+            let committed = || stats().committed;
             let mut others = Vec::with_capacity(1_000);
             Flagstone::purge();
             let before = committed();
@@ -188,10 +190,10 @@ fn reports_agree() {
         without_huge_pages();
         let mut blocks = Blocks::with_room(200_000);
         Flagstone::purge();
-        let before = (resident(), Flagstone::stats());
+        let before = (resident(), stats());
         let mut rng = SmallRng::seed_from_u64(5);
         blocks.fill(&mut rng, 16..513, 32 * MIB);
-        let full = (resident(), Flagstone::stats());
+        let full = (resident(), stats());
         let grown = full.0 - before.0;
         let reported = full.1.resident + full.1.metadata - before.1.resident - before.1.metadata;
         assert!(grown.abs_diff(reported) < MIB, "{before:?} {full:?}");
@@ -204,7 +206,7 @@ fn reports_agree() {
 
         blocks.free_all();
         let purged = Flagstone::purge();
-        let after = (resident(), Flagstone::stats());
+        let after = (resident(), stats());
         assert!(purged >= 32 * MIB, "only {purged} bytes went back");
         assert!(full.0 - after.0 >= 31 * MIB, "{full:?} {after:?}");
         assert!(
@@ -219,7 +221,7 @@ fn reports_agree() {
         // What lies in magazines of the test harness may be given back every time.
         let again = Flagstone::purge();
         assert!(again < 2 * MIB, "a second purge gave {again} bytes back");
-        assert_eq!(Flagstone::stats().committed, after.1.committed);
+        assert_eq!(stats().committed, after.1.committed);
         verify();
     });
 }

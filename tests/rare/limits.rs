@@ -10,7 +10,7 @@ use flagstone::failpoints::{self, Callback, Point};
 use flagstone::{Config, Flagstone, raw};
 
 use super::common::child::{alone, run_child_with, scenario};
-use super::common::process::{is_readable, mapped, page_size, until_others_sleep};
+use super::common::process::{is_readable, mapped, page_size, stats, until_others_sleep};
 use super::{get, go_to, put, step, until};
 
 const MIB: usize = 1 << 20;
@@ -41,7 +41,7 @@ fn threads_in_need_of_a_chunk_share_it() {
                     // The thread has its cache, and a chunk for small blocks is there.
                     put(get(100), 100);
                     if begun.wait().is_leader() {
-                        before.store(Flagstone::stats().committed, Ordering::Relaxed);
+                        before.store(stats().committed, Ordering::Relaxed);
                         go_to(HERD);
                     }
                     all.wait();
@@ -55,7 +55,7 @@ fn threads_in_need_of_a_chunk_share_it() {
         });
         failpoints::at_points(None);
         assert_eq!(step(), HERD + 1, "nobody made a chunk");
-        let made = Flagstone::stats().committed - before.into_inner();
+        let made = stats().committed - before.into_inner();
         assert_eq!(made, 4 * MIB, "one chunk");
     });
 }
@@ -83,7 +83,7 @@ fn the_first_of_a_kind_needs_few_addresses() {
         "limits::the_first_of_a_kind_needs_few_addresses",
         &[],
         || {
-            while Flagstone::stats().committed < 80 * MIB {
+            while stats().committed < 80 * MIB {
                 assert!(!get(5_000).is_null());
             }
             let before = mapped();
@@ -103,7 +103,7 @@ fn one_refusal_keeps_nothing() {
             let blocks = [(); 5].map(|()| get(2 * MIB));
             put(get(100), 100);
             Flagstone::purge();
-            let full = Flagstone::stats().committed;
+            let full = stats().committed;
             blocks
                 .iter()
                 .step_by(2)
@@ -111,7 +111,7 @@ fn one_refusal_keeps_nothing() {
             failpoints::refuse_after(calls, false);
             Flagstone::purge();
             let refused = failpoints::refuse_none();
-            let left = Flagstone::stats().committed;
+            let left = stats().committed;
             assert_eq!(left + 3 * 2 * MIB, full, "after {calls} calls");
             blocks[1..4]
                 .iter()
@@ -304,9 +304,9 @@ fn sampled_blocks_are_counted() {
     let options = [("FLAGSTONE_SAMPLE", "1")];
     alone("limits::sampled_blocks_are_counted", &options, || {
         put(get(100), 100);
-        let before = Flagstone::stats();
+        let before = stats();
         let blocks: Vec<_> = (0..32).map(|_| get(4000)).collect();
-        let stats = Flagstone::stats();
+        let stats = stats();
         assert!(
             stats.live >= before.live + 32 * 4000,
             "{before:?} {stats:?}"

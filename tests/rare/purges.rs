@@ -10,7 +10,7 @@ use flagstone::failpoints::{self, Callback, Point};
 use flagstone::{Flagstone, raw};
 
 use super::common::child::alone;
-use super::common::process::without_huge_pages;
+use super::common::process::{stats, without_huge_pages};
 use super::common::raw_thread::on_raw_thread;
 use super::{ALLOC, get, go_to, put, stay_on_one_processor, step};
 
@@ -191,7 +191,7 @@ fn what_a_tick_flushes_is_heard() {
             }
         }
         raw::start_background().expect("a background thread");
-        let resident = || Flagstone::stats().resident;
+        let resident = || stats().resident;
         let begin = Instant::now();
         while resident() > 256 << 10 {
             assert!(

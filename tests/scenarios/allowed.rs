@@ -12,7 +12,7 @@ use flagstone::{Flagstone, failpoints};
 
 use crate::common::block::{Block, SIZES};
 use crate::common::child::{child, scenario};
-use crate::common::process::{resident, verify, without_huge_pages};
+use crate::common::process::{resident, stats, verify, without_huge_pages};
 use crate::filter::{install, kill_others};
 use crate::{ALLOC, MIB};
 
@@ -312,7 +312,7 @@ fn use_all() {
     }
     wait_for_a_lock();
     let block = Block::filled(&ALLOC, 5_000, 8, 1);
-    assert!(Flagstone::stats().live >= 5_000);
+    assert!(stats().live >= 5_000);
     verify();
     // SAFETY: the child allocates and ends.
     let process = unsafe { libc::fork() };

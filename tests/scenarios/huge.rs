@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{expect_back, is_in_memory, page_size, resident, verify};
+use crate::common::process::{expect_back, is_in_memory, page_size, resident, stats, verify};
 use crate::program::layout;
 use crate::{ALLOC, MIB};
 
@@ -119,7 +119,7 @@ fn purged_holes_stay_out_of_memory() {
 /// Small blocks until a chunk is made at which huge pages are asked for, the newest in it. None is written.
 fn grow_to_huge_pages() -> Vec<Block> {
     const ENOUGH: usize = 80 * MIB;
-    let committed = || Flagstone::stats().committed;
+    let committed = || stats().committed;
     let start = committed();
     let mut blocks = Vec::with_capacity(2 * ENOUGH / SMALL);
     loop {

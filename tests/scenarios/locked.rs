@@ -2,11 +2,9 @@
 
 use std::fs;
 
-use flagstone::Flagstone;
-
 use crate::common::block::Block;
 use crate::common::child::alone;
-use crate::common::process::{resident, verify};
+use crate::common::process::{resident, stats, verify};
 use crate::kernel::use_and_zero;
 use crate::{ALLOC, MIB};
 
@@ -69,7 +67,7 @@ fn reservations_cost_no_memory() {
             before
         );
         assert!(grown < HELD + HELD / 4, "{grown} bytes for {HELD}");
-        let stats = Flagstone::stats();
+        let stats = stats();
         for (tag, block) in blocks.into_iter().enumerate() {
             block.check(tag);
             block.free(&ALLOC);

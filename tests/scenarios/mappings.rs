@@ -6,7 +6,9 @@ use flagstone::Flagstone;
 
 use crate::common::block::{Block, SIZES};
 use crate::common::child::alone;
-use crate::common::process::{expect_flat, live, mapped, resident, verify, without_huge_pages};
+use crate::common::process::{
+    expect_flat, live, mapped, resident, stats, verify, without_huge_pages,
+};
 use crate::program::{free_quietly, layout};
 use crate::{ALLOC, MIB};
 
@@ -190,7 +192,7 @@ fn chunks_of_two_kinds_take_few_mappings() {
         without_huge_pages();
         let mut blocks: Vec<Block> = Vec::with_capacity(CHUNKS * 16 * 33);
         let start = mappings();
-        let committed = Flagstone::stats().committed;
+        let committed = stats().committed;
         for tag in 0..CHUNKS * 16 {
             for _ in 0..4 {
                 blocks.extend(
@@ -202,7 +204,7 @@ fn chunks_of_two_kinds_take_few_mappings() {
             span.fill_first(tag, WRITTEN);
             blocks.push(span);
         }
-        let chunks = (Flagstone::stats().committed - committed) / (4 * MIB);
+        let chunks = (stats().committed - committed) / (4 * MIB);
         let grown = mappings() - start;
         println!("{grown} mappings for {chunks} chunks");
         assert!(chunks >= 2 * CHUNKS, "{chunks} chunks");
