@@ -37,11 +37,14 @@ impl fmt::Display for Violation {
 
 impl core::error::Error for Violation {}
 
-/// The system refused to start the background thread, or there is no memory for it.
+/// The system refused to start the background thread, or there is no memory for it; where calls pass through to the
+/// system's allocator, there is none to start.
 ///
 /// ```
+/// # use flagstone::Flagstone;
+/// # static ALLOCATOR: Flagstone = Flagstone::new();
 /// // Without it, memory goes back when the program calls the allocator, or by `Flagstone::purge`.
-/// if let Err(error) = flagstone::raw::start_background() {
+/// if let Err(error) = ALLOCATOR.start_background() {
 ///     eprintln!("{error}; going on without");
 /// }
 /// ```

@@ -4,10 +4,12 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
 use crate::cache;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{StartError, Violation};
+use crate::hardening::{Hardening, MissingSafeguards};
 use crate::reclaim;
 use crate::stats::Stats;
+use crate::threads;
 use crate::valgrind;
 
 /// The allocator. Declare one as the program's:
@@ -121,6 +123,31 @@ impl Flagstone {
     /// [`StartError`] if the system refuses the thread.
     pub fn start_background(&self) -> Result<(), StartError> {
         reclaim::start_background(&self.config)
+    }
+
+    /// Whether these safeguards are on. What the program set, the environment may have turned off; and where calls pass
+    /// through to the system's allocator, there are none. If it is the first call of the process, it decides.
+    ///
+    /// ```
+    /// use flagstone::{Config, Flagstone, Hardening, MissingSafeguards};
+    ///
+    /// const WANTED: Hardening = Hardening::CHECKS.union(Hardening::CANARIES);
+    /// #[global_allocator]
+    /// static ALLOCATOR: Flagstone = Flagstone::with_config(Config::new().hardening(WANTED));
+    ///
+    /// fn main() -> Result<(), MissingSafeguards> {
+    ///     ALLOCATOR.require(WANTED)?;
+    ///     // ...
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`MissingSafeguards`], with those that are not on.
+    pub fn require(&self, safeguards: Hardening) -> Result<(), MissingSafeguards> {
+        threads::begin(&self.config);
+        MissingSafeguards::check(safeguards, config::mode().safeguards())
     }
 
     /// What the allocator holds at the moment; `None` where calls pass through to the system's allocator, which does not

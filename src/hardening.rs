@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use crate::available;
+
 /// Safeguards of the hardened mode, each a switch of its own. `SECURITY.md` says what each of them
 /// notices, and what it costs.
 ///
@@ -59,6 +61,15 @@ impl Hardening {
     pub const ISOLATION: Self = Self(1 << 6);
     /// All safeguards.
     pub const ALL: Self = Self((1 << 7) - 1);
+    /// Those that there are on this system: [`ALL`](Self::ALL), or [`NONE`](Self::NONE) where calls pass through to the
+    /// system's allocator. A program that must not be built without some of them says
+    /// `const _: () = assert!(Hardening::AVAILABLE.contains(Hardening::CHECKS));`. Whether they are on, the running
+    /// process tells ([`Flagstone::require`](crate::Flagstone::require)).
+    pub const AVAILABLE: Self = if available::ENGINE {
+        Self::ALL
+    } else {
+        Self::NONE
+    };
 
     /// These and `others`.
     ///
@@ -101,6 +112,11 @@ impl Hardening {
 
     pub(crate) const fn bits(self) -> u8 {
         self.0
+    }
+
+    /// Those of these bits that are safeguards.
+    pub(crate) const fn of_bits(bits: u8) -> Self {
+        Self(bits & Self::ALL.0)
     }
 
     /// What `FLAGSTONE_HARDENED` says; `None` if that is nothing.
@@ -148,6 +164,43 @@ impl fmt::Debug for Hardening {
     }
 }
 
+/// Safeguards that a program [requires](crate::Flagstone::require) are not on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissingSafeguards {
+    /// Those that are not.
+    pub missing: Hardening,
+}
+
+impl MissingSafeguards {
+    /// An error, if any of those that are required is not among those that are on.
+    pub(crate) fn check(required: Hardening, on: Hardening) -> Result<(), Self> {
+        let missing = required.difference(on);
+        if missing == Hardening::NONE {
+            Ok(())
+        } else {
+            Err(Self { missing })
+        }
+    }
+}
+
+impl fmt::Display for MissingSafeguards {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("safeguards are not on:")?;
+        let missing = SWITCHES
+            .iter()
+            .filter(|(_, switch)| self.missing.contains(*switch));
+        let mut mark = "";
+        for (name, _) in missing {
+            write!(out, "{mark} {name}")?;
+            mark = ",";
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for MissingSafeguards {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,5 +220,18 @@ mod tests {
             .iter()
             .fold(Hardening::NONE, |sum, (_, switch)| sum.union(*switch));
         assert_eq!(all, Hardening::ALL);
+    }
+    #[test]
+    fn what_is_missing_is_told() {
+        let two = Hardening::ZERO.union(Hardening::GUARDS);
+        assert_eq!(MissingSafeguards::check(two, Hardening::ALL), Ok(()));
+        let none = MissingSafeguards::check(Hardening::NONE, Hardening::NONE);
+        assert_eq!(none, Ok(()));
+        let on = Hardening::of_bits(Hardening::ZERO.bits());
+        let error = MissingSafeguards::check(two, on).expect_err("guards are off");
+        assert_eq!(error.missing, Hardening::GUARDS);
+        let error = MissingSafeguards::check(two, Hardening::NONE).expect_err("both are off");
+        assert_eq!(format!("{error}"), "safeguards are not on: zero, guards");
+        assert_eq!(Hardening::of_bits(u8::MAX), Hardening::ALL);
     }
 }

@@ -12,7 +12,8 @@
 //! assert_eq!(squares[999], 998_001);
 //! ```
 //!
-//! It refuses to compile on other systems than Linux on x86-64 and aarch64. It does not resist
+//! On other systems than Linux on x86-64 and aarch64 the same calls pass through to the system's allocator: a program
+//! compiles and runs there, and nothing more; `README.md` has a table. Where it serves memory itself, it does not resist
 //! attackers who corrupt the heap, unless it is [hardened](Hardening). Signal handlers must not call
 //! it. Options are in [`Config`], the design in [`algorithm`].
 //!
@@ -21,7 +22,7 @@
 //! | `counters` | off | counts the locks taken, for this project's benchmarks |
 //! | `dynamic-tls` | off | for libraries that programs load while they run: no static thread-local storage, at some instructions for each call |
 //! | `heaps` | off | `Heap`: memory of one request, tenant or document, counted, limited and dropped as one |
-//! | `mapped` | off | `Mapped`: a heap in memory that processes share, with `heaps` |
+//! | `mapped` | off | `Mapped`: a heap in memory that processes share, with `heaps`; on other systems than these only that |
 //! | `nightly` | off | the same for std's own `Allocator`; needs a nightly compiler |
 //! | `failpoints` | off | hooks for this package's own tests: refused kernel calls, critical sections |
 //! | `valgrind` | off | tells valgrind's memcheck what is a block; costs some instructions for each call without it |
@@ -59,7 +60,12 @@ cfg_if::cfg_if! {
         #[path = "mapped/inside/count.rs"]
         mod count;
         mod sync;
-    } else {
+    } else if #[cfg(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64", miri, flagstone_portable),
+        not(flagstone_elsewhere),
+    ))] {
         // In layer order: a module names only what stands below it here.
         mod global; // `Flagstone`, the `GlobalAlloc`
         pub mod raw; // blocks freed by address alone
@@ -85,6 +91,7 @@ cfg_if::cfg_if! {
         mod size_class; // layout to class
         mod stats; // the snapshot
         mod error; // violations and misuse in one line
+        mod available; // that there is all this
         mod ptr; // offsets to pointers
         mod random; // for the safeguards
         #[cfg(feature = "valgrind")]
@@ -94,56 +101,6 @@ cfg_if::cfg_if! {
         mod valgrind;
         mod sync; // atomics and guarded cells
         mod units; // geometry
-
-        // The first definition of a link holds: here that of a module, on its own that of a file.
-        /// [sizes]: algorithm::sizes
-        /// [paths]: algorithm::paths
-        /// [threads]: algorithm::threads
-        /// [fork]: algorithm::fork
-        /// [purging]: algorithm::purging
-        /// [heaps]: algorithm::heaps
-        /// [mapped]: algorithm::mapped
-        /// [committed]: algorithm::committed
-        /// [hardening]: algorithm::hardening
-        /// [states]: algorithm::states
-        /// [locks-and-atomics]: algorithm::locks_and_atomics
-        /// [failures]: algorithm::failures
-        /// [tools]: algorithm::tools
-        /// [constants]: algorithm::constants
-        /// [decisions]: algorithm::decisions
-        #[doc = include_str!("../ALGORITHM.md")]
-        pub mod algorithm {
-            #[doc = include_str!("../docs/sizes.md")]
-            pub mod sizes {}
-            #[doc = include_str!("../docs/paths.md")]
-            pub mod paths {}
-            #[doc = include_str!("../docs/threads.md")]
-            pub mod threads {}
-            #[doc = include_str!("../docs/fork.md")]
-            pub mod fork {}
-            #[doc = include_str!("../docs/purging.md")]
-            pub mod purging {}
-            #[doc = include_str!("../docs/heaps.md")]
-            pub mod heaps {}
-            #[doc = include_str!("../docs/mapped.md")]
-            pub mod mapped {}
-            #[doc = include_str!("../docs/committed.md")]
-            pub mod committed {}
-            #[doc = include_str!("../docs/hardening.md")]
-            pub mod hardening {}
-            #[doc = include_str!("../docs/states.md")]
-            pub mod states {}
-            #[doc = include_str!("../docs/locks-and-atomics.md")]
-            pub mod locks_and_atomics {}
-            #[doc = include_str!("../docs/failures.md")]
-            pub mod failures {}
-            #[doc = include_str!("../docs/tools.md")]
-            pub mod tools {}
-            #[doc = include_str!("../docs/constants.md")]
-            pub mod constants {}
-            #[doc = include_str!("../docs/decisions.md")]
-            pub mod decisions {}
-        }
 
         /// The examples of the front page compile.
         #[cfg(doctest)]
@@ -161,7 +118,7 @@ cfg_if::cfg_if! {
             Committed, CommittedOptions, Handle, Mapped, MappedError, MappedOptions, MappedStats, MappingName, Opened,
         };
         pub use global::Flagstone;
-        pub use hardening::Hardening;
+        pub use hardening::{Hardening, MissingSafeguards};
         #[cfg(feature = "counters")]
         #[doc(hidden)]
         pub use os::counters;
@@ -169,7 +126,80 @@ cfg_if::cfg_if! {
         #[doc(hidden)]
         pub use {arena::spans_on_their_way, os::failpoints};
         pub use stats::Stats;
+    } else {
+        mod elsewhere; // the same calls, passed through to the system's allocator
+        #[expect(dead_code, reason = "what the engine reads")]
+        #[path = "elsewhere/config.rs"]
+        mod config;
+        #[expect(dead_code, reason = "what the engine reads")]
+        mod hardening;
+        mod stats;
+        #[expect(dead_code, reason = "what the engine says")]
+        mod error;
+        #[path = "elsewhere/available.rs"]
+        mod available;
+
+        #[cfg(feature = "heaps")]
+        pub use allocator_api2;
+        pub use config::{Background, Config, HugePages, OptionError};
+        pub use elsewhere::Flagstone;
+        #[cfg(feature = "heaps")]
+        pub use elsewhere::{Heap, HeapError, HeapOptions, HeapStats};
+        pub use error::{StartError, Violation};
+        pub use hardening::{Hardening, MissingSafeguards};
+        pub use stats::Stats;
     }
+}
+
+// The first definition of a link holds: here that of a module, on its own that of a file.
+/// [sizes]: algorithm::sizes
+/// [paths]: algorithm::paths
+/// [threads]: algorithm::threads
+/// [fork]: algorithm::fork
+/// [purging]: algorithm::purging
+/// [heaps]: algorithm::heaps
+/// [mapped]: algorithm::mapped
+/// [committed]: algorithm::committed
+/// [hardening]: algorithm::hardening
+/// [states]: algorithm::states
+/// [locks-and-atomics]: algorithm::locks_and_atomics
+/// [failures]: algorithm::failures
+/// [tools]: algorithm::tools
+/// [constants]: algorithm::constants
+/// [decisions]: algorithm::decisions
+#[cfg(not(all(test, loom)))]
+#[doc = include_str!("../ALGORITHM.md")]
+pub mod algorithm {
+    #[doc = include_str!("../docs/sizes.md")]
+    pub mod sizes {}
+    #[doc = include_str!("../docs/paths.md")]
+    pub mod paths {}
+    #[doc = include_str!("../docs/threads.md")]
+    pub mod threads {}
+    #[doc = include_str!("../docs/fork.md")]
+    pub mod fork {}
+    #[doc = include_str!("../docs/purging.md")]
+    pub mod purging {}
+    #[doc = include_str!("../docs/heaps.md")]
+    pub mod heaps {}
+    #[doc = include_str!("../docs/mapped.md")]
+    pub mod mapped {}
+    #[doc = include_str!("../docs/committed.md")]
+    pub mod committed {}
+    #[doc = include_str!("../docs/hardening.md")]
+    pub mod hardening {}
+    #[doc = include_str!("../docs/states.md")]
+    pub mod states {}
+    #[doc = include_str!("../docs/locks-and-atomics.md")]
+    pub mod locks_and_atomics {}
+    #[doc = include_str!("../docs/failures.md")]
+    pub mod failures {}
+    #[doc = include_str!("../docs/tools.md")]
+    pub mod tools {}
+    #[doc = include_str!("../docs/constants.md")]
+    pub mod constants {}
+    #[doc = include_str!("../docs/decisions.md")]
+    pub mod decisions {}
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! that reads it is compiled into this target, with the one that cuts complaints to a line.
 #![no_main]
 
+#[path = "../../src/available.rs"]
+mod available;
 #[expect(dead_code, unreachable_pub, reason = "a module of the library")]
 #[path = "../../src/config/mod.rs"]
 mod config;

@@ -122,6 +122,12 @@ impl Mode {
         self.0 & Self::SAMPLING != 0
     }
 
+    /// The safeguards that are on.
+    pub(crate) fn safeguards(self) -> Hardening {
+        let [bits, ..] = self.0.to_le_bytes();
+        Hardening::of_bits(bits)
+    }
+
     /// Bytes of the canary behind each block.
     #[inline(always)]
     pub(crate) fn canary_bytes(self) -> usize {

@@ -4,6 +4,7 @@
 use core::cell::Cell;
 use core::fmt;
 
+use crate::available;
 use crate::hardening::Hardening;
 
 /// Whether to ask the kernel for huge pages.
@@ -164,18 +165,20 @@ impl Config {
 
     /// Whether a thread of the allocator's own gives memory back: see
     /// [`Flagstone::start_background`](crate::Flagstone::start_background), which starts it whatever this says.
-    /// Decided at the first call of the process. In [`raw`](crate::raw) and the C library the default is
-    /// [`Background::Off`], `Auto` is the same, and `On` starts it in [`raw::begin`](crate::raw::begin).
+    /// Decided at the first call of the process. In `flagstone::raw` and the C library the default is
+    /// [`Background::Off`], `Auto` is the same, and `On` starts it in `raw::begin`.
     ///
     /// A crate that serves C's `malloc` by a `Flagstone` must say `Off`, as the C library may call it under locks
-    /// that a new thread wants. ([`raw`](crate::raw) is meant for that.)
+    /// that a new thread wants. (`flagstone::raw` is meant for that.)
     #[must_use]
     pub const fn background(mut self, thread: Background) -> Self {
         self.background = thread;
         self
     }
 
-    /// Which safeguards are on. With none, which is the default, they cost nothing.
+    /// Which safeguards are on. With none, which is the default, they cost nothing. The environment may turn them off, and
+    /// on some systems there are none: a program that depends on them asks by
+    /// [`Flagstone::require`](crate::Flagstone::require).
     #[must_use]
     pub const fn hardening(mut self, safeguards: Hardening) -> Self {
         self.hardening = safeguards;
@@ -205,7 +208,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`OptionError::Name`] or [`OptionError::Value`].
+    /// [`OptionError::Name`] or [`OptionError::Value`]; [`OptionError::Unsupported`] for safeguards or samples where there
+    /// are none.
     pub fn with_option(self, name: &str, value: &[u8]) -> Result<Self, OptionError> {
         let (known, bad) = (Cell::new(false), Cell::new(false));
         let lookup = |asked: &str| {
@@ -217,8 +221,18 @@ impl Config {
         match (known.get(), bad.get()) {
             (false, _) => Err(OptionError::Name),
             (true, true) => Err(OptionError::Value),
+            _ if !available::ENGINE
+                && [HARDENED, SAMPLE].contains(&name)
+                && config.finds_mistakes() =>
+            {
+                Err(OptionError::Unsupported)
+            }
             (true, false) => Ok(config),
         }
+    }
+
+    fn finds_mistakes(&self) -> bool {
+        self.hardening != Hardening::NONE || self.sample_one_in != 0
     }
 
     /// `self` overridden by what `lookup` finds; each bad value goes to `complain`.
@@ -292,6 +306,8 @@ pub enum OptionError {
     Decided,
     /// There is no memory for the first call of the process.
     NoMemory,
+    /// This system's memory is not served by flagstone, which passes calls through.
+    Unsupported,
 }
 
 impl fmt::Display for OptionError {
@@ -301,6 +317,7 @@ impl fmt::Display for OptionError {
             Self::Value => "the option has no such value",
             Self::Decided => "the option is decided at the first call of the process",
             Self::NoMemory => "there is no memory for the first call of the process",
+            Self::Unsupported => "on this system calls pass through to its own allocator, without safeguards and samples",
         })
     }
 }
@@ -394,10 +411,13 @@ mod tests {
             config.with_option(HARDENED, b"a lot"),
             Err(OptionError::Value)
         );
-        assert_eq!(
-            config.with_option(SAMPLE, b"7"),
+        let sampled = if available::ENGINE {
             Ok(config.sample_one_in(7))
-        );
+        } else {
+            Err(OptionError::Unsupported)
+        };
+        assert_eq!(config.with_option(SAMPLE, b"7"), sampled);
+        assert_eq!(config.with_option(SAMPLE, b"0"), Ok(config));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::process;
 use common::block::Block;
 use common::child::{Exit, run_child_with, scenario};
 use common::process::{resident, verify};
-use flagstone::{Background, Config, Flagstone};
+use flagstone::{Background, Config, Flagstone, Hardening};
 
 #[global_allocator]
 static ALLOC: Flagstone = Flagstone::with_config(Config::new().background(Background::Off));
@@ -108,6 +108,28 @@ impl End {
                 assert!(lines[0].contains("thread "), "{what}: {exit:?}");
             }
         }
+    }
+}
+
+/// What is on is told, whatever the program that asks has wanted.
+#[test]
+fn what_is_on_is_told() {
+    static WANTING: Flagstone = Flagstone::with_config(Config::new().hardening(Hardening::ALL));
+    let two = Hardening::CHECKS.union(Hardening::ZERO);
+    if let Some(scenario) = scenario() {
+        let on = if scenario == "two" {
+            two
+        } else {
+            Hardening::NONE
+        };
+        assert_eq!(WANTING.require(on), Ok(()));
+        let error = WANTING.require(Hardening::ALL).expect_err("some are off");
+        assert_eq!(error.missing, Hardening::ALL.difference(on));
+        process::exit(0);
+    }
+    for (scenario, safeguards) in [("two", "checks,zero"), ("none", "0")] {
+        let exit = run_child_with("what_is_on_is_told", scenario, &[(HARDENED, safeguards)]);
+        assert_eq!(exit.code, Some(0), "{exit:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// lines below its own; modules of one line are independent of each other. `lib.rs` may name them all.
 const LAYERS: &[&[&str]] = &[
     &["mapped"],
-    &["global", "raw", "first_class"],
+    &["global", "raw", "first_class", "elsewhere"],
     &["cache"],
     &["reclaim"],
     &["threads"],
@@ -28,6 +28,7 @@ const LAYERS: &[&[&str]] = &[
         "units",
         "ptr",
         "error",
+        "available",
         "failpoints",
         "valgrind",
         "valgrind_off",
