@@ -6,7 +6,7 @@ use std::panic;
 /// The message of a heap that refused, if that is why there was a panic.
 pub(crate) fn refusal(payload: &(dyn Any + Send)) -> Option<&str> {
     let words = payload.downcast_ref::<String>()?;
-    is_refusal(words).then_some(words)
+    words.starts_with("heap \"").then_some(words)
 }
 
 /// Each refusal is answered with 503, so a message and a backtrace of it would only look like a
@@ -14,12 +14,8 @@ pub(crate) fn refusal(payload: &(dyn Any + Send)) -> Option<&str> {
 pub(crate) fn install() {
     let as_ever = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
-        if !panic.payload_as_str().is_some_and(is_refusal) {
+        if refusal(panic.payload()).is_none() {
             as_ever(panic);
         }
     }));
-}
-
-fn is_refusal(words: &str) -> bool {
-    words.starts_with("heap \"")
 }

@@ -39,8 +39,9 @@ pub(crate) fn fill(block: &mut [MaybeUninit<u8>], id: u64) {
     for sample in samples(block.len()) {
         let start = sample.start;
         for (index, bytes) in block[sample].chunks_mut(WORD).enumerate() {
-            let length = bytes.len();
-            bytes.write_copy_of_slice(&word(id, start + index * WORD)[..length]);
+            for (byte, value) in bytes.iter_mut().zip(word(id, start + index * WORD)) {
+                byte.write(value);
+            }
         }
     }
 }

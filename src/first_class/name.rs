@@ -13,7 +13,10 @@ pub(super) struct Name {
 impl Name {
     /// As many whole characters of `name` as there is room for.
     pub(super) fn new(name: &str) -> Self {
-        let length = name.floor_char_boundary(NAME);
+        let mut length = name.len().min(NAME);
+        while !name.is_char_boundary(length) {
+            length -= 1;
+        }
         let mut bytes = [0; NAME];
         bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
         #[expect(clippy::cast_possible_truncation, reason = "at most `NAME`")]
