@@ -6,7 +6,12 @@
 
 #[path = "../../src/available.rs"]
 mod available;
-#[expect(dead_code, unreachable_pub, reason = "a module of the library")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "a module of the library"
+)]
 #[path = "../../src/config/mod.rs"]
 mod config;
 #[expect(dead_code, unreachable_pub, reason = "a module of the library")]
