@@ -351,8 +351,8 @@ impl Area {
     }
 
     fn is_nobodys(&self, unit: usize) -> bool {
-        u32::try_from(unit)
-            .is_ok_and(|unit| unit >= self.geometry.first && self.unit(unit) == Unit::Free)
+        let is_free = |unit: u32| self.raw_word(unit) == Unit::Free.bits();
+        u32::try_from(unit).is_ok_and(|unit| unit >= self.geometry.first && is_free(unit))
     }
 
     /// What these pages hold is what the file has, again. If the kernel refuses, as it does for memory that is locked,
