@@ -229,8 +229,22 @@ impl Log {
             let _ = self.set_end(file, self.end);
             return Err(refused(refusal));
         }
+        if end - self.end == LEAST {
+            self.write_zeros(file, self.end..end);
+        }
         self.end = end;
         Ok(())
+    }
+
+    /// Has these bytes on the disk as zeros, for small records to come: where a filesystem has reserved blocks that were never
+    /// written, each wait for one is a wait for its journal, too. If something is refused, it is so.
+    fn write_zeros(&self, file: File, bytes: Range<usize>) {
+        const ZEROS: [u64; BLOCK / WORD] = [0; BLOCK / WORD];
+        let (start, length) = (self.start + bytes.start, bytes.len());
+        let mut places = (start..start + length).step_by(BLOCK);
+        if places.all(|place| file.write_words(place, &ZEROS).is_ok()) {
+            let _ = file.write_out(start, length);
+        }
     }
 }
 

@@ -117,6 +117,17 @@ impl File {
         Ok(())
     }
 
+    /// Has the kernel write these bytes to the disk, and waits for that, not for what leads to them.
+    pub(crate) fn write_out(self, place: usize, length: usize) -> Result<(), Refusal> {
+        if failpoints::refuses() {
+            return Err(libc::EIO);
+        }
+        let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        let arguments = [self.word(), word(place), word(length), word(flags as usize)];
+        // SAFETY: 1. changes no memory.
+        again(|| unsafe { call(libc::SYS_sync_file_range, arguments) }).map(|_| ())
+    }
+
     /// Gives the space of these bytes back, which are zero afterwards.
     pub(crate) fn punch(self, place: usize, length: PageLen) -> Result<(), Refusal> {
         if failpoints::refuses() {
