@@ -36,7 +36,7 @@ fn images() -> Range<usize> {
         return number(first)..number(last);
     }
     let is_long = env::var_os("TEST_LONG").is_some();
-    0..if is_long { 30_000 } else { 1_000 }
+    0..if is_long { 5_000 } else { 1_000 }
 }
 
 /// Has all in the heap's own place, as an opening does.

@@ -268,16 +268,24 @@ fn all_images(program: &Program, random: &mut SmallRng) -> Vec<(usize, Left)> {
         };
         (0..count).map(one).collect()
     };
-    let mut all = match env::var_os("TEST_LONG") {
-        Some(_) => {
+    let has = |name: &str| env::var_os(name).is_some();
+    let mut all = match () {
+        // Each step, which takes minutes.
+        () if has("MAPPED_ALL") => {
             let mut all = any(10_000 / PROGRAMS);
             all.extend((1..=steps).flat_map(|step| [(step, Left::All), (step, Left::Synced)]));
             all
         }
-        None => {
-            let mut all = any(120);
-            all.extend(any(40).into_iter().map(|(step, _)| (step, Left::All)));
-            all.extend(any(40).into_iter().map(|(step, _)| (step, Left::Synced)));
+        () => {
+            let times = if has("TEST_LONG") { 5 } else { 1 };
+            let mut all = any(120 * times);
+            let mut whole = |left: Left| {
+                any(40 * times)
+                    .into_iter()
+                    .map(move |(step, _)| (step, left))
+            };
+            all.extend(whole(Left::All));
+            all.extend(whole(Left::Synced));
             all
         }
     };
