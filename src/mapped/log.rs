@@ -20,6 +20,8 @@ pub(super) const BLOCK: usize = 4096;
 pub(super) const RECORDS: usize = 2 * BLOCK;
 /// Bytes of a log, at least: some hundred small commits. Grows by as much.
 pub(super) const LEAST: usize = 1 << 20;
+/// Bytes of a small write: many of these follow it in what the log grows by.
+const SMALL: usize = LEAST / 16;
 /// Bytes that are written at once, and waited for: so many take longer to write than to wait for.
 const BUFFER: usize = 1 << 20;
 
@@ -217,19 +219,19 @@ impl Log {
             .map_err(refused)
     }
 
-    /// Has room for a record that ends there.
-    fn make_room(&mut self, file: File, end: usize) -> Result<(), MappedError> {
-        if end <= self.end {
+    /// Has room for these bytes of a record.
+    fn make_room(&mut self, file: File, bytes: Range<usize>) -> Result<(), MappedError> {
+        if bytes.end <= self.end {
             return Ok(());
         }
-        let end = end.next_multiple_of(LEAST);
+        let end = bytes.end.next_multiple_of(LEAST);
         self.set_end(file, end)?;
         let room = PageLen::kept(end - self.end);
         if let Err(refusal) = file.reserve(self.start + self.end, room) {
             let _ = self.set_end(file, self.end);
             return Err(refused(refusal));
         }
-        if end - self.end == LEAST {
+        if bytes.len() <= SMALL {
             self.write_zeros(file, self.end..end);
         }
         self.end = end;
@@ -322,7 +324,7 @@ impl<'a> Record<'a> {
         }
         let (log, file) = (&mut *self.log, self.file);
         let place = log.next + behind + words.start * WORD;
-        log.make_room(file, place + words.len() * WORD)?;
+        log.make_room(file, place..place + words.len() * WORD)?;
         let (place, words) = (log.start + place, &log.buffer[words]);
         // A disk without room refuses the first: nothing is lost then.
         file.write_words(place, words).map_err(refused)?;
