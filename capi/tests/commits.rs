@@ -62,7 +62,10 @@ fn a_heap_that_commits_is_seen_and_copied() {
     ended(&["snapshot", path, copy], 0);
     for path in [path, copy] {
         let found = ended(&["inspect", path], 0);
-        assert!(found.stdout.contains("clean: the file has all"), "{found:?}");
+        assert!(
+            found.stdout.contains("clean: the file has all"),
+            "{found:?}"
+        );
         ended(&["verify", path], 0);
     }
 

@@ -196,6 +196,8 @@ pub fn record(recorder: Option<&'static Recorder>) {
     RECORDER.set(recorder);
 }
 
+/// Tells it.
+#[allow(dead_code, reason = "by the files of heaps alone")]
 pub(crate) fn tell<'a>(file: i32, what: impl FnOnce() -> Written<'a>) {
     if let Some(recorder) = RECORDER.get() {
         recorder(file, what());
