@@ -403,13 +403,22 @@ fn hostile_files() {
 }
 
 /// A heap in a sparse file of a tebibyte, which says that so many of its units were used.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "addresses of a heap that is closed"
+)]
 fn holes(folder: &Path, units: u64) -> PathBuf {
     let path = folder.join("holes");
-    let heap = Mapped::options().capacity(1 << 40);
+    const BYTES: usize = 1 << 40;
+    let heap = Mapped::options().capacity(BYTES);
     let heap = heap.create_file(text(&path)).expect("a heap");
     fill(heap);
+    let base = heap.base().as_ptr();
     // SAFETY: 1. nobody else uses it.
     unsafe { heap.close() }.expect("nobody refuses");
+    // A closed heap keeps its addresses, and this process opens others, which have theirs.
+    // SAFETY: 1. of a heap that is closed, and that nobody uses.
+    assert_eq!(unsafe { libc::munmap(base.cast(), BYTES) }, 0);
     let file = File::options().write(true).open(&path).expect("our own");
     file.write_all_at(&units.to_le_bytes(), 448).expect("room");
     path
