@@ -1,22 +1,15 @@
-//! Without this, `flagstone inspect`, `verify` and `snapshot` could say of a heap that commits what is not so.
+//! Heaps that commit.
 
 use std::env;
-use std::path::Path;
 use std::process::Command;
 
-use capi_tests::{Exit, built, run};
 use engine::Committed;
 use engine::mapped::Mutex;
 
+use crate::{ended, text};
+
 /// Says where a child of this program is to leave a heap.
 const CHILD: &str = "COMMITS_OF_CHILD";
-
-fn ended(arguments: &[&str], code: i32) -> Exit {
-    let mut command = Command::new(built().join("flagstone"));
-    let found = run(command.args(arguments));
-    assert_eq!(found.code, Some(code), "{arguments:?}: {found:?}");
-    found
-}
 
 fn make(path: &str) -> Committed {
     let heap = Committed::options().capacity(8 << 20).create(path);
@@ -25,10 +18,6 @@ fn make(path: &str) -> Committed {
     // SAFETY: nobody else uses it.
     unsafe { heap.commit() }.expect("room");
     heap
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path")
 }
 
 /// Ends without closing the heap, which has a commit in its log alone.
@@ -46,7 +35,7 @@ fn a_heap_that_commits_is_seen_and_copied() {
     let (path, copy) = (text(&path), text(&copy));
     let program = env::current_exe().expect("this program");
     let left = Command::new(program)
-        .args(["--exact", "child"])
+        .args(["--exact", "commits::child"])
         .env(CHILD, path)
         .output();
     assert!(left.expect("it runs").status.success());
