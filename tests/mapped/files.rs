@@ -82,12 +82,17 @@ pub(crate) fn in_child(work: impl FnOnce()) {
 pub(crate) fn make(path: &str) -> Mapped {
     let heap = options().create_file(path).expect("a heap");
     assert_eq!(heap.opened(), Opened::Created);
+    put_numbers(heap);
+    heap
+}
+
+/// The numbers that `check_and_add` looks for.
+pub(crate) fn put_numbers(heap: Mapped) {
     let mut numbers = MappedVec::new_in(heap.handle());
     numbers.extend(0..100_000_u64);
     let numbers: &mut MappedVec<_, _> = Box::leak(Box::new_in(numbers, heap.handle()));
     heap.set_root("numbers", &raw const *numbers, 7)
         .expect("room");
-    heap
 }
 
 /// The numbers, of which there are ever more.

@@ -34,6 +34,7 @@ mod power_disk;
 mod published;
 mod readers;
 mod refused;
+mod snapshot_disks;
 mod snapshots;
 mod step_calls;
 mod steps;
