@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use flagstone::MappedError;
+use flagstone::allocator_api2::boxed::Box;
 use flagstone::allocator_api2::vec::Vec as MappedVec;
 
 use crate::commit_load::State;
@@ -120,6 +121,44 @@ fn disks_without_room_for_a_heap() {
     }
 }
 
+/// No file of this process may be longer from now on.
+fn limit(bytes: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the limit is a valid, initialised value.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+    assert_eq!(set, 0, "setrlimit refused");
+}
+
+/// Without room for a longer log, records whose changes are home make some.
+#[test]
+fn a_log_that_cannot_grow_begins_anew() {
+    let _turn = begin();
+    let folder = Folder::new("/dev/shm");
+    let path = folder.path("heap");
+    in_child(|| {
+        let heap = create(&path).expect("a heap");
+        let count = Box::leak(Box::new_in(0_u64, heap.handle()));
+        heap.set_root("count", &raw const *count, 0).expect("room");
+        let long = || fs::metadata(&path).expect("there").len();
+        let before = long();
+        limit(before);
+        // Each takes a block of 4 KiB, and all more than twice what the log has.
+        for number in 1..=600 {
+            *count = number;
+            commit(heap);
+        }
+        assert_eq!(long(), before);
+    });
+    let heap = open(&path).expect("the heap");
+    let (count, _) = heap.root("count").expect("a name");
+    // SAFETY: a number, as another process left it.
+    assert_eq!(unsafe { count.cast::<u64>().read() }, 600);
+    close(heap);
+}
+
 #[test]
 fn a_limit_of_files_refuses_a_commit() {
     let _turn = begin();
@@ -127,15 +166,6 @@ fn a_limit_of_files_refuses_a_commit() {
         in_child(|| {
             let path = folder.path("heap");
             let heap = create(&path).expect("a heap");
-            let limit = |bytes: u64| {
-                let limit = libc::rlimit {
-                    rlim_cur: bytes,
-                    rlim_max: libc::RLIM_INFINITY,
-                };
-                // SAFETY: the limit is a valid, initialised value.
-                let set = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
-                assert_eq!(set, 0, "setrlimit refused");
-            };
             let long = fs::metadata(&path).expect("there").len();
             let mut bytes = MappedVec::<u8, _>::new_in(heap.handle());
             bytes.resize(3 << 20, 7);
