@@ -1,20 +1,19 @@
 //! Commits: what a process stored in its private mapping goes to the log, then to the file. See docs/committed.md.
 
 use core::ops::Range;
-use core::ptr::NonNull;
 
 use super::area::Area;
-use super::changed::{Noting, PIECE, Pages, Piece, Runs, each_difference};
+use super::changed::{Noting, PIECE, Pages, Runs, each_difference};
 use super::error::MappedError;
 use super::header::CONSTANTS;
 use super::log::{Commits, Condition, LEAST, Log, Record};
 use super::logged::WORD;
-use super::source::refused;
-use super::words::Unit;
+use super::private::Same;
+use super::replay::Change;
+use super::source::{refused, without_proc};
 use crate::os::PageLen;
-use crate::os::durable::drop_copies;
 use crate::os::pagemap::{Noted, Pagemap};
-use crate::os::shared::{self, File};
+use crate::os::shared::File;
 use crate::units::UNIT;
 
 /// Bytes of constants, which no commit changes.
@@ -23,11 +22,16 @@ const FIRST: usize = CONSTANTS * WORD;
 /// that much, and each checkpoint waits for the disk twice.
 const PART: usize = 16;
 
-/// Free units that are passed over: two megabytes, of which the kernel has a table of its own.
-const MANY: usize = 32;
 /// Bytes of a heap from which on the kernel is asked to note what is stored: without that, a look at their pages takes as
 /// long as a wait for the disk.
 const NOTED: usize = 8 << 20;
+
+/// Has the file what a record changes.
+fn write(file: File, change: &Change) -> Result<(), MappedError> {
+    // SAFETY: 1. in the mapping of the log.
+    let written = unsafe { file.write_at(change.place, change.from, change.length) };
+    written.map_err(refused)
+}
 
 impl Area {
     fn commits(&self) -> Result<&Commits, MappedError> {
@@ -77,11 +81,7 @@ impl Area {
         // Before anything is written home: who wrote the last record may have been killed before it was on the disk, and
         // a part of its changes without it is no commit.
         log.sync(file)?;
-        let was_left = log.replay(file, FIRST, |change| {
-            // SAFETY: 1. in the mapping of the log.
-            let written = unsafe { file.write_at(change.place, change.from, change.length) };
-            written.map_err(refused)
-        })?;
+        let was_left = log.replay(file, FIRST, |change| write(file, &change))?;
         log.begin(file, self.most_logged())?;
         Ok(was_left)
     }
@@ -108,7 +108,7 @@ impl Area {
     /// The caller sees to it that nobody stores anything meanwhile.
     pub(super) fn commit(&self) -> Result<(), MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
-        let map = Pagemap::open().map_err(refused)?;
+        let map = Pagemap::open().map_err(without_proc)?;
         let pages = self.pages(commits, map);
         let done = self.commit_pages(commits, file, &pages);
         map.close();
@@ -231,25 +231,9 @@ impl Area {
         if log.condition() != Condition::Behind {
             return Ok(());
         }
-        log.replay_last(file, |change| {
-            // SAFETY: 1. in the mapping of the log.
-            let written = unsafe { file.write_at(change.place, change.from, change.length) };
-            written.map_err(refused)
-        })?;
+        log.replay_last(file, |change| write(file, &change))?;
         log.set_behind(false);
         Ok(())
-    }
-
-    /// A piece as it was committed, and as it is. Until the one is written into the file, nobody stores there.
-    fn both<'a>(&self, commits: &Commits, piece: usize) -> (&'a Piece, &'a Piece) {
-        let at = |base: NonNull<u8>| {
-            // SAFETY: 1. inside the heap, as its pages are whole pieces.
-            let place = unsafe { crate::ptr::advance::<Piece>(base, piece) };
-            // SAFETY: 1. mapped, aligned to a page, and any bytes are words. Nobody stores in the heap meanwhile, as who
-            // commits sees to, nor in the file, as who opened it does.
-            unsafe { place.as_ref() }
-        };
-        (at(commits.view), at(self.base()))
     }
 
     /// Writes the changes of all pages into the file.
@@ -284,119 +268,6 @@ impl Area {
         home.write()
     }
 
-    /// Calls for each run of pages in which something was stored, but where many units are free: nobody wants those.
-    fn each_run(
-        &self,
-        pages: &Pages,
-        mut act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
-    ) -> Result<(), MappedError> {
-        let base = self.base().addr().get();
-        let end = self.touched().end as usize;
-        let (mut first, mut unit) = (0, 0);
-        while unit < end {
-            if !self.is_nobodys(unit) {
-                unit += 1;
-                continue;
-            }
-            let behind = (unit..end).find(|unit| !self.is_nobodys(*unit));
-            let behind = behind.unwrap_or(end);
-            if behind - unit >= MANY {
-                pages.each(base + first * UNIT..base + unit * UNIT, &mut act)?;
-                first = behind;
-            }
-            unit = behind;
-        }
-        pages.each(base + first * UNIT..base + end * UNIT, act)
-    }
-
-    /// Calls for each of these runs.
-    fn each_of(
-        &self,
-        runs: &Runs,
-        pages: &Pages,
-        act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
-    ) -> Result<(), MappedError> {
-        match runs.all() {
-            Some(mut all) => all.try_for_each(act),
-            None => self.each_run(pages, act),
-        }
-    }
-
-    /// Calls for each page of some addresses, from a byte of the heap to another. What lies in free units is nobody's, and
-    /// is dropped.
-    fn each_page(
-        &self,
-        addresses: Range<usize>,
-        mut act: impl FnMut(Range<usize>) -> Result<(), MappedError>,
-    ) -> Result<(), MappedError> {
-        let (base, page) = (self.base().addr().get(), PageLen::pages(1).bytes());
-        let (mut next, end) = (addresses.start - base, addresses.end - base);
-        while next < end {
-            let unit = next / UNIT;
-            let is_nobodys = self.is_nobodys(unit);
-            // As far as it is the same.
-            let behind =
-                (unit + 1..end.div_ceil(UNIT)).find(|unit| self.is_nobodys(*unit) != is_nobodys);
-            let to = behind.map_or(end, |unit| unit * UNIT);
-            if is_nobodys {
-                self.drop_copies(next..to);
-            } else {
-                (next..to)
-                    .step_by(page)
-                    .try_for_each(|start| act(start..start + page))?;
-            }
-            next = to;
-        }
-        Ok(())
-    }
-
-    fn is_nobodys(&self, unit: usize) -> bool {
-        let is_free = |unit: u32| self.raw_word(unit) == Unit::Free.bits();
-        u32::try_from(unit).is_ok_and(|unit| unit >= self.geometry.first && is_free(unit))
-    }
-
-    /// What these pages hold is what the file has, again. If the kernel refuses, as it does for memory that is locked,
-    /// they stay, which costs memory: `false`.
-    fn drop_copies(&self, pages: Range<usize>) -> bool {
-        if pages.is_empty() {
-            return true;
-        }
-        // SAFETY: 1. inside the mapping.
-        let from = unsafe { crate::ptr::advance::<u8>(self.base(), pages.start) };
-        // SAFETY: 1. the same bytes, or nobody's.
-        unsafe { drop_copies(from, PageLen::kept(pages.len())) }.is_ok()
-    }
-
-    /// The same, whether or not the kernel refuses.
-    fn put_back(&self, commits: &Commits, pages: Range<usize>) {
-        if self.drop_copies(pages.clone()) {
-            return;
-        }
-        for piece in pages.step_by(PIECE) {
-            let (old, new) = self.both(commits, piece);
-            if old != new {
-                // SAFETY: 1. inside the mapping, whose pages are whole pieces.
-                let to = unsafe { crate::ptr::advance::<Piece>(self.base(), piece) };
-                // SAFETY: 1. as above; nobody uses what is there.
-                unsafe { to.write(*old) };
-            }
-        }
-    }
-
-    /// What these units hold is nobody's: the memory goes, and the space if nobody can want it back.
-    pub(super) fn empty(&self, first: u32, count: u32) {
-        if self.commits.is_some() {
-            let bytes = |unit: u32| unit as usize * UNIT;
-            self.drop_copies(bytes(first)..bytes(first + count));
-            return;
-        }
-        let (first, count) = self.give_space_up(first, count);
-        if count != 0 {
-            // SAFETY: 1. units that nobody has. If the kernel refuses, their memory stays.
-            let _ = unsafe { shared::remove(self.start(first), PageLen::units(count as usize)) };
-        }
-    }
-
     /// Gives the space of units back to the disk.
     pub(super) fn punch(&self, first: u32, count: u32) -> Result<(), MappedError> {
         if count == 0 {
@@ -421,7 +292,7 @@ impl Area {
         let (commits, file) = (self.commits()?, self.descriptor()?);
         let mut log = commits.log();
         self.catch_up(&mut log, file)?;
-        let map = Pagemap::open().map_err(refused)?;
+        let map = Pagemap::open().map_err(without_proc)?;
         let all = self.base().addr().get();
         let all = all..all + self.geometry.bytes();
         let pages = Pages {
@@ -440,42 +311,12 @@ impl Area {
         Ok(())
     }
 
-    /// What lies at these addresses, from a byte of the heap to another.
-    fn bytes_of(&self, addresses: Range<usize>) -> Range<usize> {
-        let base = self.base().addr().get();
-        addresses.start - base..addresses.end - base
-    }
-
     /// Has all that was committed in the file and on the disk, and begins the log anew.
     pub(super) fn checkpoint(&self) -> Result<(), MappedError> {
         let (commits, file) = (self.commits()?, self.descriptor()?);
         let mut log = commits.log();
         self.catch_up(&mut log, file)?;
         log.restart(file, LEAST)
-    }
-}
-
-/// Pages that are the same as in the file: runs of them are dropped at once.
-struct Same<'a> {
-    area: &'a Area,
-    pages: Range<usize>,
-}
-
-impl<'a> Same<'a> {
-    fn new(area: &'a Area) -> Self {
-        Self { area, pages: 0..0 }
-    }
-
-    fn add(&mut self, page: Range<usize>) {
-        if page.start != self.pages.end {
-            self.drop_copies();
-            self.pages = page.start..page.start;
-        }
-        self.pages.end = page.end;
-    }
-
-    fn drop_copies(&mut self) {
-        self.area.drop_copies(core::mem::take(&mut self.pages));
     }
 }
 

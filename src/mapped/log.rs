@@ -6,12 +6,13 @@ use core::ptr::NonNull;
 
 use siphasher::sip::SipHasher13;
 
+use super::buffer::Buffer;
 use super::changed::Noting;
 use super::error::MappedError;
 use super::logged::{WORD, add, end_of, sum_of};
-use super::source::{no_memory, refused};
+use super::source::refused;
 use crate::os::shared::{File, Sharing};
-use crate::os::{self, Access, Held, Lock, PageLen};
+use crate::os::{self, Held, Lock, PageLen};
 
 /// The longest piece that a disk writes whole or not at all, of those in use. Nothing that counts shares one with what
 /// is written later.
@@ -56,9 +57,7 @@ pub(super) struct Log {
     pub(super) id: u64,
     /// The number of the last record.
     pub(super) sequence: u64,
-    /// That of the last whose changes are in the file, and on the disk: the newer head says so.
-    pub(super) home: u64,
-    /// Which of the heads that is.
+    /// Which of the heads is the newer one.
     pub(super) head: usize,
     /// Where the next record goes, where the last is, and how far the file has room, from `start`.
     pub(super) next: usize,
@@ -66,15 +65,7 @@ pub(super) struct Log {
     pub(super) end: usize,
     pub(super) condition: Condition,
     /// The first block of a record, and what of the others is not written yet.
-    buffer: &'static mut [u64],
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        let buffer = NonNull::from(&mut *self.buffer).cast();
-        // SAFETY: 1. our own, and nobody uses it any more.
-        let _ = unsafe { os::unmap(buffer, PageLen::kept(BUFFER)) };
-    }
+    buffer: Buffer,
 }
 
 /// The first word of a change.
@@ -85,16 +76,11 @@ fn word_of(place: usize, count: usize) -> u64 {
 impl Log {
     /// The log of a heap that ends there.
     pub(super) fn new(start: usize, id: u64) -> Result<Self, MappedError> {
-        let page = PageLen::pages(1).bytes();
-        let buffer = os::map(PageLen::kept(BUFFER), page, Access::Committed).ok_or(no_memory())?;
-        // SAFETY: 1. just mapped, zero, and the log's until that is dropped.
-        let buffer =
-            unsafe { core::slice::from_raw_parts_mut(buffer.cast().as_ptr(), BUFFER / WORD) };
+        let buffer = Buffer::new(BUFFER)?;
         Ok(Self {
             start,
             id,
             sequence: 0,
-            home: 0,
             head: 0,
             next: RECORDS,
             last: RECORDS,
@@ -163,7 +149,7 @@ impl Log {
         file.write_words(place, block).map_err(refused)?;
         let written = file.write_durably(place, block);
         written.map_err(|_| self.poisoned())?;
-        (self.head, self.home) = (other, self.sequence);
+        self.head = other;
         Ok(())
     }
 

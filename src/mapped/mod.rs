@@ -6,14 +6,15 @@
 //
 // Each file names only those before it: `words` (what a unit is), `slab` (two bitmaps), `handover` (words that several
 // want), `names` (the table of roots), `geometry`, `header`, `error`, `source` (the file), `own` (that file for a moment),
-// `logged` (what stands in a log), `changed` (pages and words), `log`, `replay`, `area` (places in the mapping), `hints`,
-// `commits`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on
+// `buffer` (memory for a while), `logged` (what stands in a log), `changed` (pages and words), `log`, `replay`, `area` (places
+// in the mapping), `hints`, `private` (what a private mapping holds), `commits`, `opened` (openings of files), `processes` (who lives), `holder` (the word of a lock), `lock`, `space` (room on
 // a disk), `units`, `part` (a thread's), `attachment` (a process's), `handle`, `opening` (files that become heaps, or are),
 // `options`, `committed`, `inside` (what programs put there), `roots`, `named` (roots with types),
 // `sweep`, `looks` (what can be seen without a change), `snapshot`.
 
 mod area;
 mod attachment;
+mod buffer;
 mod changed;
 mod commits;
 mod committed;
@@ -36,6 +37,7 @@ mod opening;
 mod options;
 mod own;
 mod part;
+mod private;
 mod processes;
 mod replay;
 mod roots;

@@ -64,6 +64,24 @@ impl Line {
     }
 }
 
+impl Header {
+    /// No process has a slot, or the lock: what they held is nobody's.
+    pub(super) fn forget_lines(&self) {
+        // ORDERING: nobody else has the heap, here and below.
+        for line in &self.lines {
+            line.pass_on();
+            line.is_used.store(0, Ordering::Relaxed);
+        }
+        self.lock.0.store(0, Ordering::Relaxed);
+    }
+
+    /// The bitmap of free units is made anew by the next who takes the lock.
+    pub(super) fn set_unmended(&self) {
+        let reaped = self.reaped.0.load(Ordering::Relaxed);
+        self.mended.0.store(!reaped, Ordering::Relaxed);
+    }
+}
+
 impl Area {
     /// Does something by a file that was opened anew: while nobody else opens or closes the heap, if it is in a file.
     pub(super) fn alone_at_openings<T>(
@@ -226,21 +244,18 @@ impl Area {
     /// No process has the heap: what they held is nobody's.
     pub(super) fn forget_processes(&self, may_be_torn: bool) {
         let header = self.header();
-        for line in &header.lines {
-            if may_be_torn {
+        if may_be_torn {
+            for line in &header.lines {
                 // The words of locks may be younger than this: what they name shall not come again.
                 #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
                 let random = os::random()[0] as u32;
                 line.generation.store(random, Ordering::Relaxed);
             }
-            line.pass_on();
-            line.is_used.store(0, Ordering::Relaxed);
         }
-        header.lock.0.store(0, Ordering::Relaxed);
+        header.forget_lines();
         self.note_reaped();
         // Whatever stood there.
-        let reaped = header.reaped.0.load(Ordering::Relaxed);
-        header.mended.0.store(!reaped, Ordering::Relaxed);
+        header.set_unmended();
     }
 
     /// After a process gave up its slot, alone at openings: what is in the file reaches the disk, and it counts as closed,
@@ -258,7 +273,7 @@ impl Area {
             return Ok(());
         }
         // Not by the mapping, which is private by now.
-        own.write_word(offset_of!(Header, boot), 0)
+        own.write_words(offset_of!(Header, boot), &[0])
             .map_err(refused)?;
         own.sync().map_err(refused)
     }

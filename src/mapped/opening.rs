@@ -11,7 +11,7 @@ use super::header::{CONSTANTS, Constants, Kind};
 use super::log::{Commits, LEAST};
 use super::opened::Opened;
 use super::processes::{Joined, let_go};
-use super::source::{Source, refused};
+use super::source::{Source, kind_for_heaps, refused};
 use crate::config::Attributes;
 use crate::os::files::FileKind;
 use crate::os::paths::Path;
@@ -304,10 +304,7 @@ impl Whole {
         if settings.is_for_reading {
             return Err(MappedError::ReadOnly);
         }
-        let on = file.kind().map_err(refused)?;
-        if !matches!(on, FileKind::Regular | FileKind::Memory) {
-            return Err(MappedError::Unsupported);
-        }
+        let on = kind_for_heaps(file)?;
         if kind.is_on_disk() {
             let log = if settings.commits { LEAST } else { 0 };
             let length = PageLen::kept(geometry.bytes() + log);
@@ -373,7 +370,7 @@ fn area_at(base: NonNull<u8>, geometry: Geometry, source: Source) -> Result<Area
 /// The constants that stand in a file.
 fn read_constants(file: File, bytes: Option<usize>) -> Result<Constants, MappedError> {
     let mut words = [0; CONSTANTS];
-    let read = file.read_first(&mut words).map_err(refused)?;
+    let read = file.read_words(0, &mut words).map_err(refused)?;
     if read < size_of_val(&words) {
         return Err(MappedError::NoHeap);
     }

@@ -33,11 +33,10 @@ impl Log {
             .ok_or(MappedError::Length)?;
         let heads = [0, 1].map(|head| self.head_at(&reader, head));
         let newer = heads[1] > heads[0];
-        (self.head, self.home) = match heads[usize::from(newer)] {
+        (self.head, self.sequence) = match heads[usize::from(newer)] {
             Some(sequence) => (usize::from(newer), sequence),
             None => return Err(MappedError::Damaged),
         };
-        self.sequence = self.home;
         (self.next, self.last) = (RECORDS, RECORDS);
         while let Some(length) = self.record_at(&reader, self.next) {
             self.check_changes(&reader, self.next, length, first)?;

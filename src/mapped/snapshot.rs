@@ -5,58 +5,28 @@ use core::ptr::NonNull;
 
 use super::area::Area;
 use super::attachment::Attachment;
+use super::buffer::Buffer;
 use super::error::MappedError;
 use super::geometry::BITS;
 use super::header::{Constants, Header, Kind, SLOTS};
 use super::log::{Commits, LEAST, Log};
+use super::logged::WORD;
 use super::opened::{LOCKS, Opened};
 use super::options::MODE;
-use super::source::{no_memory, refused};
+use super::source::{kind_for_heaps, refused};
 use super::space::{pages_of, words_of};
 use super::words::{Process, Unit};
 use super::{Committed, Mapped, MappedOptions};
-use crate::os::files::{FileKind, is_no_space};
+use crate::os::files::is_no_space;
 use crate::os::paths::Path;
 use crate::os::shared::File;
-use crate::os::{self, Access, PageLen};
+use crate::os::{self, PageLen};
 use crate::sync::Ordering;
 use crate::units::UNIT;
 
 /// Bytes of the buffer: it holds a header, and is cheap beside the calls that fill it.
 const BUFFER: usize = UNIT;
 static_assertions::const_assert!(size_of::<Header>() <= BUFFER);
-
-/// Memory of this process, for a moment.
-struct Buffer(NonNull<u8>);
-
-impl Buffer {
-    const LENGTH: PageLen = PageLen::units(BUFFER / UNIT);
-
-    fn new() -> Result<Self, MappedError> {
-        let page = PageLen::pages(1).bytes();
-        let place = os::map(Self::LENGTH, page, Access::Committed);
-        place.map(Self).ok_or(no_memory())
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        let mut bytes = NonNull::slice_from_raw_parts(self.0, BUFFER);
-        // SAFETY: 1. mapped until this is dropped, and borrowed as long as this is.
-        unsafe { bytes.as_mut() }
-    }
-
-    /// What lies there as a header, whatever it is.
-    fn header(&mut self) -> &Header {
-        // SAFETY: 1. as long and aligned as a header, of which any bytes are one; borrowed as above.
-        unsafe { self.0.cast::<Header>().as_ref() }
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // SAFETY: 1. our own mapping, which nobody uses any more.
-        let _ = unsafe { os::unmap(self.0, Self::LENGTH) };
-    }
-}
 
 /// A copy on its way from one file to another.
 struct Copy {
@@ -68,6 +38,24 @@ struct Copy {
 }
 
 impl Copy {
+    /// To a file in which a heap can lie.
+    fn new(from: File, to: File) -> Result<Self, MappedError> {
+        kind_for_heaps(to)?;
+        Ok(Self {
+            from,
+            to,
+            buffer: Buffer::new(BUFFER)?,
+            is_by_kernel: true,
+        })
+    }
+
+    /// What lies in the buffer as a header, whatever it is.
+    fn header(&mut self) -> &Header {
+        let header = NonNull::from(&mut *self.buffer).cast::<Header>();
+        // SAFETY: 1. as long and aligned as a header, of which any bytes are one; borrowed as the buffer.
+        unsafe { header.as_ref() }
+    }
+
     /// Copies what of these bytes is no hole.
     fn range(&mut self, bytes: Range<usize>) -> Result<(), MappedError> {
         let mut left = bytes;
@@ -97,7 +85,7 @@ impl Copy {
         }
         let length = bytes.len().min(BUFFER);
         let buffer = &mut self.buffer.bytes()[..length];
-        let read = self.from.read_at(bytes.start, buffer).map_err(refused)?;
+        let read = self.from.read_bytes(bytes.start, buffer).map_err(refused)?;
         if read == 0 {
             // Somebody made it shorter.
             return Err(MappedError::Length);
@@ -126,7 +114,6 @@ impl Copy {
     /// Writes the bitmap of units that have space: those that somebody has. What others had stays behind, and who opens the
     /// copy reserves space for these.
     fn write_reserved(&mut self, area: &Area) -> Result<(), MappedError> {
-        const WORD: usize = size_of::<u64>();
         const WORDS: usize = BUFFER / WORD;
         let words = area.geometry.words_of_bits();
         let mut used = area.used();
@@ -165,11 +152,11 @@ impl Copy {
     fn write_header(&mut self, area: &Area) -> Result<(), MappedError> {
         const LENGTH: usize = size_of::<Header>();
         let bytes = &mut self.buffer.bytes()[..LENGTH];
-        let read = self.from.read_at(0, bytes).map_err(refused)?;
+        let read = self.from.read_bytes(0, bytes).map_err(refused)?;
         if read != LENGTH {
             return Err(MappedError::Length);
         }
-        let header = self.buffer.header();
+        let header = self.header();
         header.begin(Constants {
             id: os::random()[1],
             kind: Kind::File,
@@ -177,15 +164,9 @@ impl Copy {
         });
         // ORDERING: this thread's own, here and below.
         header.boot.0.store(0, Ordering::Relaxed);
-        for line in &header.lines {
-            line.pass_on();
-            line.is_used.store(0, Ordering::Relaxed);
-        }
-        header.lock.0.store(0, Ordering::Relaxed);
+        header.forget_lines();
         header.sleepers.0.store(0, Ordering::Relaxed);
-        // The bitmap of free units is made anew by the next who takes the lock.
-        let reaped = header.reaped.0.load(Ordering::Relaxed);
-        header.mended.0.store(!reaped, Ordering::Relaxed);
+        header.set_unmended();
         // Free units have no pages.
         header.dirty.0.store(0, Ordering::Relaxed);
         header.purged.0.store(0, Ordering::Relaxed);
@@ -244,7 +225,7 @@ impl Area {
 
     /// Copies what is in use of the heap to a new file, in which nobody looks yet.
     fn copy_to(&self, own: File, to: File, process: Process) -> Result<(), MappedError> {
-        check_kind(to)?;
+        let mut copy = Copy::new(own, to)?;
         // What processes left half done that were killed is mended before, and nobody claims units meanwhile.
         let held = self.lock(process)?;
         held.verify()?;
@@ -252,12 +233,6 @@ impl Area {
         self.set_all_hints();
         let length = PageLen::kept(self.geometry.bytes());
         to.set_length(length).map_err(refused)?;
-        let mut copy = Copy {
-            from: own,
-            to,
-            buffer: Buffer::new()?,
-            is_by_kernel: true,
-        };
         if to.share_blocks_of(own).is_err() {
             let (first, end) = (self.geometry.first as usize, self.used_end() as usize);
             let tables = self.geometry.tables_of(first..end);
@@ -270,32 +245,16 @@ impl Area {
         copy.write_header(self)?;
         to.sync().map_err(refused)
     }
-}
 
-/// An error unless a heap can lie in such a file.
-fn check_kind(file: File) -> Result<(), MappedError> {
-    match file.kind().map_err(refused)? {
-        FileKind::Regular | FileKind::Memory => Ok(()),
-        _ => Err(MappedError::Unsupported),
-    }
-}
-
-impl Area {
     /// Copies the last commit to a new file, in which nobody looks yet.
     fn copy_commits_to(&self, commits: &Commits, own: File, to: File) -> Result<(), MappedError> {
-        check_kind(to)?;
+        let mut copy = Copy::new(own, to)?;
         // Nobody commits meanwhile. What the log alone has is in the file first.
         let mut log = commits.log();
         self.catch_up(&mut log, self.source.open().ok_or(MappedError::Closed)?)?;
         let bytes = self.geometry.bytes();
         let whole = PageLen::kept(bytes + LEAST);
         if to.share_blocks_of(own).is_err() {
-            let mut copy = Copy {
-                from: own,
-                to,
-                buffer: Buffer::new()?,
-                is_by_kernel: true,
-            };
             copy.range(0..bytes)?;
         }
         // With room for a log of its own, behind what was another's.

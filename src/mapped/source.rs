@@ -31,12 +31,25 @@ pub(super) fn refused(errno: i32) -> MappedError {
     }
 }
 
+/// What a file is; an error if no heap can lie in such a one.
+pub(super) fn kind_for_heaps(file: File) -> Result<FileKind, MappedError> {
+    match file.kind().map_err(refused)? {
+        kind @ (FileKind::Regular | FileKind::Memory) => Ok(kind),
+        _ => Err(MappedError::Unsupported),
+    }
+}
+
 /// Units of the longest piece (*folio*) that the kernel has of a file's pages: as long as a huge page where pages have
 /// 4 KiB, and by the kernel's tables (`MAX_XAS_ORDER`) else. Whoever stores in a page has the disk asked for all of its piece.
 fn longest_folio() -> u32 {
     let page = PageLen::pages(1).bytes();
     let order = if page == 4096 { 9 } else { 11 };
     u32::try_from((page << order) / UNIT).unwrap_or(1).max(1)
+}
+
+/// The kernel does not tell a process of itself: what is not found is none of the program's files.
+pub(super) fn without_proc(errno: i32) -> MappedError {
+    MappedError::System { errno }
 }
 
 /// What stands for no memory.
@@ -87,7 +100,7 @@ impl Source {
 
     /// The file opened anew, unless the program has closed the descriptor, or has another file by that number.
     pub(super) fn open_anew(&self) -> Result<File, MappedError> {
-        let opened = self.file().reopen().map_err(refused)?;
+        let opened = self.file().reopen().map_err(without_proc)?;
         match opened.identify() {
             Ok((id, _)) if id == self.id => Ok(opened),
             _ => {

@@ -59,15 +59,4 @@ impl File {
         // SAFETY: 1. changes the two places, which are ours.
         again(|| unsafe { call(libc::SYS_copy_file_range, arguments) }).map(<*mut _>::addr)
     }
-
-    /// Reads bytes of the file from a place on; how many there were.
-    pub(crate) fn read_at(self, place: usize, into: &mut [u8]) -> Result<usize, Refusal> {
-        if failpoints::refuses() {
-            return Err(libc::EIO);
-        }
-        let (bytes, length) = (into.as_mut_ptr().cast(), word(into.len()));
-        let arguments = [self.word(), bytes, length, word(place)];
-        // SAFETY: 1. writes at most so many bytes there.
-        again(|| unsafe { call(libc::SYS_pread64, arguments) }).map(<*mut _>::addr)
-    }
 }

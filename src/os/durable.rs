@@ -1,9 +1,10 @@
-//! Bytes of files, written so that one knows when they outlive the machine.
+//! Bytes of files: read, and written so that one knows when they outlive the machine.
 
 use core::ptr::NonNull;
 
 use super::PageLen;
 use super::failpoints::{self, Written};
+use super::files::may_be_so_long;
 use super::shared::{File, Refusal, again};
 use super::syscall::{Word, call, word};
 
@@ -17,16 +18,31 @@ struct Piece {
 impl File {
     /// Reads words of the file; how many bytes there were.
     pub(crate) fn read_words(self, place: usize, into: &mut [u64]) -> Result<usize, Refusal> {
+        let length = size_of_val(into);
+        // SAFETY: 1. a slice, of which any bytes are numbers.
+        unsafe { self.read_at(place, NonNull::from(into).cast(), length) }
+    }
+
+    /// The same of bytes.
+    pub(crate) fn read_bytes(self, place: usize, into: &mut [u8]) -> Result<usize, Refusal> {
+        let length = into.len();
+        // SAFETY: 1. a slice.
+        unsafe { self.read_at(place, NonNull::from(into).cast(), length) }
+    }
+
+    /// # Safety
+    /// 1. So many bytes can be written there, whatever they are.
+    unsafe fn read_at(
+        self,
+        place: usize,
+        into: NonNull<u8>,
+        length: usize,
+    ) -> Result<usize, Refusal> {
         if failpoints::refuses() {
             return Err(libc::EIO);
         }
-        let arguments = [
-            self.word(),
-            into.as_mut_ptr().cast(),
-            word(size_of_val(into)),
-            word(place),
-        ];
-        // SAFETY: 1. writes at most so many bytes there, of which any are numbers.
+        let arguments = [self.word(), into.as_ptr().cast(), word(length), word(place)];
+        // SAFETY: 1. as the caller says.
         again(|| unsafe { call(libc::SYS_pread64, arguments) }).map(<*mut _>::addr)
     }
 
@@ -43,7 +59,7 @@ impl File {
         if failpoints::refuses() {
             return Err(libc::ENOSPC);
         }
-        if !super::files::may_be_so_long(place + length) {
+        if !may_be_so_long(place + length) {
             return Err(libc::EFBIG);
         }
         let mut done = 0;

@@ -196,8 +196,7 @@ pub fn record(recorder: Option<&'static Recorder>) {
     RECORDER.set(recorder);
 }
 
-/// Tells it.
-#[allow(dead_code, reason = "by the files of heaps alone")]
+#[cfg(all(feature = "mapped", not(any(miri, flagstone_portable))))]
 pub(crate) fn tell<'a>(file: i32, what: impl FnOnce() -> Written<'a>) {
     if let Some(recorder) = RECORDER.get() {
         recorder(file, what());

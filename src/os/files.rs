@@ -31,6 +31,8 @@ pub(crate) fn words_of(refusal: Refusal) -> &'static str {
         libc::ELOOP => "links that lead in a circle",
         libc::EMFILE | libc::ENFILE => "too many open files",
         libc::ENAMETOOLONG => "too long a path",
+        // What a program has not is told otherwise.
+        libc::ENOENT => "/proc is not there",
         libc::ENOLCK => "no locks here",
         libc::ENOTDIR => "a path through what is no folder",
         libc::EROFS => "a filesystem that can only be read",
@@ -194,35 +196,6 @@ impl File {
         again(|| unsafe { call(libc::SYS_read, arguments) }).map(<*mut _>::addr)
     }
 
-    /// Reads the file's first bytes.
-    pub(crate) fn read_first(self, into: &mut [u64]) -> Result<usize, Refusal> {
-        if failpoints::refuses() {
-            return Err(libc::EIO);
-        }
-        let length = size_of_val(into);
-        let arguments = [self.word(), into.as_mut_ptr().cast(), word(length), word(0)];
-        // SAFETY: 1. writes at most so many bytes there, of which any are numbers.
-        again(|| unsafe { call(libc::SYS_pread64, arguments) }).map(<*mut _>::addr)
-    }
-
-    /// Writes a word of the file.
-    pub(crate) fn write_word(self, place: usize, value: u64) -> Result<(), Refusal> {
-        if failpoints::refuses() {
-            return Err(libc::EIO);
-        }
-        let length = size_of_val(&value);
-        let from = (&raw const value).cast_mut().cast();
-        let arguments = [self.word(), from, word(length), word(place)];
-        // SAFETY: 1. reads so many bytes.
-        let written = again(|| unsafe { call(libc::SYS_pwrite64, arguments) })?;
-        if written != word(length) {
-            return Err(libc::EIO);
-        }
-        let bytes = &value.to_ne_bytes();
-        failpoints::tell(self.0, || Written::Bytes { place, bytes });
-        Ok(())
-    }
-
     /// Waits until what was stored in the file outlives the machine.
     pub(crate) fn sync(self) -> Result<(), Refusal> {
         if failpoints::refuses() {
@@ -283,7 +256,7 @@ pub(crate) fn boot_number() -> Result<u64, Refusal> {
     let path = Path::new(b"/proc/sys/kernel/random/boot_id")?;
     let file = path.open_for_reading()?;
     let mut text = [0_u64; 5];
-    let read = file.read_first(&mut text);
+    let read = file.read_words(0, &mut text);
     file.close();
     if read? < size_of_val(&text[..4]) {
         return Err(libc::EIO);
